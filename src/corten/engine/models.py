@@ -1,0 +1,172 @@
+"""The engine's records, as they are stored and as the API reads them.
+
+Times are nanoseconds since the epoch, 0 for never.
+"""
+
+from __future__ import annotations
+
+from enum import StrEnum
+
+from msgspec import Struct, field
+
+from corten.specs.container import ContainerConfig, EndpointSettings, HealthConfig, HostConfig, PortBinding
+
+__all__ = ["HealthConfig"]
+
+
+class Status(StrEnum):
+    CREATED = "created"
+    RUNNING = "running"
+    PAUSED = "paused"
+    RESTARTING = "restarting"
+    REMOVING = "removing"
+    EXITED = "exited"
+    DEAD = "dead"
+
+
+class HealthResult(Struct, kw_only=True):
+    start_ns: int
+    end_ns: int
+    exit_code: int
+    output: str
+
+
+class Health(Struct, kw_only=True):
+    """`status` is none, starting, healthy or unhealthy; `log` the last five results."""
+
+    status: str = "none"
+    failing_streak: int = 0
+    log: list[HealthResult] = field(default_factory=list)
+
+
+class State(Struct, kw_only=True):
+    status: Status = Status.CREATED
+    pid: int = 0
+    exit_code: int = 0
+    error: str = ""
+    oom_killed: bool = False
+    started_ns: int = 0
+    finished_ns: int = 0
+    health: Health | None = None
+
+    @property
+    def running(self) -> bool:
+        """As Docker counts it: a paused container and one between restarts are running."""
+        return self.status in (Status.RUNNING, Status.PAUSED, Status.RESTARTING)
+
+
+class MountPoint(Struct, kw_only=True):
+    """A mount as resolved at create: `type` bind, volume or tmpfs; `name` the volume's; `source` the host path."""
+
+    type: str
+    destination: str
+    source: str = ""
+    name: str = ""
+    driver: str = ""
+    mode: str = ""
+    rw: bool = True
+    propagation: str = ""
+    anonymous: bool = False
+    options: list[str] = field(default_factory=list)
+
+
+class Container(Struct, kw_only=True):
+    """One container. Changed by the container service only; everyone else reads.
+
+    `name` has no leading slash. `path` and `args` are the resolved command. `image_id` is the digest of the image's
+    config, `image_name` what the user
+    called it. `ports` maps "80/tcp" to its bindings while it runs; `networks` maps a network's name to the endpoint.
+    `ordered_ns` counts creation for listing. `exec_ids` are the live exec sessions.
+    """
+
+    id: str
+    name: str
+    created_ns: int
+    image_id: str
+    image_name: str
+    chain_id: str
+    path: str
+    args: list[str]
+    config: ContainerConfig
+    host_config: HostConfig
+    platform: str = "linux"
+    driver: str = "overlayfs"
+    mounts: list[MountPoint] = field(default_factory=list)
+    networks: dict[str, EndpointSettings] = field(default_factory=dict)
+    ports: dict[str, list[PortBinding] | None] = field(default_factory=dict)
+    state: State = field(default_factory=State)
+    restart_count: int = 0
+    stopped_by_user: bool = False
+    log_path: str = ""
+    resolv_conf_path: str = ""
+    hostname_path: str = ""
+    hosts_path: str = ""
+    sandbox_id: str = ""
+    sandbox_key: str = ""
+    app_armor_profile: str = ""
+    cgroup: str = ""
+    exec_ids: list[str] = field(default_factory=list)
+
+
+class Exec(Struct, kw_only=True):
+    """One exec session. `exit_code` is None while it runs or has not begun."""
+
+    id: str
+    container_id: str
+    argv: list[str]
+    tty: bool = False
+    open_stdin: bool = False
+    open_stdout: bool = False
+    open_stderr: bool = False
+    user: str = ""
+    env: list[str] = field(default_factory=list)
+    working_dir: str = ""
+    privileged: bool = False
+    detach_keys: str = ""
+    console_size: tuple[int, int] | None = None
+    pid: int = 0
+    running: bool = False
+    exit_code: int | None = None
+
+
+class Event(Struct, kw_only=True):
+    """`type` container, image, network, volume or daemon; `attributes` as Docker's, labels included."""
+
+    type: str
+    action: str
+    actor_id: str
+    attributes: dict[str, str]
+    time_ns: int
+    scope: str = "local"
+
+
+class Volume(Struct, kw_only=True):
+    name: str
+    created_ns: int
+    mountpoint: str
+    driver: str = "local"
+    labels: dict[str, str] = field(default_factory=dict)
+    options: dict[str, str] = field(default_factory=dict)
+    anonymous: bool = False
+    scope: str = "local"
+
+
+class Image(Struct, kw_only=True):
+    """One image of one platform in the store. `id` is the config's digest ("sha256:…"), `target` the digest of what
+    its names point to
+    (a manifest, or the index it was chosen from); `names` are normalised references with tags, `digests` name@digest
+    forms.
+    """
+
+    id: str
+    target: str
+    target_media_type: str
+    manifest: str
+    size: int
+    created_ns: int
+    platform: str
+    chain_ids: list[str]
+    names: list[str] = field(default_factory=list)
+    digests: list[str] = field(default_factory=list)
+    parent_id: str = ""
+    last_tagged_ns: int = 0

@@ -1,0 +1,1 @@
+"""Pure data: published formats as types. No IO, no asyncio."""

@@ -1,0 +1,174 @@
+"""What storage offers: content, snapshots, documents.
+
+Their docstrings are their specification; `corten.testing` has the contract suites.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import BinaryIO, Literal, Protocol
+
+
+@dataclass(frozen=True, slots=True)
+class MountPlan:
+    """One mount, as data; the runtime executes it."""
+
+    type: str
+    source: str
+    options: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Usage:
+    """Bytes on disk and inodes, accounted as written."""
+
+    size: int
+    inodes: int
+
+
+@dataclass(frozen=True, slots=True)
+class BlobInfo:
+    digest: str
+    size: int
+
+
+class Ingest(Protocol):
+    """A blob on its way in.
+
+    Kept across restarts under its ref until committed or aborted, so that a download can go on at `offset`.
+    """
+
+    @property
+    def offset(self) -> int: ...
+
+    def write(self, data: bytes | memoryview) -> None: ...
+
+    def commit(self, digest: str, size: int | None = None) -> BlobInfo:
+        """Verify, make durable, publish.
+
+        Raises DataCorrupt (and drops the ingest) when digest or size differ. A blob that exists already is no
+        error.
+        """
+
+    def abort(self) -> None: ...
+
+    def close(self) -> None:
+        """Let go without dropping what was written."""
+
+
+class ContentStore(Protocol):
+    """Blobs by digest ("sha256:…") in OCI layout: `blobs/sha256/<hex>`.
+
+    Blocking calls; use from worker threads for anything large.
+    """
+
+    def path(self, digest: str) -> Path: ...
+
+    def info(self, digest: str) -> BlobInfo:
+        """Raises NotFound; DataCorrupt for a blob that is there but zero-length or of a wrong size on record."""
+
+    def exists(self, digest: str) -> bool: ...
+
+    def open(self, digest: str) -> BinaryIO: ...
+
+    def read(self, digest: str, limit: int = 8 << 20) -> bytes:
+        """The whole blob, verified against its digest. For manifests and configs."""
+
+    def ingest(self, ref: str) -> Ingest: ...
+
+    def put(self, data: bytes) -> BlobInfo: ...
+
+    def delete(self, digest: str) -> None: ...
+
+    def walk(self) -> Iterator[BlobInfo]: ...
+
+
+SnapshotKind = Literal["active", "committed", "view"]
+
+
+@dataclass(frozen=True, slots=True)
+class SnapshotInfo:
+    key: str
+    parent: str
+    kind: SnapshotKind
+    usage: Usage
+
+
+class Snapshotter(Protocol):
+    """File systems in layers.
+
+    Vocabulary: a snapshot is *committed* (immutable, may be a parent) or *active* (writable, may be mounted) or a
+    *view* (a read-only active one). `key`
+    and `parent` are names of the caller's choice: chain ids for image layers, container ids for writable layers. All
+    calls are blocking, crash-safe
+    (a half-made snapshot is gone at the next start) and may run in several threads. A second `prepare` of a key
+    raises Conflict; a missing parent or key
+    raises NotFound; removing a snapshot that is a parent raises Conflict.
+    """
+
+    name: str
+
+    def prepare(self, key: str, parent: str = "") -> Sequence[MountPlan]:
+        """A writable snapshot on top of a committed one ("" for an empty one)."""
+
+    def view(self, key: str, parent: str) -> Sequence[MountPlan]: ...
+
+    def mounts(self, key: str) -> Sequence[MountPlan]: ...
+
+    def commit(self, name: str, key: str, usage: Usage | None = None) -> None:
+        """Freeze active `key` as committed `name`; its data is on disk first. `usage` where the writer counted it."""
+
+    def layer_dir(self, key: str) -> Path:
+        """Where the files of this snapshot alone lie: what a layer is unpacked into, and read from for a diff."""
+
+    def info(self, key: str) -> SnapshotInfo: ...
+
+    def usage(self, key: str) -> Usage:
+        """Of an active one: counted now. Of a committed one: as accounted."""
+
+    def remove(self, key: str) -> None:
+        """Gone for the caller at once; its files are deleted in the background and after a crash."""
+
+    def walk(self) -> Iterator[SnapshotInfo]: ...
+
+
+@dataclass(frozen=True, slots=True)
+class Applied:
+    """Of an unpacked layer: digest of its uncompressed tar, and what it takes on disk."""
+
+    diff_id: str
+    usage: Usage
+
+
+class LayerApplier(Protocol):
+    """Unpacks layers in worker processes, off the event loop and its GIL."""
+
+    async def apply(
+        self, blob: Path, media_type: str, target: Path, progress: Callable[[int], None] | None = None
+    ) -> Applied:
+        """Unpack a layer blob (gzip, zstd or plain, told by its bytes) into `target`, confined to it, whiteouts as
+        overlayfs wants them.
+
+        Keeps owners, modes, times, xattrs, hard links, devices, sparse files. Raises InvalidArgument for an archive
+        that climbs out or is truncated,
+        SystemFault for the host's refusals (disk full). `progress` is told bytes of the blob that were read so far.
+        Cancelling kills the work.
+        """
+
+    async def close(self) -> None: ...
+
+
+class DocumentStore(Protocol):
+    """Records of one kind (container, image, volume, network, endpoint…) by id, each a blob of JSON, in the
+    metadata database.
+    """
+
+    async def put(self, id: str, body: bytes, *, durable: bool = True) -> None:
+        """Durable on return, unless told otherwise (then: atomic, ordered, and on disk with the next durable write)."""
+
+    async def delete(self, id: str, *, durable: bool = True) -> None: ...
+
+    def all(self) -> dict[str, bytes]:
+        """Everything of this kind; for the start of the daemon."""
