@@ -75,7 +75,11 @@ class LaunchRequest:
     `exit_file`
     (below the data root) receives the exit status, durable before anyone is told. `rootfs` are mounted in the
     container's own mount namespace, in order,
-    on an empty directory that becomes the root; nothing of it is visible on the host. `init` puts Corten's own tiny
+    on an empty directory that becomes the root; nothing of it is visible on the host. `user` is
+    "name|uid[:group|gid]" as Docker takes it
+    and `groups` further groups by name or number: the child resolves them against the root's own /etc/passwd and
+    /etc/group and
+    sets HOME where the environment has none ("" leaves the spec's numbers). `init` puts Corten's own tiny
     init as pid 1.
     `runtime` is "" for the embedded one, else the path of an OCI runtime's program.
     """
@@ -88,6 +92,8 @@ class LaunchRequest:
     stdio: Stdio = Stdio()
     log: LogSpec = LogSpec("none")
     init: bool = False
+    user: str = ""
+    groups: tuple[str, ...] = ()
     runtime: str = ""
     runtime_args: tuple[str, ...] = ()
 
@@ -114,6 +120,8 @@ class ExecRequest:
     exec_id: str
     process: Process
     stdio: Stdio
+    user: str = ""
+    groups: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
