@@ -5,7 +5,11 @@ Times are nanoseconds since the epoch, 0 for never.
 
 from __future__ import annotations
 
+import dataclasses
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
 from enum import StrEnum
+from typing import Any, Literal
 
 from msgspec import Struct, field
 
@@ -170,3 +174,98 @@ class Image(Struct, kw_only=True):
     digests: list[str] = field(default_factory=list)
     parent_id: str = ""
     last_tagged_ns: int = 0
+
+
+# What goes between the API and the services without being stored.
+
+Filters = dict[str, list[str]]
+WaitCondition = Literal["not-running", "next-exit", "removed"]
+
+
+@dataclass(frozen=True, slots=True)
+class Hijacked:
+    """A client's connection after the 101/200 answer: `fd` is a connected stream socket that now belongs to the
+    receiver, `prefix` bytes already read.
+    """
+
+    fd: int
+    prefix: bytes = b""
+
+
+Upgrade = Callable[[], Awaitable[Hijacked]]
+"""Sends the answer and gives the connection away.
+
+Not called when the request is refused, so that errors stay ordinary HTTP answers.
+"""
+
+
+@dataclass(frozen=True, slots=True)
+class Created:
+    id: str
+    warnings: list[str] = dataclasses.field(default_factory=list)
+
+
+@dataclass(frozen=True, slots=True)
+class WaitResult:
+    status_code: int
+    error: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class AttachOptions:
+    stdin: bool = False
+    stdout: bool = False
+    stderr: bool = False
+    logs: bool = False
+    stream: bool = False
+    detach_keys: str = ""  # Docker's notation, "ctrl-p,ctrl-q"; "" for the default, which is that
+
+
+@dataclass(frozen=True, slots=True)
+class LogWindow:
+    """`tail` None for all; `since_ns`, `until_ns` 0 for no bound."""
+
+    stdout: bool = True
+    stderr: bool = True
+    since_ns: int = 0
+    until_ns: int = 0
+    tail: int | None = None
+    timestamps: bool = False
+    follow: bool = False
+    details: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Top:
+    titles: list[str]
+    processes: list[list[str]]
+
+
+@dataclass(frozen=True, slots=True)
+class Sizes:
+    rw: int
+    root_fs: int
+
+
+@dataclass(frozen=True, slots=True)
+class RegistryAuth:
+    username: str = ""
+    password: str = dataclasses.field(default="", repr=False)
+    identity_token: str = dataclasses.field(default="", repr=False)
+    registry_token: str = dataclasses.field(default="", repr=False)
+    server_address: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class ImageDetails:
+    """An image with its config (the OCI image config, decoded JSON) and history, for inspect and history."""
+
+    image: Image
+    config: dict[str, Any]
+    layer_sizes: list[int]
+
+
+ProgressMessage = dict[str, Any]
+"""One line of the JSON progress stream: status, id, progressDetail {current, total}, or error/errorDetail, or aux,
+or stream.
+"""

@@ -1,84 +1,64 @@
 """What the routes need of the engine, and no more.
 
-Names ("ref") are what users type: a name, an id, or an unambiguous start of one.
+Names ("ref") are what users type: a name, an id, or an unambiguous start of one. The values that go to and fro are
+declared in `engine.models`, below both sides, as the services may not import the API.
 """
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
-from dataclasses import dataclass, field
-from typing import Any, Literal, Protocol
+from collections.abc import AsyncIterator, Awaitable, Sequence
+from dataclasses import dataclass
+from typing import Any, Protocol
 
-from corten.engine.models import Container, Event, Exec, Image, Volume
+from corten.engine.models import (
+    AttachOptions,
+    Container,
+    Created,
+    Event,
+    Exec,
+    Filters,
+    Hijacked,
+    Image,
+    ImageDetails,
+    LogWindow,
+    ProgressMessage,
+    RegistryAuth,
+    Sizes,
+    Top,
+    Upgrade,
+    Volume,
+    WaitCondition,
+    WaitResult,
+)
 from corten.specs.container import CreateRequest, ExecRequest, Resources, RestartPolicy
 
-Filters = dict[str, list[str]]
-WaitCondition = Literal["not-running", "next-exit", "removed"]
+__all__ = [
+    "AttachOptions",
+    "Backends",
+    "ContainerBackend",
+    "Created",
+    "EventBackend",
+    "ExecBackend",
+    "Filters",
+    "Hijacked",
+    "ImageBackend",
+    "ImageDetails",
+    "LogWindow",
+    "NetworkBackend",
+    "ProgressMessage",
+    "RegistryAuth",
+    "Sizes",
+    "SystemBackend",
+    "Top",
+    "Upgrade",
+    "VolumeBackend",
+    "WaitCondition",
+    "WaitResult",
+]
 
-
-@dataclass(frozen=True, slots=True)
-class Hijacked:
-    """A client's connection after the 101/200 answer: `fd` is a connected stream socket that now belongs to the
-    receiver, `prefix` bytes already read.
-    """
-
-    fd: int
-    prefix: bytes = b""
-
-
-Upgrade = Callable[[], Awaitable[Hijacked]]
-"""Sends the answer and gives the connection away.
-
-Not called when the request is refused, so that errors stay ordinary HTTP answers.
-"""
-
-
-@dataclass(frozen=True, slots=True)
-class Created:
-    id: str
-    warnings: list[str] = field(default_factory=list)
-
-
-@dataclass(frozen=True, slots=True)
-class WaitResult:
-    status_code: int
-    error: str = ""
-
-
-@dataclass(frozen=True, slots=True)
-class AttachOptions:
-    stdin: bool = False
-    stdout: bool = False
-    stderr: bool = False
-    logs: bool = False
-    stream: bool = False
-    detach_keys: str = ""  # Docker's notation, "ctrl-p,ctrl-q"; "" for the default, which is that
-
-
-@dataclass(frozen=True, slots=True)
-class LogWindow:
-    """`tail` None for all; `since_ns`, `until_ns` 0 for no bound."""
-
-    stdout: bool = True
-    stderr: bool = True
-    since_ns: int = 0
-    until_ns: int = 0
-    tail: int | None = None
-    timestamps: bool = False
-    follow: bool = False
-    details: bool = False
-
-
-@dataclass(frozen=True, slots=True)
-class Top:
-    titles: list[str]
-    processes: list[list[str]]
-
-
-@dataclass(frozen=True, slots=True)
-class Sizes:
-    rw: int
-    root_fs: int
+# Named here because `list` is a method of the classes below.
+Strings = list[str]
+ImageChanges = list[dict[str, str]]
 
 
 class ContainerBackend(Protocol):
@@ -130,9 +110,9 @@ class ContainerBackend(Protocol):
 
     async def sizes(self, ref: str) -> Sizes: ...
 
-    async def update(self, ref: str, resources: Resources, restart_policy: RestartPolicy | None) -> list[str]: ...
+    async def update(self, ref: str, resources: Resources, restart_policy: RestartPolicy | None) -> Strings: ...
 
-    async def prune(self, filters: Filters) -> tuple[list[str], int]: ...
+    async def prune(self, filters: Filters) -> tuple[Strings, int]: ...
 
 
 class ExecBackend(Protocol):
@@ -145,30 +125,6 @@ class ExecBackend(Protocol):
     async def exec_resize(self, exec_id: str, height: int, width: int) -> None: ...
 
     def exec_get(self, exec_id: str) -> Exec: ...
-
-
-@dataclass(frozen=True, slots=True)
-class RegistryAuth:
-    username: str = ""
-    password: str = field(default="", repr=False)
-    identity_token: str = field(default="", repr=False)
-    registry_token: str = field(default="", repr=False)
-    server_address: str = ""
-
-
-@dataclass(frozen=True, slots=True)
-class ImageDetails:
-    """An image with its config (the OCI image config, decoded JSON) and history, for inspect and history."""
-
-    image: Image
-    config: dict[str, Any]
-    layer_sizes: list[int]
-
-
-ProgressMessage = dict[str, Any]
-"""One line of the JSON progress stream: status, id, progressDetail {current, total}, or error/errorDetail, or aux,
-or stream.
-"""
 
 
 class ImageBackend(Protocol):
@@ -197,10 +153,10 @@ class ImageBackend(Protocol):
 
     async def tag(self, ref: str, target: str) -> None: ...
 
-    async def remove(self, ref: str, *, force: bool, prune: bool) -> list[dict[str, str]]:
+    async def remove(self, ref: str, *, force: bool, prune: bool) -> ImageChanges:
         """What went: {"Untagged": name} and {"Deleted": digest}, in Docker's order."""
 
-    async def prune(self, filters: Filters) -> tuple[list[dict[str, str]], int]: ...
+    async def prune(self, filters: Filters) -> tuple[ImageChanges, int]: ...
 
 
 class NetworkBackend(Protocol):
@@ -219,7 +175,7 @@ class VolumeBackend(Protocol):
 
     async def remove(self, name: str, *, force: bool) -> None: ...
 
-    async def prune(self, filters: Filters) -> tuple[list[str], int]: ...
+    async def prune(self, filters: Filters) -> tuple[Strings, int]: ...
 
 
 class EventBackend(Protocol):
