@@ -1,0 +1,256 @@
+"""Blobs on disk, in OCI layout.
+
+`blobs/sha256/<hex>` holds what is complete and verified, `ingest/<hash of the ref>` what is on its way. A blob is
+written
+and synced before it is renamed to its place, so a file under `blobs` is whole even after a power cut; its size is kept
+in an extended attribute, so that a blob which something else cut short later is found without reading it.
+"""
+
+from __future__ import annotations
+
+import errno
+import hashlib
+import os
+import re
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+from typing import BinaryIO
+
+from corten.errors import Conflict, DataCorrupt, InvalidArgument, NotFound, TooLarge, clip
+from corten.storage.faults import host
+from corten.storage.types import BlobInfo
+
+_DIGEST = re.compile(r"sha256:[0-9a-f]{64}")
+_EMPTY = hashlib.sha256(b"").hexdigest()
+_SIZE_ATTRIBUTE = "user.corten.size"
+_CHUNK = 1 << 20
+
+
+def hex_of(digest: str) -> str:
+    """The hexadecimal half of a digest. Raises InvalidArgument for anything but sha256 in lower case."""
+    if not _DIGEST.fullmatch(digest):
+        raise InvalidArgument(f"invalid digest: {clip(digest, 100)!r}")
+    return digest[7:]
+
+
+def sync_dir(path: Path) -> None:
+    """Make the names in a directory durable."""
+    fd = os.open(path, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        os.fsync(fd)
+    finally:
+        os.close(fd)
+
+
+class LocalIngest:
+    """A blob being written; see `storage.types.Ingest`. Belongs to one writer at a time."""
+
+    def __init__(self, store: LocalContentStore, path: Path) -> None:
+        self._store, self._path = store, path
+        self._hash = hashlib.sha256()
+        self._offset = 0
+        with host("open ingest"):
+            self._fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        try:
+            self._rehash()
+        except BaseException:
+            os.close(self._fd)
+            raise
+
+    def _rehash(self) -> None:
+        """Take up where an earlier process stopped: the hash of what is there already."""
+        with host("read ingest"):
+            while data := os.read(self._fd, _CHUNK):
+                self._hash.update(data)
+                self._offset += len(data)
+
+    @property
+    def offset(self) -> int:
+        return self._offset
+
+    def write(self, data: bytes | memoryview) -> None:
+        """Append. After a failed write (disk full) the file is cut back, so that `offset` stays true."""
+        view = memoryview(data)
+        self._check_open()
+        try:
+            with host("write blob"):
+                written = 0
+                while written < len(view):
+                    written += os.write(self._fd, view[written:])
+        except BaseException:
+            os.ftruncate(self._fd, self._offset)
+            os.lseek(self._fd, self._offset, os.SEEK_SET)
+            raise
+        self._hash.update(view)
+        self._offset += len(view)
+
+    def commit(self, digest: str, size: int | None = None) -> BlobInfo:
+        self._check_open()
+        expected = hex_of(digest)
+        actual = self._hash.hexdigest()
+        if actual != expected or (size is not None and size != self._offset):
+            offset = self._offset
+            self.abort()
+            if actual == expected or (size is not None and size != offset):
+                raise DataCorrupt(f"unexpected commit size {offset}, expected {size}: {digest}")
+            raise DataCorrupt(f"unexpected commit digest sha256:{actual}, expected {digest}")
+        self._publish(expected)
+        return BlobInfo(digest, self._offset)
+
+    def _publish(self, name: str) -> None:
+        target = self._store.blobs / name
+        with host("commit blob"):
+            try:
+                os.setxattr(self._fd, _SIZE_ATTRIBUTE, str(self._offset).encode())
+            except OSError as error:
+                if error.errno not in (errno.ENOTSUP, errno.ENOSPC):
+                    raise
+            os.fchmod(self._fd, 0o644)
+            os.fsync(self._fd)
+            # An existing blob is replaced too: that heals one which was damaged meanwhile, and costs nothing.
+            os.rename(self._path, target)
+            sync_dir(self._store.blobs)
+        self.close()
+
+    def abort(self) -> None:
+        if self._fd >= 0:
+            self._path.unlink(missing_ok=True)
+            self.close()
+
+    def close(self) -> None:
+        if self._fd >= 0:
+            os.close(self._fd)
+            self._fd = -1
+            self._store.release(self._path.name)
+
+    def _check_open(self) -> None:
+        if self._fd < 0:
+            raise ValueError("the ingest is closed")
+
+
+class LocalContentStore:
+    """See `storage.types.ContentStore`. One process at a time writes to a root; any number of threads do."""
+
+    def __init__(self, root: Path) -> None:
+        self.root = root
+        self.blobs = root / "blobs" / "sha256"
+        self._ingests = root / "ingest"
+        self._busy: set[str] = set()
+        self._lock = threading.Lock()
+        with host("create the content store"):
+            self.blobs.mkdir(parents=True, exist_ok=True)
+            self._ingests.mkdir(exist_ok=True)
+            layout = root / "oci-layout"
+            if not layout.exists():
+                layout.write_text('{"imageLayoutVersion":"1.0.0"}')
+
+    def path(self, digest: str) -> Path:
+        return self.blobs / hex_of(digest)
+
+    def info(self, digest: str) -> BlobInfo:
+        path = self.path(digest)
+        try:
+            size = path.stat().st_size
+        except FileNotFoundError:
+            raise NotFound("blob", digest, f"content {digest}: not found") from None
+        self._check_size(path, digest, size)
+        return BlobInfo(digest, size)
+
+    def exists(self, digest: str) -> bool:
+        """Whether the blob is there and whole, so that a damaged one is fetched again."""
+        try:
+            self.info(digest)
+        except (NotFound, DataCorrupt):
+            return False
+        return True
+
+    def open(self, digest: str) -> BinaryIO:
+        self.info(digest)
+        with host("open blob"):
+            return self.path(digest).open("rb")
+
+    def read(self, digest: str, limit: int = 8 << 20) -> bytes:
+        info = self.info(digest)
+        if info.size > limit:
+            raise TooLarge(f"content {digest} has {info.size} bytes; at most {limit} are read at once")
+        with host("read blob"):
+            data = self.path(digest).read_bytes()
+        if hashlib.sha256(data).hexdigest() != hex_of(digest):
+            raise DataCorrupt(f"content {digest} was altered on disk; pull or load the image again to heal it")
+        return data
+
+    def ingest(self, ref: str) -> LocalIngest:
+        """Open or take up the ingest `ref`. Raises Conflict while another holder has it open."""
+        name = hashlib.sha256(ref.encode()).hexdigest()
+        with self._lock:
+            if name in self._busy:
+                raise Conflict(f"ingest {clip(ref, 200)} is in progress")
+            self._busy.add(name)
+        try:
+            return LocalIngest(self, self._ingests / name)
+        except BaseException:
+            self.release(name)
+            raise
+
+    def release(self, name: str) -> None:
+        """For LocalIngest: the ingest file `name` has no holder any more."""
+        with self._lock:
+            self._busy.discard(name)
+
+    def put(self, data: bytes) -> BlobInfo:
+        digest = "sha256:" + hashlib.sha256(data).hexdigest()
+        ingest = self.ingest(f"put:{digest}:{threading.get_ident()}")
+        if ingest.offset:
+            ingest.abort()
+            ingest = self.ingest(f"put:{digest}:{threading.get_ident()}")
+        try:
+            ingest.write(data)
+            return ingest.commit(digest, len(data))
+        except BaseException:
+            ingest.abort()
+            raise
+
+    def delete(self, digest: str) -> None:
+        """Remove a blob. One that is not there is no error."""
+        self.path(digest).unlink(missing_ok=True)
+
+    def walk(self) -> Iterator[BlobInfo]:
+        """Every blob, with the size that it has on disk, damaged ones included."""
+        with os.scandir(self.blobs) as entries:
+            for entry in entries:
+                try:
+                    yield BlobInfo("sha256:" + entry.name, entry.stat().st_size)
+                except FileNotFoundError:
+                    continue
+
+    def verify(self, digest: str) -> BlobInfo:
+        """Read the whole blob and compare. Raises NotFound or DataCorrupt."""
+        info = self.info(digest)
+        with host("read blob"), self.path(digest).open("rb") as file:
+            actual = hashlib.file_digest(file, "sha256").hexdigest()
+        if actual != hex_of(digest):
+            raise DataCorrupt(f"content {digest} was altered on disk; its bytes have digest sha256:{actual}")
+        return info
+
+    def drop_ingests(self, older_than: float) -> int:
+        """Remove ingests that nobody holds and that were last written before `older_than` (seconds since the
+        epoch).
+        """
+        dropped = 0
+        for path in list(self._ingests.iterdir()):
+            with self._lock:
+                if path.name not in self._busy and path.stat().st_mtime < older_than:
+                    path.unlink()
+                    dropped += 1
+        return dropped
+
+    def _check_size(self, path: Path, digest: str, size: int) -> None:
+        recorded: int | None
+        try:
+            recorded = int(os.getxattr(path, _SIZE_ATTRIBUTE))
+        except (OSError, ValueError):
+            recorded = None if size or path.name == _EMPTY else -1
+        if recorded is not None and recorded != size:
+            expected = f"; {recorded} were written" if recorded >= 0 else ""
+            raise DataCorrupt(f"content {digest} is damaged: it has {size} bytes{expected}; pull the image again")

@@ -1,0 +1,258 @@
+"""The metadata database: SQLite, one writer, group commit.
+
+Writes are functions over the connection. They are queued, and the writer thread runs whatever is waiting in one
+transaction with one fsync: while the disk syncs, the next group gathers. Each function has its own savepoint, so one
+that fails undoes its own work only.
+
+A write that is not durable is committed without an fsync (`synchronous=NORMAL`: the WAL is written, in order, and the
+next durable commit syncs all of it). A power cut may lose it, never tear it or reorder it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import queue
+import sqlite3
+import threading
+from collections.abc import Callable
+from concurrent.futures import Future
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, TypeVar
+
+from corten.errors import DataCorrupt, SystemFault
+
+T = TypeVar("T")
+Work = Callable[[sqlite3.Connection], T]
+
+# Each entry brings the schema from its index to the next version. Never change one that was released; add one.
+MIGRATIONS: tuple[tuple[str, ...], ...] = (
+    (
+        "CREATE TABLE documents (sequence INTEGER PRIMARY KEY AUTOINCREMENT, kind TEXT NOT NULL, id TEXT NOT NULL,"
+        " body BLOB NOT NULL, UNIQUE (kind, id))",
+        "CREATE TABLE snapshots (id INTEGER PRIMARY KEY AUTOINCREMENT, driver TEXT NOT NULL, key TEXT NOT NULL,"
+        " parent INTEGER REFERENCES snapshots (id), kind TEXT NOT NULL CHECK (kind IN ('active', 'committed', 'view')),"
+        " size INTEGER NOT NULL DEFAULT 0, inodes INTEGER NOT NULL DEFAULT 0, UNIQUE (driver, key))",
+        "CREATE INDEX snapshots_parent ON snapshots (parent)",
+    ),
+)
+_MAX_GROUP = 256
+
+
+@dataclass(slots=True)
+class _Item:
+    work: Callable[[sqlite3.Connection], Any]
+    durable: bool
+    result: Future[Any]
+    value: Any = None
+    failure: BaseException | None = None
+
+
+class Database:
+    """One SQLite file. Opened by the constructor, which brings an older schema up to date; `close` when done.
+
+    Raises DataCorrupt for a damaged file, SystemFault for one that a newer Corten wrote; neither is ever replaced.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self._queue: queue.SimpleQueue[_Item | None] = queue.SimpleQueue()
+        self._writer = _open(path)
+        try:
+            self._reader = _connect(path)
+        except BaseException:
+            self._writer.close()
+            raise
+        self._read_lock = threading.Lock()
+        self._close_lock = threading.Lock()
+        self._closed = False
+        self._synchronous = "FULL"
+        self._thread = threading.Thread(target=self._serve, name="database writer", daemon=True)
+        self._thread.start()
+
+    async def write(self, work: Work[T], *, durable: bool = True) -> T:
+        """Run `work` in a transaction; its result once that is committed (and on disk, if durable).
+
+        What `work` raises is raised here and undoes this work alone. Cancelling gives up a write that has not begun.
+        """
+        return await asyncio.wrap_future(self._submit(work, durable))
+
+    def write_blocking(self, work: Work[T], *, durable: bool = True) -> T:
+        """`write` for worker threads."""
+        return self._submit(work, durable).result()
+
+    def read(self, work: Work[T]) -> T:
+        """Run a query on a connection that no writer blocks. Sees everything whose write has returned."""
+        with self._read_lock:
+            if self._closed:
+                raise RuntimeError(f"{self.path} is closed")
+            try:
+                return work(self._reader)
+            except sqlite3.DatabaseError as error:
+                raise _translate(self.path, error) from error
+
+    def close(self) -> None:
+        """Finish what is queued, flush everything to disk, and close. A second call does nothing."""
+        with self._close_lock:
+            if self._closed:
+                return
+            self._closed = True
+            self._queue.put(None)
+        self._thread.join()
+        with self._read_lock:
+            self._reader.close()
+
+    def _submit(self, work: Work[T], durable: bool) -> Future[T]:
+        result: Future[T] = Future()
+        with self._close_lock:
+            if self._closed:
+                raise RuntimeError(f"{self.path} is closed")
+            self._queue.put(_Item(work, durable, result))
+        return result
+
+    def _serve(self) -> None:
+        running = True
+        while running:
+            item = self._queue.get()
+            group: list[_Item] = []
+            while item is not None:
+                if item.result.set_running_or_notify_cancel():
+                    group.append(item)
+                if len(group) >= _MAX_GROUP:
+                    break
+                try:
+                    item = self._queue.get_nowait()
+                except queue.Empty:
+                    break
+            running = item is not None
+            if group:
+                self._run_group(group)
+        self._finish()
+
+    def _run_group(self, group: list[_Item]) -> None:
+        failure: BaseException | None = None
+        try:
+            self._commit_group(group)
+        except BaseException as error:  # whatever it is, the callers must hear of it and the thread must go on
+            failure = error
+            if self._writer.in_transaction:
+                self._writer.rollback()
+        for item in group:
+            raised = item.failure or failure
+            if isinstance(raised, sqlite3.DatabaseError):
+                raised = _translate(self.path, raised)
+            if raised is not None:
+                item.result.set_exception(raised)
+            else:
+                item.result.set_result(item.value)
+
+    def _commit_group(self, group: list[_Item]) -> None:
+        connection = self._writer
+        # The pragma cannot change inside a transaction, so one durable write makes its group durable.
+        self._set_synchronous("FULL" if any(item.durable for item in group) else "NORMAL")
+        connection.execute("BEGIN IMMEDIATE")
+        for item in group:
+            connection.execute("SAVEPOINT work")
+            try:
+                item.value = item.work(connection)
+            except BaseException as error:  # a failing work is its caller's affair
+                item.failure = error
+                if connection.in_transaction:
+                    connection.execute("ROLLBACK TO work")
+                else:
+                    raise  # SQLite gave up the whole transaction (disk full, I/O error)
+            connection.execute("RELEASE work")
+        connection.execute("COMMIT")
+
+    def _set_synchronous(self, mode: str) -> None:
+        if mode != self._synchronous:
+            self._writer.execute(f"PRAGMA synchronous={mode}")
+            self._synchronous = mode
+
+    def _finish(self) -> None:
+        try:
+            self._set_synchronous("FULL")
+            self._writer.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+        except sqlite3.DatabaseError:
+            pass  # the WAL stays and is replayed at the next start
+        finally:
+            self._writer.close()
+
+
+def _connect(path: Path) -> sqlite3.Connection:
+    connection = sqlite3.connect(path, isolation_level=None, check_same_thread=False, timeout=10, cached_statements=256)
+    try:
+        connection.execute("PRAGMA journal_mode=WAL")
+        connection.execute("PRAGMA synchronous=FULL")
+        connection.execute("PRAGMA foreign_keys=ON")
+    except BaseException:
+        connection.close()
+        raise
+    return connection
+
+
+def _open(path: Path) -> sqlite3.Connection:
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        connection = _connect(path)
+    except sqlite3.DatabaseError as error:
+        raise _translate(path, error) from error
+    except OSError as error:
+        raise SystemFault(f"cannot open the metadata database {path}: {error.strerror}", step="open") from error
+    try:
+        _check(path, connection)
+        _migrate(path, connection)
+    except sqlite3.DatabaseError as error:
+        connection.close()
+        raise _translate(path, error) from error
+    except BaseException:
+        connection.close()
+        raise
+    return connection
+
+
+def _check(path: Path, connection: sqlite3.Connection) -> None:
+    found = connection.execute("PRAGMA quick_check(1)").fetchone()[0]
+    if found != "ok":
+        raise _damaged(path, str(found))
+
+
+def _migrate(path: Path, connection: sqlite3.Connection) -> None:
+    version = int(connection.execute("PRAGMA user_version").fetchone()[0])
+    if version > len(MIGRATIONS):
+        raise SystemFault(
+            f"the metadata database {path} has schema {version}, this Corten knows {len(MIGRATIONS)}: it was written by"
+            " a newer version. Run that version, or point --data-root somewhere else; nothing was changed",
+            step="open the metadata database",
+        )
+    for number in range(version, len(MIGRATIONS)):
+        connection.execute("BEGIN IMMEDIATE")
+        for statement in MIGRATIONS[number]:
+            connection.execute(statement)
+        connection.execute(f"PRAGMA user_version={number + 1}")
+        connection.execute("COMMIT")
+
+
+def _damaged(path: Path, reason: str) -> DataCorrupt:
+    return DataCorrupt(
+        f"the metadata database {path} is damaged ({reason}); nothing was changed. Restore it from a backup, or move"
+        f" {path.name} and {path.name}-wal away to start with no images, containers, volumes and networks on record",
+        step="open the metadata database",
+    )
+
+
+def _translate(path: Path, error: sqlite3.DatabaseError) -> SystemFault | sqlite3.DatabaseError:
+    """Errors of the file and the disk as ours; those of a query (a constraint) as they are, for the query's author."""
+    code = getattr(error, "sqlite_errorcode", 0) & 0xFF
+    if code in (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB):
+        return _damaged(path, str(error))
+    if code == sqlite3.SQLITE_FULL:
+        return SystemFault(f"write {path}: no space left on device", step="write the metadata database", errno=28)
+    if isinstance(error, sqlite3.OperationalError) and code in (
+        sqlite3.SQLITE_IOERR,
+        sqlite3.SQLITE_CANTOPEN,
+        sqlite3.SQLITE_READONLY,
+        sqlite3.SQLITE_BUSY,
+    ):
+        return SystemFault(f"the metadata database {path}: {error}", step="use the metadata database")
+    return error

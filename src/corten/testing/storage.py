@@ -1,0 +1,162 @@
+"""Storage in memory: second implementations of the content store and the document store, for tests."""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import shutil
+import tempfile
+import threading
+import weakref
+from collections.abc import Iterator
+from pathlib import Path
+from typing import BinaryIO
+
+from corten.errors import Conflict, DataCorrupt, InvalidArgument, NotFound, TooLarge
+from corten.storage.types import BlobInfo
+
+
+class MemoryDocuments:
+    """A DocumentStore in a dict. `durable_puts` and `relaxed_puts` count what was asked for."""
+
+    def __init__(self) -> None:
+        self._bodies: dict[str, bytes] = {}
+        self.durable_puts = 0
+        self.relaxed_puts = 0
+
+    async def put(self, id: str, body: bytes, *, durable: bool = True) -> None:
+        self._bodies[id] = bytes(body)
+        if durable:
+            self.durable_puts += 1
+        else:
+            self.relaxed_puts += 1
+
+    async def delete(self, id: str, *, durable: bool = True) -> None:
+        self._bodies.pop(id, None)
+
+    def all(self) -> dict[str, bytes]:
+        return dict(self._bodies)
+
+
+class MemoryIngest:
+    """An Ingest in a bytearray that its store keeps until it is committed or aborted."""
+
+    def __init__(self, store: MemoryContentStore, ref: str, buffer: bytearray) -> None:
+        self._store, self._ref, self._buffer = store, ref, buffer
+        self._open = True
+
+    @property
+    def offset(self) -> int:
+        return len(self._buffer)
+
+    def write(self, data: bytes | memoryview) -> None:
+        if not self._open:
+            raise ValueError("the ingest is closed")
+        self._buffer += data
+
+    def commit(self, digest: str, size: int | None = None) -> BlobInfo:
+        if not self._open:
+            raise ValueError("the ingest is closed")
+        data = bytes(self._buffer)
+        check_digest(digest)
+        self.abort()
+        if size is not None and size != len(data):
+            raise DataCorrupt(f"unexpected commit size {len(data)}, expected {size}: {digest}")
+        if (actual := digest_of(data)) != digest:
+            raise DataCorrupt(f"unexpected commit digest {actual}, expected {digest}")
+        return self._store.put(data)
+
+    def abort(self) -> None:
+        if self._open:
+            self._store.drop_ingest(self._ref)
+            self.close()
+
+    def close(self) -> None:
+        if self._open:
+            self._open = False
+            self._store.release(self._ref)
+
+
+class MemoryContentStore:
+    """A ContentStore in a dict. `path` writes the blob to a temporary file, as some callers need a real one."""
+
+    def __init__(self) -> None:
+        self._blobs: dict[str, bytes] = {}
+        self._ingests: dict[str, bytearray] = {}
+        self._busy: set[str] = set()
+        self._lock = threading.Lock()
+        self._scratch: Path | None = None
+
+    def path(self, digest: str) -> Path:
+        check_digest(digest)
+        if self._scratch is None:
+            self._scratch = Path(tempfile.mkdtemp(prefix="corten-content-"))
+            weakref.finalize(self, shutil.rmtree, self._scratch, ignore_errors=True)
+        path = self._scratch / digest[7:]
+        if digest in self._blobs and not path.exists():
+            path.write_bytes(self._blobs[digest])
+        return path
+
+    def info(self, digest: str) -> BlobInfo:
+        check_digest(digest)
+        if digest not in self._blobs:
+            raise NotFound("blob", digest, f"content {digest}: not found")
+        return BlobInfo(digest, len(self._blobs[digest]))
+
+    def exists(self, digest: str) -> bool:
+        check_digest(digest)
+        return digest in self._blobs
+
+    def open(self, digest: str) -> BinaryIO:
+        self.info(digest)
+        return io.BytesIO(self._blobs[digest])
+
+    def read(self, digest: str, limit: int = 8 << 20) -> bytes:
+        size = self.info(digest).size
+        if size > limit:
+            raise TooLarge(f"content {digest} has {size} bytes; at most {limit} are read at once")
+        return self._blobs[digest]
+
+    def ingest(self, ref: str) -> MemoryIngest:
+        with self._lock:
+            if ref in self._busy:
+                raise Conflict(f"ingest {ref} is in progress")
+            self._busy.add(ref)
+            return MemoryIngest(self, ref, self._ingests.setdefault(ref, bytearray()))
+
+    def release(self, ref: str) -> None:
+        """For MemoryIngest: nobody holds `ref` any more."""
+        with self._lock:
+            self._busy.discard(ref)
+
+    def drop_ingest(self, ref: str) -> None:
+        """For MemoryIngest: forget what was written under `ref`."""
+        with self._lock:
+            self._ingests.pop(ref, None)
+
+    def put(self, data: bytes) -> BlobInfo:
+        digest = digest_of(data)
+        self._blobs[digest] = bytes(data)
+        return BlobInfo(digest, len(data))
+
+    def delete(self, digest: str) -> None:
+        check_digest(digest)
+        self._blobs.pop(digest, None)
+        if self._scratch is not None:
+            (self._scratch / digest[7:]).unlink(missing_ok=True)
+
+    def walk(self) -> Iterator[BlobInfo]:
+        for digest, data in list(self._blobs.items()):
+            yield BlobInfo(digest, len(data))
+
+
+def digest_of(data: bytes) -> str:
+    """The digest of these bytes, as "sha256:…"."""
+    return "sha256:" + hashlib.sha256(data).hexdigest()
+
+
+def check_digest(digest: str) -> None:
+    """Raises InvalidArgument for what no store can hold."""
+    algorithm, _, value = digest.partition(":")
+    if algorithm != "sha256" or len(value) != 64 or not set(value) <= set("0123456789abcdef"):
+        raise InvalidArgument(f"invalid digest: {digest[:100]!r}")

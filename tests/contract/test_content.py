@@ -1,0 +1,83 @@
+"""Every content store keeps the contract; the one on disk also survives what happens to disks."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from pathlib import Path
+
+import pytest
+
+from corten.errors import DataCorrupt
+from corten.storage.content import LocalContentStore
+from corten.storage.types import ContentStore
+from corten.testing.storage import MemoryContentStore
+from corten.testing.storage_contract import BLOB, DIGEST, ContentStoreContract
+
+
+class TestMemoryContentStore(ContentStoreContract):
+    @pytest.fixture
+    def store(self) -> ContentStore:
+        return MemoryContentStore()
+
+
+class TestLocalContentStore(ContentStoreContract):
+    @pytest.fixture
+    def store(self, tmp_path: Path) -> ContentStore:
+        return LocalContentStore(tmp_path)
+
+
+def test_a_download_goes_on_after_a_restart(tmp_path: Path) -> None:
+    ingest = LocalContentStore(tmp_path).ingest("layer")
+    ingest.write(BLOB[:333])
+    # No close: the process was killed.
+    again = LocalContentStore(tmp_path).ingest("layer")
+    assert again.offset == 333
+    again.write(BLOB[333:])
+    assert again.commit(DIGEST).size == len(BLOB)
+    ingest.close()
+
+
+@pytest.mark.parametrize("size", [0, 5])
+def test_a_blob_cut_short_is_found_and_healed(tmp_path: Path, size: int) -> None:
+    store = LocalContentStore(tmp_path)
+    store.put(BLOB)
+    os.truncate(store.path(DIGEST), size)
+    assert not store.exists(DIGEST)
+    for call in (store.info, store.open, store.read, store.verify):
+        with pytest.raises(DataCorrupt, match=DIGEST):
+            call(DIGEST)
+    store.put(BLOB)
+    assert store.read(DIGEST) == BLOB
+
+
+def test_a_zero_length_blob_is_found_without_its_recorded_size(tmp_path: Path) -> None:
+    store = LocalContentStore(tmp_path)
+    store.path(DIGEST).touch()
+    with pytest.raises(DataCorrupt):
+        store.info(DIGEST)
+
+
+def test_an_altered_manifest_is_found_on_read(tmp_path: Path) -> None:
+    store = LocalContentStore(tmp_path)
+    store.put(BLOB)
+    store.path(DIGEST).write_bytes(BLOB[:-1] + b"!")
+    with pytest.raises(DataCorrupt, match="altered"):
+        store.read(DIGEST)
+    with pytest.raises(DataCorrupt):
+        store.verify(DIGEST)
+
+
+def test_the_layout_is_oci(tmp_path: Path) -> None:
+    LocalContentStore(tmp_path).put(BLOB)
+    assert (tmp_path / "blobs" / "sha256" / hashlib.sha256(BLOB).hexdigest()).read_bytes() == BLOB
+    assert (tmp_path / "oci-layout").read_text() == '{"imageLayoutVersion":"1.0.0"}'
+
+
+def test_old_ingests_are_dropped_and_held_ones_kept(tmp_path: Path) -> None:
+    store = LocalContentStore(tmp_path)
+    held = store.ingest("held")
+    store.ingest("old").close()
+    assert store.drop_ingests(older_than=float("inf")) == 1
+    held.write(BLOB)
+    held.commit(DIGEST)
