@@ -34,7 +34,8 @@ class NetworkSpec:
 class PortMapping:
     """One publication. `host_port` 0 in a request takes a free one (49153 and up, or inside `host_port_end`'s range).
 
-    `host_ip` "" means all addresses of both families.
+    `host_ip` "" means all IPv4 addresses ("0.0.0.0" once published). An IPv6 address is refused with
+    InvalidArgument: the kernel cannot translate from it, and there is no proxy yet.
     """
 
     transport: Transport
@@ -110,11 +111,14 @@ class NetworkController(Protocol):
     Safe for concurrent calls; blocking work is off the loop.
     """
 
-    async def start(self, networks: Sequence[NetworkSpec], endpoints: Sequence[Endpoint]) -> None:
+    async def start(
+        self, networks: Sequence[NetworkSpec], endpoints: Sequence[Endpoint], sandboxes: Sequence[str] = ()
+    ) -> None:
         """Bring the host to what is recorded: bridges, addresses, the table with all published ports; fill the
         sandbox pool.
 
-        Endpoints of containers that still run are `endpoints`; sandboxes and links of anything else are removed.
+        Endpoints of containers that still run are `endpoints`; `sandboxes` names running containers that have a
+        sandbox without an endpoint (network mode none). Sandboxes and links of anything else are removed.
         """
 
     async def close(self, *, keep: bool = True) -> None:
