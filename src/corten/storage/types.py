@@ -109,6 +109,9 @@ class Snapshotter(Protocol):
     """
 
     name: str
+    rebases: bool
+    """Whether `commit` takes a parent: then the layers of an image can be unpacked at the same time, each into a
+    snapshot prepared without one, and committed in order."""
 
     def prepare(self, key: str, parent: str = "") -> Sequence[MountPlan]:
         """A writable snapshot on top of a committed one ("" for an empty one)."""
@@ -117,8 +120,14 @@ class Snapshotter(Protocol):
 
     def mounts(self, key: str) -> Sequence[MountPlan]: ...
 
-    def commit(self, name: str, key: str, usage: Usage | None = None) -> None:
-        """Freeze active `key` as committed `name`; its data is on disk first. `usage` where the writer counted it."""
+    def commit(
+        self, name: str, key: str, usage: Usage | None = None, *, parent: str = "", implied: Sequence[str] = ()
+    ) -> None:
+        """Freeze active `key` as committed `name`; its data is on disk first. `usage` where the writer counted it.
+
+        `parent` puts a snapshot that was prepared without one on top of that committed snapshot; InvalidArgument
+        unless `rebases`. `implied` are directories (as in `Applied`) that take owner and mode from the parents.
+        """
 
     def layer_dir(self, key: str) -> Path:
         """Where the files of this snapshot alone lie: what a layer is unpacked into, and read from for a diff."""
@@ -136,10 +145,13 @@ class Snapshotter(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Applied:
-    """Of an unpacked layer: digest of its uncompressed tar, and what it takes on disk."""
+    """Of an unpacked layer: digest of its uncompressed tar, what it takes on disk, and directories that its archive
+    has no entry for (made as root's, 0755) because only something in them changed.
+    """
 
     diff_id: str
     usage: Usage
+    implied: tuple[str, ...] = ()
 
 
 class LayerApplier(Protocol):
