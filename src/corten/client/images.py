@@ -1,0 +1,125 @@
+"""Images."""
+
+from __future__ import annotations
+
+import json
+
+from corten.client.query import filters as as_filters
+from corten.client.query import flags, segment
+from corten.client.session import raise_stream_errors
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator
+    from typing import Any
+
+    from corten.client.query import Filters
+    from corten.client.session import Response, Session
+
+    Json = dict[str, Any]
+    Strings = list[str]  # inside the class, `list` is its method
+    Jsons = list[Json]
+
+
+class Images:
+    """`ref` is a reference or an id. Progress streams yield the API's messages and raise StreamError at an error."""
+
+    def __init__(self, session: Session) -> None:
+        self._session = session
+
+    def list(self, *, all: bool = False, digests: bool = False, filters: Filters | None = None) -> Jsons:
+        query = flags(all=all, digests=digests) | as_filters(filters)
+        result: Jsons = self._session.json("GET", "/images/json", query)
+        return result
+
+    def inspect(self, ref: str, *, platform: str = "") -> Json:
+        result: Json = self._session.json("GET", f"/images/{segment(ref)}/json", flags(platform=platform))
+        return result
+
+    def pull(self, name: str, tag: str = "", *, platform: str = "", auth: str = "") -> Iterator[Json]:
+        """`tag` may be a digest; "" pulls all tags. `auth` is the X-Registry-Auth header's value."""
+        query = flags(fromImage=name, tag=tag, platform=platform)
+        headers = {"X-Registry-Auth": auth} if auth else {}
+        return raise_stream_errors(self._session.request("POST", "/images/create", query, headers=headers).lines())
+
+    def push(self, name: str, tag: str = "", *, platform: str = "", auth: str = "") -> Iterator[Json]:
+        """`auth` is the X-Registry-Auth header's value; the API wants one even when there is nothing to say."""
+        query = flags(tag=tag, platform=platform)
+        headers = {"X-Registry-Auth": auth or "e30="}
+        path = f"/images/{segment(name)}/push"
+        return raise_stream_errors(self._session.request("POST", path, query, headers=headers).lines())
+
+    def remove(self, ref: str, *, force: bool = False, noprune: bool = False) -> Jsons:
+        """What was done: `[{"Untagged": …}, {"Deleted": …}]`."""
+        query = flags(force=force, noprune=noprune)
+        result: Jsons = self._session.json("DELETE", f"/images/{segment(ref)}", query)
+        return result
+
+    def tag(self, ref: str, repo: str, tag: str = "") -> None:
+        self._session.request("POST", f"/images/{segment(ref)}/tag", flags(repo=repo, tag=tag)).read()
+
+    def history(self, ref: str) -> Jsons:
+        result: Jsons = self._session.json("GET", f"/images/{segment(ref)}/history")
+        return result
+
+    def save(self, refs: Strings, *, platform: str = "") -> Iterator[bytes]:
+        """A tar with all of `refs`."""
+        query: dict[str, str | Strings] = {"names": refs}
+        if platform:
+            query["platform"] = platform
+        return self._session.request("GET", "/images/get", query).chunks()
+
+    def load(self, tar: Iterable[bytes], *, quiet: bool = False, platform: str = "") -> Response:
+        """The daemon's account of it: a progress stream when its content type is JSON, plain text else."""
+        return self._session.request("POST", "/images/load", flags(quiet=quiet, platform=platform), body=tar)
+
+    def import_tar(
+        self,
+        tar: Iterable[bytes],
+        *,
+        name: str = "",
+        message: str = "",
+        changes: Strings | None = None,
+        platform: str = "",
+    ) -> Iterator[Json]:
+        """A new image with the one layer `tar`; `changes` are Dockerfile instructions. The last `status` is its id."""
+        query: dict[str, str | Strings] = dict(flags(fromSrc="-", message=message, platform=platform))
+        repo, tag = split_tag(name)
+        query |= flags(repo=repo, tag=tag)
+        if changes:
+            query["changes"] = changes
+        headers = {"Content-Type": "text/plain"}
+        response = self._session.request("POST", "/images/create", query, body=tar, headers=headers)
+        return raise_stream_errors(response.lines())
+
+    def import_from(
+        self, url: str, *, name: str = "", message: str = "", changes: Strings | None = None
+    ) -> Iterator[Json]:
+        """As `import_tar`, from a URL that the daemon fetches."""
+        repo, tag = split_tag(name)
+        query: dict[str, str | Strings] = dict(flags(fromSrc=url, message=message, repo=repo, tag=tag))
+        if changes:
+            query["changes"] = changes
+        return raise_stream_errors(self._session.request("POST", "/images/create", query).lines())
+
+    def prune(self, filters: Filters | None = None) -> Json:
+        """`{"ImagesDeleted", "SpaceReclaimed"}`"""
+        result: Json = self._session.json("POST", "/images/prune", as_filters(filters))
+        return result
+
+
+def split_tag(reference: str) -> tuple[str, str]:
+    """Name and tag (or digest) of a reference, "" when it has none: a colon before a slash belongs to the host."""
+    name, at, digest = reference.partition("@")
+    if at:
+        head, colon, tail = name.rpartition(":")
+        return (head if colon and "/" not in tail else name), digest
+    head, colon, tail = name.rpartition(":")
+    return (head, tail) if colon and "/" not in tail else (name, "")
+
+
+def encode_auth(fields: Json) -> str:
+    """The value of X-Registry-Auth: JSON in the URL's base64 alphabet."""
+    import base64
+
+    return base64.urlsafe_b64encode(json.dumps(fields).encode()).decode()

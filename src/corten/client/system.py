@@ -1,0 +1,44 @@
+"""The daemon as a whole."""
+
+from __future__ import annotations
+
+from corten.client.query import filters as as_filters
+from corten.client.query import flags
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from typing import Any
+
+    from corten.client.query import Filters
+    from corten.client.session import Session
+
+    Json = dict[str, Any]
+
+
+class System:
+    def __init__(self, session: Session) -> None:
+        self._session = session
+
+    def ping(self) -> dict[str, str]:
+        """The headers of the answer, in lower case: `api-version`, `ostype`, …"""
+        response = self._session.request("GET", "/_ping")
+        response.read()
+        return response.head.headers
+
+    def version(self) -> Json:
+        result: Json = self._session.json("GET", "/version")
+        return result
+
+    def info(self) -> Json:
+        result: Json = self._session.json("GET", "/info")
+        return result
+
+    def disk_usage(self) -> Json:
+        result: Json = self._session.json("GET", "/system/df")
+        return result
+
+    def events(self, *, since: str = "", until: str = "", filters: Filters | None = None) -> Iterator[Json]:
+        """Events as they come; ends at `until` (a Unix time with a fraction), never without it."""
+        query = flags(since=since, until=until) | as_filters(filters)
+        return self._session.request("GET", "/events", query).lines()
