@@ -1,0 +1,250 @@
+"""What the daemon is told: command-line flags over `daemon.json`, with Docker's names for both.
+
+A key that Docker does not know is an error that names it. So is one of Docker's that Corten does not serve: a setting
+that is accepted and has no effect would be a lie about how the daemon runs.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+from corten.errors import InvalidArgument
+
+DEFAULT_HOST = "unix:///run/corten/corten.sock"
+LOG_LEVELS = ("debug", "info", "warn", "error", "fatal")
+
+
+@dataclass(frozen=True, slots=True)
+class RuntimeEntry:
+    """An OCI runtime that `--runtime NAME` may choose: the program's path and the arguments that go before its own."""
+
+    path: str
+    args: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class TlsConfig:
+    """Server-side TLS. `verify` demands a client certificate signed by `ca`."""
+
+    enabled: bool = False
+    verify: bool = False
+    ca: str = ""
+    cert: str = ""
+    key: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class DaemonConfig:
+    """All settings, checked. Sizes are in bytes, times in seconds."""
+
+    hosts: tuple[str, ...] = (DEFAULT_HOST,)
+    data_root: Path = Path("/var/lib/corten")
+    exec_root: Path = Path("/run/corten")
+    pidfile: Path | None = None
+    log_level: str = "info"
+    group: str = ""
+    tls: TlsConfig = TlsConfig()
+    allow_plain_tcp: bool = False
+    insecure_registries: tuple[str, ...] = ()
+    registry_mirrors: tuple[str, ...] = ()
+    default_runtime: str = ""
+    runtimes: Mapping[str, RuntimeEntry] = field(default_factory=dict)
+    max_concurrent_downloads: int = 3
+    labels: tuple[str, ...] = ()
+    dns: tuple[str, ...] = ()
+    dns_options: tuple[str, ...] = ()
+    dns_search: tuple[str, ...] = ()
+    default_address_pools: tuple[tuple[str, int], ...] = ()
+    storage_driver: str = "overlayfs"
+
+
+def _strings(key: str, value: Any) -> tuple[str, ...]:
+    if isinstance(value, list) and all(isinstance(item, str) for item in value):
+        return tuple(value)
+    raise InvalidArgument(f"{key} must be a list of strings")
+
+
+def _string(key: str, value: Any) -> str:
+    if isinstance(value, str):
+        return value
+    raise InvalidArgument(f"{key} must be a string")
+
+
+def _path(key: str, value: Any) -> Path:
+    return Path(_string(key, value))
+
+
+def _boolean(key: str, value: Any) -> bool:
+    if isinstance(value, bool):
+        return value
+    raise InvalidArgument(f"{key} must be true or false")
+
+
+def _count(key: str, value: Any) -> int:
+    if isinstance(value, int) and not isinstance(value, bool) and value > 0:
+        return value
+    raise InvalidArgument(f"{key} must be a whole number above 0")
+
+
+def _level(key: str, value: Any) -> str:
+    if _string(key, value) in LOG_LEVELS:
+        return str(value)
+    raise InvalidArgument(f"invalid logging level: {value} (one of {', '.join(LOG_LEVELS)})")
+
+
+def _storage_driver(key: str, value: Any) -> str:
+    names = {"overlay2": "overlayfs", "overlayfs": "overlayfs", "vfs": "copy", "copy": "copy"}
+    if (name := names.get(_string(key, value))) is None:
+        raise InvalidArgument(f"{key} must be overlayfs (overlay2) or copy (vfs), not {value}")
+    return name
+
+
+def _runtimes(key: str, value: Any) -> dict[str, RuntimeEntry]:
+    """`{"runc": {"path": "/usr/bin/runc", "runtimeArgs": []}}`, as in Docker's file."""
+    if not isinstance(value, dict):
+        raise InvalidArgument(f"{key} must be an object")
+    found = {}
+    for name, entry in value.items():
+        if not isinstance(entry, dict) or set(entry) - {"path", "runtimeArgs"} or "path" not in entry:
+            raise InvalidArgument(f"{key}.{name} must be an object with path and, if need be, runtimeArgs")
+        args = _strings(f"{key}.{name}.runtimeArgs", entry.get("runtimeArgs", []))
+        found[name] = RuntimeEntry(_string(f"{key}.{name}.path", entry["path"]), args)
+    return found
+
+
+def _pools(key: str, value: Any) -> tuple[tuple[str, int], ...]:
+    if not isinstance(value, list):
+        raise InvalidArgument(f"{key} must be a list of objects with base and size")
+    pools = []
+    for item in value:
+        if not isinstance(item, dict) or set(item) != {"base", "size"}:
+            raise InvalidArgument(f"{key} must be a list of objects with base and size")
+        pools.append((_string(f"{key}.base", item["base"]), _count(f"{key}.size", item["size"])))
+    return tuple(pools)
+
+
+# Key of daemon.json → (attribute, check). The flag of the same meaning is named in `FLAGS`.
+KEYS: dict[str, tuple[str, Callable[[str, Any], Any]]] = {
+    "hosts": ("hosts", _strings),
+    "data-root": ("data_root", _path),
+    "exec-root": ("exec_root", _path),
+    "pidfile": ("pidfile", _path),
+    "log-level": ("log_level", _level),
+    "group": ("group", _string),
+    "insecure-registries": ("insecure_registries", _strings),
+    "registry-mirrors": ("registry_mirrors", _strings),
+    "default-runtime": ("default_runtime", _string),
+    "runtimes": ("runtimes", _runtimes),
+    "max-concurrent-downloads": ("max_concurrent_downloads", _count),
+    "labels": ("labels", _strings),
+    "dns": ("dns", _strings),
+    "dns-opts": ("dns_options", _strings),
+    "dns-search": ("dns_search", _strings),
+    "default-address-pools": ("default_address_pools", _pools),
+    "storage-driver": ("storage_driver", _storage_driver),
+}
+TLS_KEYS: dict[str, tuple[str, Callable[[str, Any], Any]]] = {
+    "tls": ("enabled", _boolean),
+    "tlsverify": ("verify", _boolean),
+    "tlscacert": ("ca", _string),
+    "tlscert": ("cert", _string),
+    "tlskey": ("key", _string),
+}
+# Docker's remaining keys: known, and not served yet.
+DOCKER_ONLY = frozenset(
+    "allow-direct-routing allow-nondistributable-artifacts api-cors-header authorization-plugins bip bip6 bridge"
+    " bridge-accept-fwmark builder cdi-spec-dirs cgroup-parent cluster-advertise cluster-store cluster-store-opts"
+    " containerd containerd-namespace containerd-plugin-namespace cpu-rt-period cpu-rt-runtime default-cgroupns-mode"
+    " default-gateway default-gateway-v6 default-ipc-mode default-network-opts default-shm-size default-ulimits"
+    " dns-opt exec-opts experimental features firewall-backend fixed-cidr fixed-cidr-v6 graph host-gateway-ip"
+    " host-gateway-ips http-proxy https-proxy icc init init-path ip ip-forward ip-forward-no-drop ip-masq ip6tables"
+    " iptables ipv6 log-driver log-format log-opts max-concurrent-uploads max-download-attempts"
+    " metrics-addr min-api-version mtu network-control-plane-mtu network-diagnostic-port no-new-privileges"
+    " no-proxy node-generic-resources oom-score-adjust proxies raw-logs rootless seccomp-profile selinux-enabled"
+    " shutdown-timeout storage-opts swarm-default-advertise-addr userland-proxy userland-proxy-path userns-remap"
+    " validate".split()
+)
+RELOADABLE = ("log_level", "insecure_registries", "registry_mirrors", "labels", "runtimes", "default_runtime")
+
+
+def load_file(path: Path) -> dict[str, Any]:
+    """The configuration file's settings by attribute name (TLS ones under "tls").
+
+    Raises InvalidArgument naming the file and the key.
+    """
+    try:
+        content = msgspec.json.decode(path.read_bytes() or b"{}")
+    except OSError as error:
+        raise InvalidArgument(f"cannot read the configuration file {path}: {error.strerror}") from None
+    except msgspec.DecodeError as error:
+        raise InvalidArgument(f"{path} is not JSON: {error}") from None
+    if not isinstance(content, dict):
+        raise InvalidArgument(f"{path} must hold a JSON object")
+    try:
+        return _settings(content)
+    except InvalidArgument as error:
+        raise InvalidArgument(f"{path}: {error}") from None
+
+
+def _settings(content: dict[str, Any]) -> dict[str, Any]:
+    settings: dict[str, Any] = {}
+    tls: dict[str, Any] = {}
+    for key, value in content.items():
+        if key == "debug":
+            if _boolean(key, value):
+                settings["log_level"] = "debug"
+        elif key in KEYS:
+            attribute, check = KEYS[key]
+            settings[attribute] = check(key, value)
+        elif key in TLS_KEYS:
+            attribute, check = TLS_KEYS[key]
+            tls[attribute] = check(key, value)
+        elif key == "live-restore":
+            if not _boolean(key, value):
+                raise InvalidArgument(f"{key} cannot be false: containers always outlive the daemon")
+        elif key in DOCKER_ONLY:
+            raise InvalidArgument(f'"{key}" is a setting of Docker\'s that Corten does not implement')
+        else:
+            raise InvalidArgument(f'unknown key "{key}"')
+    if tls:
+        settings["tls"] = tls
+    return settings
+
+
+def merge(flags: dict[str, Any], file: dict[str, Any]) -> DaemonConfig:
+    """Flags and file together. A setting in both is refused, as Docker does, since it would be unclear which holds."""
+    both = sorted(set(flags) & set(file) - {"tls"} | set(flags.get("tls", {})) & set(file.get("tls", {})))
+    if both:
+        names = ", ".join(name.replace("_", "-") for name in both)
+        raise InvalidArgument(f"specified both as a flag and in the configuration file: {names}")
+    tls = TlsConfig(**{**file.get("tls", {}), **flags.get("tls", {})})
+    config = DaemonConfig(**{**file, **flags, "tls": dataclasses.replace(tls, enabled=tls.enabled or tls.verify)})
+    _check(config)
+    return config
+
+
+def _check(config: DaemonConfig) -> None:
+    if config.tls.enabled and not (config.tls.cert and config.tls.key):
+        raise InvalidArgument("TLS needs --tlscert and --tlskey")
+    if config.tls.verify and not config.tls.ca:
+        raise InvalidArgument("--tlsverify needs --tlscacert")
+    if config.default_runtime and config.default_runtime not in (*config.runtimes, "corten"):
+        raise InvalidArgument(f"the default runtime {config.default_runtime} is not among the runtimes")
+    for host in config.hosts:
+        scheme = host.partition("://")[0]
+        if scheme not in ("unix", "tcp"):
+            raise InvalidArgument(f"invalid address {host}: it must begin with unix:// or tcp://")
+        if scheme == "tcp" and not config.tls.enabled and not config.allow_plain_tcp:
+            raise InvalidArgument(
+                f"{host} without TLS gives root on this machine to whoever can reach it: use --tlsverify with"
+                " --tlscacert, --tlscert and --tlskey, or insist with --allow-plain-tcp"
+            )
+    for label in config.labels:
+        if "=" not in label or label.startswith("="):
+            raise InvalidArgument(f"bad attribute format: {label}")

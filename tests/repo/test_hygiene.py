@@ -1,0 +1,69 @@
+"""What must not creep into the tree: oversized modules, sleeping tests, unpinned requirements, addresses of
+registries.
+"""
+
+from __future__ import annotations
+
+import ast
+import re
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parents[2]
+MAX_MODULE_LINES = 900
+MAX_FUNCTION_LINES = 60
+
+
+def tracked(*patterns: str) -> list[Path]:
+    listed = subprocess.run(["git", "ls-files", "-z", *patterns], cwd=ROOT, capture_output=True, check=True).stdout
+    return [ROOT / name for name in listed.decode().split("\0") if name and (ROOT / name).is_file()]
+
+
+def functions(path: Path) -> Iterator[ast.FunctionDef | ast.AsyncFunctionDef]:
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
+            yield node
+
+
+def test_modules_and_functions_stay_small() -> None:
+    found = []
+    for path in tracked("src/*.py"):
+        name = path.relative_to(ROOT)
+        if (lines := len(path.read_text().splitlines())) > MAX_MODULE_LINES:
+            found.append(f"{name}: {lines} lines")
+        for node in functions(path):
+            length = (node.end_lineno or node.lineno) - node.lineno + 1
+            if length > MAX_FUNCTION_LINES:
+                found.append(f"{name}:{node.lineno}: {node.name} has {length} lines")
+    assert not found, "\n".join(found)
+
+
+def test_tests_never_sleep() -> None:
+    """`time.sleep` and a positive `asyncio.sleep` hide races; wait for the thing itself (tests/waiting.py polls
+    with a deadline).
+    """
+    pattern = re.compile(r"(?:time|asyncio)\.sleep\((?!0\))")
+    found = [
+        f"{path.relative_to(ROOT)}:{number}: {line.strip()}"
+        for path in tracked("tests/*.py")
+        if path.name not in ("waiting.py", "test_hygiene.py")
+        for number, line in enumerate(path.read_text().splitlines(), 1)
+        if pattern.search(line)
+    ]
+    assert not found, "\n".join(found)
+
+
+def test_requirements_are_pinned_with_hashes_and_name_no_index() -> None:
+    for path in tracked("requirements/*.txt"):
+        text = path.read_text()
+        assert "://" not in text, f"{path.name} records an address"
+        for entry in re.split(r"\n(?=[a-z0-9])", re.sub(r"^\s*#.*\n", "", text, flags=re.M).strip()):
+            assert "==" in entry.splitlines()[0], entry[:80]
+            assert "--hash=sha256:" in entry, entry[:80]
+
+
+def test_no_copied_reference_data() -> None:
+    """The reference descriptions are read from beside the repository, never kept in it."""
+    names = {path.name for path in tracked()}
+    assert not names & {"docker-engine-api.yaml", "seccomp-default.json", "compose-spec.json"}
