@@ -1,0 +1,191 @@
+"""Flag values: text to numbers, sizes and durations, with Docker's wording where it is wrong (ValueError)."""
+
+from __future__ import annotations
+
+import re
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from typing import Any
+
+_SIZE = re.compile(r"^(\d+(?:\.\d+)?) ?([kKmMgGtTpP])?[iI]?[bB]?$")
+_POWERS = {"": 0, "k": 1, "m": 2, "g": 3, "t": 4, "p": 5}
+_DURATION = re.compile(r"(\d+(?:\.\d*)?|\.\d+)(ns|us|µs|μs|ms|s|m|h)")
+_UNITS = {
+    "ns": 1,
+    "us": 1_000,
+    "µs": 1_000,
+    "μs": 1_000,
+    "ms": 1_000_000,
+    "s": 1_000_000_000,
+    "m": 60_000_000_000,
+    "h": 3_600_000_000_000,
+}
+_TRUE = frozenset(("1", "t", "T", "true", "TRUE", "True"))
+_FALSE = frozenset(("0", "f", "F", "false", "FALSE", "False"))
+
+
+def boolean(text: str) -> bool:
+    if text in _TRUE:
+        return True
+    if text in _FALSE:
+        return False
+    raise ValueError(f'strconv.ParseBool: parsing "{text}": invalid syntax')
+
+
+def integer(text: str) -> int:
+    """In base 10, or as 0x…, 0b…, 0o… and 0…; within 64 bits."""
+    try:
+        value = int(text, 8) if re.fullmatch(r"[+-]?0\d+", text) else int(text, 0)
+    except ValueError:
+        raise ValueError(f'strconv.ParseInt: parsing "{text}": invalid syntax') from None
+    if not -(1 << 63) <= value < 1 << 63:
+        raise ValueError(f'strconv.ParseInt: parsing "{text}": value out of range')
+    return value
+
+
+def _bounded(text: str, bits: int) -> int:
+    try:
+        value = integer(text)
+    except ValueError:
+        raise ValueError(f'strconv.ParseUint: parsing "{text}": invalid syntax') from None
+    if value < 0:
+        raise ValueError(f'strconv.ParseUint: parsing "{text}": invalid syntax')
+    if value >= 1 << bits:
+        raise ValueError(f'strconv.ParseUint: parsing "{text}": value out of range')
+    return value
+
+
+def size(text: str) -> int:
+    """Bytes of "512", "64m", "1.5g", "2GiB": powers of 1024."""
+    match = _SIZE.match(text)
+    if not match:
+        raise ValueError(f"invalid size: '{text}'")
+    return int(float(match[1]) * 1024 ** _POWERS[(match[2] or "").lower()])
+
+
+def swap_size(text: str) -> int:
+    return -1 if text == "-1" else size(text)
+
+
+def duration(text: str) -> int:
+    """Nanoseconds of "1m30s", as Go writes durations."""
+    body = text.lstrip("+-") if text[:1] in "+-" else text
+    sign = -1 if text.startswith("-") else 1
+    if body == "0":
+        return 0
+    total, at = 0.0, 0
+    for match in _DURATION.finditer(body):
+        if match.start() != at:
+            break
+        total += float(match[1]) * _UNITS[match[2]]
+        at = match.end()
+    if not body or at != len(body):
+        if re.fullmatch(r"\d+(\.\d*)?", body):
+            raise ValueError(f'time: missing unit in duration "{text}"')
+        raise ValueError(f'time: invalid duration "{text}"')
+    return sign * round(total)
+
+
+def cpus(text: str) -> int:
+    """Billionths of a CPU of "1.5"."""
+    from fractions import Fraction
+
+    try:
+        nanos = Fraction(text) * 1_000_000_000
+    except (ValueError, ZeroDivisionError):
+        raise ValueError(f"failed to parse {text} as a rational number") from None
+    if nanos.denominator != 1:
+        raise ValueError("value is too precise")
+    return int(nanos)
+
+
+def key_value(text: str) -> str:
+    """For maps: what has no "=" has an empty value, and an empty key is refused."""
+    return text
+
+
+def filter_pair(text: str) -> tuple[str, str]:
+    """`name=value`, spaces around either dropped, the name in lower case."""
+    name, equals, value = text.partition("=")
+    if not equals:
+        raise ValueError(f"invalid filter '{text}'")
+    return name.strip().lower(), value.strip()
+
+
+def label(text: str) -> str:
+    if not text.partition("=")[0].strip():
+        raise ValueError(f"invalid label '{text}': empty name")
+    return text
+
+
+def environment(text: str) -> str:
+    if not text.partition("=")[0]:
+        raise ValueError(f"invalid environment variable: {text}")
+    return text
+
+
+def host_address(text: str) -> str:
+    """NAME:ADDRESS, "=" accepted for the colon; the address an IP or "host-gateway"."""
+    name, separator, address = text.partition("=")
+    if not separator:
+        name, separator, address = text.partition(":")
+    if not separator or not name:
+        raise ValueError(f'bad format for add-host: "{text}"')
+    bare = address[1:-1] if address.startswith("[") and address.endswith("]") else address
+    if bare != "host-gateway" and not is_ip(bare):
+        raise ValueError(f'invalid IP address in add-host: "{address}"')
+    return f"{name}:{bare}"
+
+
+def ip_address(text: str) -> str:
+    if is_ip(text.strip()):
+        return text.strip()
+    raise ValueError(f"IP address is not correctly formatted: {text}")
+
+
+def is_ip(text: str) -> bool:
+    from _socket import AF_INET, AF_INET6, inet_pton
+
+    try:
+        inet_pton(AF_INET6 if ":" in text else AF_INET, text)
+    except OSError:
+        return False
+    return True
+
+
+def standard_stream(text: str) -> str:
+    lowered = text.lower()
+    if lowered not in ("stdin", "stdout", "stderr"):
+        raise ValueError("valid streams are STDIN, STDOUT and STDERR")
+    return lowered
+
+
+KINDS: dict[str, Callable[[str], Any]] = {
+    "bool": boolean,
+    "int": integer,
+    "uint16": lambda text: _bounded(text, 16),
+    "uint": lambda text: _bounded(text, 64),
+    "string": str,
+    "list": str,
+    "map": key_value,
+    "bytes": size,
+    "swap": swap_size,
+    "duration": duration,
+    "decimal": cpus,
+    "filter": filter_pair,
+    "label": label,
+    "env": environment,
+    "host": host_address,
+    "ip": ip_address,
+    "stream": standard_stream,
+}
+
+
+def filters(pairs: list[tuple[str, str]]) -> dict[str, list[str]]:
+    """`--filter` values as the API groups them."""
+    grouped: dict[str, list[str]] = {}
+    for name, value in pairs:
+        grouped.setdefault(name, []).append(value)
+    return grouped
