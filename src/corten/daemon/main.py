@@ -1,0 +1,130 @@
+"""`cortend`: read flags and configuration, hold the data root, serve until a signal says stop."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+import sys
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Any
+
+import click
+
+import corten
+from corten.daemon import logsetup
+from corten.daemon.config import LOG_LEVELS, DaemonConfig, RuntimeEntry, load_file, merge
+from corten.daemon.listen import Listener, open_listeners
+from corten.daemon.lock import data_root_lock, pidfile
+from corten.errors import CortenError, InvalidArgument
+
+DEFAULT_CONFIG_FILE = Path("/etc/corten/daemon.json")
+log = logging.getLogger(__name__)
+
+
+def _runtime(text: str) -> tuple[str, RuntimeEntry]:
+    name, separator, path = text.partition("=")
+    if not separator or not name or not path.startswith("/"):
+        raise InvalidArgument(f"--add-runtime wants NAME=/PATH, not {text}")
+    return name, RuntimeEntry(path)
+
+
+def _flags(given: dict[str, Any]) -> dict[str, Any]:
+    """What was said on the command line, by attribute of DaemonConfig; what was not said is absent."""
+    settings: dict[str, Any] = {}
+    tls: dict[str, Any] = {}
+    for name, value in given.items():
+        if value in (None, (), False):
+            continue
+        if name.startswith("tls"):
+            tls[{"tls": "enabled", "tlsverify": "verify"}.get(name, name.removeprefix("tls").replace("cacert", "ca"))]
+            = (
+                value
+            )
+        elif name == "runtimes":
+            settings[name] = dict(map(_runtime, value))
+        elif name == "debug":
+            settings["log_level"] = "debug"
+        elif name in ("data_root", "exec_root", "pidfile"):
+            settings[name] = Path(value).absolute()
+        else:
+            settings[name] = value
+    if tls:
+        settings["tls"] = tls
+    return settings
+
+
+def read_config(given: dict[str, Any]) -> DaemonConfig:
+    """Flags and configuration file together. The default file may be absent, a named one may not."""
+    named = given.pop("config_file")
+    path = Path(named) if named else DEFAULT_CONFIG_FILE
+    file = load_file(path) if named or path.exists() else {}
+    return merge(_flags(given), file)
+
+
+@click.command(context_settings={"help_option_names": ["-h", "--help"]})
+@click.option("-H", "--host", "hosts", multiple=True, help="Where to serve the API: unix:///PATH or tcp://HOST:PORT.")
+@click.option("--data-root", help="What must survive: images, containers, volumes. [/var/lib/corten]")
+@click.option("--exec-root", help="What lives with the containers: sockets, namespaces. [/run/corten]")
+@click.option("-p", "--pidfile", help="Write the daemon's pid here.")
+@click.option("--config-file", help="Settings in Docker's daemon.json format. [/etc/corten/daemon.json]")
+@click.option("-l", "--log-level", type=click.Choice(LOG_LEVELS), help="[info]")
+@click.option("-D", "--debug", is_flag=True, help="The same as --log-level debug.")
+@click.option("-G", "--group", help="Group that may use the unix socket. [docker, where it exists]")
+@click.option("--tls", is_flag=True, help="Serve TCP with TLS; --tlsverify implies it.")
+@click.option("--tlsverify", is_flag=True, help="Demand client certificates signed by --tlscacert.")
+@click.option("--tlscacert", help="CA of the clients' certificates.")
+@click.option("--tlscert", help="The daemon's certificate.")
+@click.option("--tlskey", help="The daemon's key.")
+@click.option("--allow-plain-tcp", is_flag=True, help="Serve TCP without TLS. Whoever reaches it is root here.")
+@click.option("--insecure-registry", "insecure_registries", multiple=True, help="HOST[:PORT] or CIDR without TLS.")
+@click.option("--registry-mirror", "registry_mirrors", multiple=True, help="URL to ask before Docker Hub.")
+@click.option("--default-runtime", help="OCI runtime for containers that name none. [the embedded one]")
+@click.option("--add-runtime", "runtimes", multiple=True, help="NAME=/PATH of a further OCI runtime.")
+@click.option("-s", "--storage-driver", help="overlayfs or copy. [overlayfs]")
+@click.option("--cleanup", is_flag=True, help="Do not serve: end all containers, remove links, rules and namespaces.")
+@click.version_option(corten.__version__, "-v", "--version", message="Corten version %(version)s")
+def main(cleanup: bool, **given: Any) -> None:
+    """The Corten daemon."""
+    try:
+        if os.geteuid() != 0:
+            raise InvalidArgument("cortend needs to be run as root")
+        config = read_config(dict(given))
+        logsetup.set_up(config.log_level)
+        with ExitStack() as held:
+            for directory, mode in ((config.data_root, 0o710), (config.exec_root, 0o711)):
+                directory.mkdir(parents=True, exist_ok=True)
+                directory.chmod(mode)
+            held.enter_context(data_root_lock(config.data_root))
+            held.enter_context(pidfile(config.pidfile))
+            if cleanup:
+                _run_cleanup(config)
+                return
+            listeners = open_listeners(config)
+            for listener in listeners:
+                held.callback(listener.close)
+            _serve(config, listeners, dict(given))
+    except (CortenError, OSError) as error:
+        click.echo(f"cortend: {error}", err=True)
+        sys.exit(1)
+
+
+def _serve(config: DaemonConfig, listeners: list[Listener], given: dict[str, Any]) -> None:
+    import uvloop
+
+    from corten.daemon.service import serve
+
+    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+        runner.run(serve(config, listeners, lambda: read_config(dict(given))))
+
+
+def _run_cleanup(config: DaemonConfig) -> None:
+    from corten.daemon.service import clean_up
+
+    with asyncio.Runner() as runner:
+        runner.run(clean_up(config))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,91 @@
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from corten.daemon.config import DOCKER_ONLY, KEYS, TLS_KEYS, RuntimeEntry, load_file, merge
+from corten.errors import InvalidArgument
+
+
+def written(tmp_path: Path, content: object) -> Path:
+    path = tmp_path / "daemon.json"
+    path.write_text(content if isinstance(content, str) else json.dumps(content))
+    return path
+
+
+def test_defaults() -> None:
+    config = merge({}, {})
+    assert config.hosts == ("unix:///run/corten/corten.sock",)
+    assert (str(config.data_root), str(config.exec_root)) == ("/var/lib/corten", "/run/corten")
+
+
+def test_file_settings_take_effect(tmp_path: Path) -> None:
+    path = written(
+        tmp_path,
+        {
+            "data-root": "/d",
+            "debug": True,
+            "insecure-registries": ["10.0.0.0/8"],
+            "runtimes": {"runc": {"path": "/usr/bin/runc", "runtimeArgs": ["--debug"]}},
+            "default-runtime": "runc",
+            "default-address-pools": [{"base": "10.10.0.0/16", "size": 24}],
+            "storage-driver": "overlay2",
+            "live-restore": True,
+        },
+    )
+    config = merge({}, load_file(path))
+    assert config.data_root == Path("/d")
+    assert config.log_level == "debug"
+    assert config.runtimes == {"runc": RuntimeEntry("/usr/bin/runc", ("--debug",))}
+    assert config.default_address_pools == (("10.10.0.0/16", 24),)
+    assert config.storage_driver == "overlayfs"
+
+
+@pytest.mark.parametrize(
+    ("content", "word"),
+    [
+        ({"no-such-key": 1}, 'unknown key "no-such-key"'),
+        ({"userns-remap": "default"}, '"userns-remap" is a setting of Docker'),
+        ({"labels": "x"}, "labels must be a list of strings"),
+        ({"max-concurrent-downloads": 0}, "max-concurrent-downloads"),
+        ({"live-restore": False}, "live-restore cannot be false"),
+        ("{", "is not JSON"),
+        ("[]", "must hold a JSON object"),
+    ],
+)
+def test_bad_files_name_what_is_wrong(tmp_path: Path, content: object, word: str) -> None:
+    path = written(tmp_path, content)
+    with pytest.raises(InvalidArgument, match=str(path)) as caught:
+        load_file(path)
+    assert word in str(caught.value)
+
+
+def test_a_setting_in_both_places_is_refused() -> None:
+    with pytest.raises(InvalidArgument, match=r"both.*log-level"):
+        merge({"log_level": "debug"}, {"log_level": "info"})
+
+
+@pytest.mark.parametrize(
+    ("flags", "word"),
+    [
+        ({"hosts": ("tcp://127.0.0.1:2375",)}, "without TLS"),
+        ({"hosts": ("http://x",)}, "unix:// or tcp://"),
+        ({"tls": {"verify": True, "cert": "c", "key": "k"}}, "--tlscacert"),
+        ({"tls": {"enabled": True}}, "--tlscert"),
+        ({"default_runtime": "runc"}, "not among the runtimes"),
+        ({"labels": ("novalue",)}, "bad attribute format"),
+    ],
+)
+def test_combinations_that_cannot_be(flags: dict[str, object], word: str) -> None:
+    with pytest.raises(InvalidArgument, match=word):
+        merge(flags, {})
+
+
+def test_plain_tcp_only_on_insistence() -> None:
+    assert merge({"hosts": ("tcp://127.0.0.1:2375",), "allow_plain_tcp": True}, {}).hosts
+
+
+def test_every_key_of_docker_is_either_served_or_refused_by_name() -> None:
+    assert not DOCKER_ONLY & (set(KEYS) | set(TLS_KEYS))
