@@ -1,0 +1,1 @@
+"""One module per family of commands; each holds `flags.Command` objects that `cli.table` names."""

@@ -1,0 +1,136 @@
+"""`corten version`, `corten --version`."""
+
+from __future__ import annotations
+
+import platform
+import sys
+
+from corten import __version__
+from corten.cli.context import Context, say, say_error
+from corten.cli.errors import CliError, Exit
+from corten.cli.failure import describe
+from corten.cli.flags import Command, Flag, Options
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
+
+API_VERSION = "1.51"
+
+
+def print_short() -> None:
+    say(f"Corten version {__version__}")
+
+
+def _architecture() -> str:
+    machine = platform.machine()
+    return {"x86_64": "amd64", "aarch64": "arm64"}.get(machine, machine)
+
+
+def _client_info(context: Context, server: dict[str, Any] | None) -> dict[str, Any]:
+    newest = (server or {}).get("ApiVersion") or API_VERSION
+    return {
+        "Version": __version__,
+        "ApiVersion": min(API_VERSION, newest, key=_version_key),
+        "DefaultAPIVersion": API_VERSION,
+        "PythonVersion": platform.python_version(),
+        "Os": "linux",
+        "Arch": _architecture(),
+        "Context": context.context_name(),
+    }
+
+
+def _version_key(text: str) -> tuple[int, ...]:
+    return tuple(int(part) for part in text.split(".") if part.isdigit())
+
+
+def run(context: Context, options: Options) -> None:
+    failure: Exception | None = None
+    server: dict[str, Any] | None = None
+    try:
+        server = context.client.system.version()
+    except Exception as error:
+        if describe(error) is None:
+            raise
+        failure = error
+    client = _client_info(context, server)
+    if options["format"]:
+        _formatted(options["format"], {"Client": client, "Server": server})
+    else:
+        _print(client, server)
+    if failure is not None:
+        say_error(str(describe(failure)))
+        raise Exit(1)
+
+
+def _formatted(format_: str, data: dict[str, Any]) -> None:
+    from corten.cli.gotemplate import ExecError, TemplateError, parse
+    from corten.cli.gotemplate.values import to_json
+
+    if format_ == "json":
+        say(to_json(data))
+        return
+    try:
+        say(parse(format_).execute(data, strict=True))
+    except TemplateError as error:
+        raise CliError(f"template parsing error: {error}", 64) from None
+    except ExecError as error:
+        raise CliError(str(error)) from None
+
+
+def _print(client: dict[str, Any], server: dict[str, Any] | None) -> None:
+    api = client["ApiVersion"]
+    if api != client["DefaultAPIVersion"]:
+        api += f" (downgraded from {client['DefaultAPIVersion']})"
+    lines = [
+        "Client: Corten",
+        f" Version:\t{client['Version']}",
+        f" API version:\t{api}",
+        f" Python version:\t{client['PythonVersion']}",
+        f" OS/Arch:\t{client['Os']}/{client['Arch']}",
+        f" Context:\t{client['Context']}",
+    ]
+    if server:
+        lines += ["", *_server_lines(server)]
+    sys.stdout.write(_align(lines))
+
+
+def _server_lines(server: dict[str, Any]) -> list[str]:
+    name = (server.get("Platform") or {}).get("Name") or ""
+    lines = [f"Server: {name}".rstrip() if name else "Server:"]
+    for component in server.get("Components") or []:
+        details = component.get("Details") or {}
+        lines += [f" {component['Name']}:", f"  Version:\t{component.get('Version', '')}"]
+        if component["Name"] in ("Engine", "Corten"):
+            lines.append(
+                f"  API version:\t{details.get('ApiVersion')} (minimum version {details.get('MinAPIVersion')})"
+            )
+            for key, label in (
+                ("PythonVersion", "Python version"),
+                ("GoVersion", "Go version"),
+                ("GitCommit", "Git commit"),
+            ):
+                if details.get(key):
+                    lines.append(f"  {label}:\t{details[key]}")
+            if details.get("BuildTime"):
+                lines.append(f"  Built:\t{details['BuildTime']}")
+            lines.append(f"  OS/Arch:\t{details.get('Os')}/{details.get('Arch')}")
+            lines.append(f"  Experimental:\t{details.get('Experimental')}")
+        else:
+            lines += [f"  {key}:\t{value}" for key, value in sorted(details.items())]
+    return lines
+
+
+def _align(lines: list[str]) -> str:
+    from corten.cli.tabwriter import align
+
+    return align("\n".join(lines), least=20, padding=1) + "\n"
+
+
+VERSION = Command(
+    "version",
+    "[OPTIONS]",
+    run,
+    (Flag("format", "f", "string", "Format output with a Go template, or 'json'"),),
+    most=0,
+)
