@@ -1,0 +1,142 @@
+"""Images as the API shows them."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import msgspec
+
+from corten.api.docker.encode import SECOND, Json, container_config, go_time
+from corten.specs import reference
+from corten.specs.container import ContainerConfig
+from corten.specs.oci_image import parse_time
+from corten.specs.wire import drop_nulls
+
+if TYPE_CHECKING:
+    from corten.engine.models import Image, ImageDetails
+
+_RUN_KEYS = (
+    "User ExposedPorts Env Entrypoint Cmd Volumes WorkingDir Labels StopSignal ArgsEscaped Healthcheck OnBuild Shell"
+).split()
+
+
+def familiar(name: str) -> str:
+    """A stored name as users write it: `alpine:latest` for `docker.io/library/alpine:latest`."""
+    return reference.parse(name, default_tag=False).familiar
+
+
+def labels(config: Json) -> dict[str, str]:
+    """The labels in an image's config document."""
+    return (config.get("config") or {}).get("Labels") or {}
+
+
+def descriptor(image: Image) -> Json:
+    return {"mediaType": image.target_media_type, "digest": image.target, "size": image.size}
+
+
+def summary(image: Image, image_labels: dict[str, str], api: int, *, containers: int = -1) -> Json:
+    """One entry of `GET /images/json`. `containers` is -1 where it was not counted."""
+    tags, digests = [familiar(name) for name in image.names], [familiar(name) for name in image.digests]
+    if api < 43:  # a nameless image was shown with a name that says so
+        if not tags and not digests:
+            digests = ["<none>@<none>"]
+        tags = tags or ["<none>:<none>"]
+    out: Json = {
+        "Containers": containers,
+        "Created": image.created_ns // SECOND,
+        "Id": image.id,
+        "Labels": image_labels or None,
+        "ParentId": image.parent_id,
+        "RepoDigests": digests,
+        "RepoTags": tags,
+        "SharedSize": -1,
+        "Size": image.size,
+    }
+    if api < 44:
+        out["VirtualSize"] = image.size
+    return out
+
+
+def manifest_summary(image: Image, containers: list[str]) -> Json:
+    """The one manifest that an image stands for, for clients that ask for manifests."""
+    parts = image.platform.split("/")
+    platform: Json = {"os": parts[0], "architecture": parts[1] if len(parts) > 1 else ""}
+    if len(parts) > 2:
+        platform["variant"] = parts[2]
+    return {
+        "ID": image.manifest,
+        "Descriptor": {"mediaType": image.target_media_type, "digest": image.manifest, "size": image.size},
+        "Available": True,
+        "Size": {"Content": image.size, "Total": image.size},
+        "Kind": "image",
+        "ImageData": {"Platform": platform, "Size": {"Unpacked": image.size}, "Containers": containers},
+    }
+
+
+def inspect(details: ImageDetails, api: int, driver: str = "overlayfs") -> Json:
+    """`GET /images/{name}/json`."""
+    image, config = details.image, details.config
+    out: Json = {
+        "Id": image.id,
+        "RepoTags": [familiar(name) for name in image.names],
+        "RepoDigests": [familiar(name) for name in image.digests],
+        "Comment": config.get("comment") or "",
+        "Created": config.get("created") or go_time(image.created_ns),
+        "Author": config.get("author") or "",
+        "Config": _run_config(config.get("config") or {}, api),
+        "Architecture": config.get("architecture") or "",
+        "Os": config.get("os") or "",
+        "Size": image.size,
+        "GraphDriver": {"Name": driver, "Data": {}},
+        "RootFS": {"Type": "layers", "Layers": (config.get("rootfs") or {}).get("diff_ids") or []},
+        "Metadata": {"LastTagTime": go_time(image.last_tagged_ns)},
+    }
+    for name, key in (("Variant", "variant"), ("OsVersion", "os.version")):
+        if config.get(key):
+            out[name] = config[key]
+    if api < 52:
+        out |= {"Parent": image.parent_id, "DockerVersion": config.get("docker_version") or ""}
+    if api < 45:
+        empty = container_config(ContainerConfig())
+        out |= {"Container": config.get("container") or "", "ContainerConfig": empty}
+    if api < 44:
+        out["VirtualSize"] = image.size
+    if api >= 48:
+        out["Descriptor"] = descriptor(image)
+    return out
+
+
+def _run_config(run: Json, api: int) -> Json:
+    """The image's presets: until 1.50 in the shape of a container's configuration, since then only what images have."""
+    if api >= 50:
+        return {key: run[key] for key in _RUN_KEYS if run.get(key)}
+    try:
+        return container_config(msgspec.convert(drop_nulls(run), ContainerConfig))
+    except msgspec.ValidationError:
+        return run  # an image that breaks the format is shown as it is
+
+
+def history(details: ImageDetails) -> list[Json]:
+    """`GET /images/{name}/history`, newest first. Steps below the top have no id of their own."""
+    image = details.image
+    sizes = iter(details.layer_sizes)
+    out: list[Json] = []
+    for step in details.config.get("history") or []:
+        out.append(_history_step(step, 0 if step.get("empty_layer") else next(sizes, 0)))
+    # An image may tell less of its history than it has layers.
+    out += [_history_step({}, size) for size in sizes]
+    out.reverse()
+    if out:
+        out[0] |= {"Id": image.id, "Tags": [familiar(name) for name in image.names] or None}
+    return out
+
+
+def _history_step(step: dict[str, Any], size: int) -> Json:
+    return {
+        "Comment": step.get("comment") or "",
+        "Created": parse_time(step.get("created") or "") // SECOND,
+        "CreatedBy": step.get("created_by") or "",
+        "Id": "<missing>",
+        "Size": size,
+        "Tags": None,
+    }

@@ -1,0 +1,79 @@
+"""Giving a client's connection away."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import socket
+from typing import TYPE_CHECKING
+
+from aiohttp import web
+
+from corten.api.docker.server import Connection
+from corten.engine.models import Hijacked
+
+if TYPE_CHECKING:
+    from corten.api.docker.call import Call
+    from corten.engine.models import Upgrade
+
+RAW_STREAM = "application/vnd.docker.raw-stream"
+MULTIPLEXED_STREAM = "application/vnd.docker.multiplexed-stream"
+
+
+class GivenAway(web.Response):
+    """Stands for an answer that was written to the socket already. aiohttp sends nothing and closes its own copy of
+    the descriptor; the connection lives on in the copy that was given away.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.force_close()
+
+    async def prepare(self, request: web.BaseRequest) -> None:
+        return None
+
+    async def write_eof(self, data: bytes = b"") -> None:
+        return None
+
+
+def stream_type(call: Call, tty: bool) -> str:
+    """The content type of container output: it says since API 1.42 whether it is multiplexed."""
+    return MULTIPLEXED_STREAM if not tty and call.api >= 42 else RAW_STREAM
+
+
+def upgrade(call: Call, tty: bool) -> Upgrade:
+    """A function that answers 101 (200 to a client that asks for no upgrade) and gives the connection away.
+
+    The descriptor is a non-blocking stream socket, and the receiver's own: nothing here reads, shuts down or writes to
+    it afterwards.
+    """
+
+    async def take() -> Hijacked:
+        transport, protocol = call.request.transport, call.request.protocol
+        if transport is None or transport.is_closing() or not isinstance(protocol, Connection):
+            raise ConnectionResetError("the client went away")
+        # From here on what the client sends stays in the kernel for the receiver.
+        transport.pause_reading()
+        prefix = protocol.take_held()
+        copy = socket.socket(fileno=os.dup(transport.get_extra_info("socket").fileno()))
+        try:
+            # Straight to the socket: the transport has nothing buffered, as the client waits for this answer.
+            copy.setblocking(False)
+            await asyncio.get_running_loop().sock_sendall(copy, _head(call, tty))
+        except BaseException:
+            copy.close()
+            raise
+        call.taken = True
+        return Hijacked(copy.detach(), prefix)
+
+    return take
+
+
+def _head(call: Call, tty: bool) -> bytes:
+    if "Upgrade" in call.request.headers:
+        lines = ["HTTP/1.1 101 UPGRADED", f"Content-Type: {stream_type(call, tty)}", "Connection: Upgrade"]
+        lines.append("Upgrade: tcp")
+    else:
+        lines = ["HTTP/1.1 200 OK", f"Content-Type: {RAW_STREAM}"]
+    lines += [f"{name}: {value}" for name, value in call.services.headers.items()]
+    return "\r\n".join([*lines, "", ""]).encode()

@@ -1,0 +1,175 @@
+"""Routes of images."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import AsyncIterator, Sequence
+from typing import TYPE_CHECKING
+
+import msgspec
+from aiohttp import web
+
+from corten.api.docker import encode_image
+from corten.api.docker.flow import send_bytes, send_progress
+from corten.api.docker.image_filters import image_test
+from corten.api.docker.params import parse_auth
+from corten.engine.models import Image
+from corten.errors import InvalidArgument, NotImplementedYet, clip
+
+if TYPE_CHECKING:
+    from corten.api.docker.call import Call
+    from corten.api.docker.routing import Router
+
+_DIGEST = re.compile(r"[A-Za-z][A-Za-z0-9+._-]*:[0-9a-fA-F]{32,}")
+MAX_LABELS = 4096
+"""Image configs whose labels are remembered."""
+
+
+def add_routes(router: Router) -> None:
+    router.add("GET", "/images/json", list_images)
+    router.add("GET", "/images/get", save)
+    router.add("POST", "/images/create", create)
+    router.add("POST", "/images/load", load)
+    router.add("POST", "/images/prune", prune)
+    router.add("GET", "/images/{name...}/json", inspect)
+    router.add("GET", "/images/{name...}/history", history)
+    router.add("GET", "/images/{name...}/get", save)
+    router.add("POST", "/images/{name...}/push", push)
+    router.add("POST", "/images/{name...}/tag", tag)
+    router.add("DELETE", "/images/{name...}", remove)
+
+
+async def list_images(call: Call) -> web.Response:
+    filters = call.query.filters()
+    test = image_test(filters, call.backends.images, call.now_ns)
+    everything = call.query.flag("all") or bool(filters.get("dangling"))
+    images = call.backends.images.list()
+    parents = {image.parent_id for image in images}
+    containers = _containers_by_image(call) if call.query.flag("manifests") and call.api >= 47 else None
+    out = []
+    for image in images:
+        # A nameless image that others are made from is an intermediate one.
+        if not everything and not image.names and not image.digests and image.id in parents:
+            continue
+        image_labels = await labels_of(call, image)
+        if not test(image, image_labels):
+            continue
+        entry = encode_image.summary(image, image_labels, call.api)
+        if call.api >= 48:
+            entry["Descriptor"] = encode_image.descriptor(image)
+        if containers is not None:
+            entry["Manifests"] = [encode_image.manifest_summary(image, containers.get(image.id, []))]
+        out.append(entry)
+    return call.json(out)
+
+
+def _containers_by_image(call: Call) -> dict[str, list[str]]:
+    out: dict[str, list[str]] = {}
+    for container in call.backends.containers.list():
+        out.setdefault(container.image_id, []).append(container.id)
+    return out
+
+
+async def labels_of(call: Call, image: Image) -> dict[str, str]:
+    """The labels of an image's config; remembered, as the id is the config's digest and its content never changes."""
+    known = call.services.labels
+    if image.id not in known:
+        if len(known) >= MAX_LABELS:
+            known.clear()
+        known[image.id] = encode_image.labels((await call.backends.images.details(image.id)).config)
+    return known[image.id]
+
+
+async def inspect(call: Call) -> web.Response:
+    details = await call.backends.images.details(call.args[0])
+    out = encode_image.inspect(details, call.api)
+    if call.query.flag("manifests") and call.api >= 48:
+        image = details.image
+        out["Manifests"] = [encode_image.manifest_summary(image, _containers_by_image(call).get(image.id, []))]
+    return call.json(out)
+
+
+async def history(call: Call) -> web.Response:
+    return call.json(encode_image.history(await call.backends.images.details(call.args[0])))
+
+
+async def create(call: Call) -> web.StreamResponse:
+    """Pull, or import of a root file system."""
+    query = call.query
+    platform, source = query.text("platform"), query.text("fromSrc")
+    if name := query.text("fromImage"):
+        auth = parse_auth(call.request.headers.get("X-Registry-Auth"))
+        return await send_progress(call, call.backends.images.pull(_with_tag(name, query.text("tag")), platform, auth))
+    if not source:
+        raise InvalidArgument("fromImage or fromSrc must be given")
+    if source != "-":
+        raise NotImplementedYet("ImageCreate: import from a URL is not implemented by this daemon; send the archive")
+    repository = query.text("repo")
+    messages = call.backends.images.import_rootfs(
+        _upload(call),
+        _with_tag(repository, query.text("tag")) if repository else "",
+        message=query.text("message"),
+        changes=query.all("changes"),
+        platform=platform,
+    )
+    return await send_progress(call, messages)
+
+
+def _with_tag(name: str, tag: str) -> str:
+    if not tag:
+        return name
+    return f"{name}@{tag}" if _DIGEST.fullmatch(tag) else f"{name}:{tag}"
+
+
+def _upload(call: Call) -> AsyncIterator[bytes]:
+    return call.request.content.iter_any().__aiter__()
+
+
+async def load(call: Call) -> web.StreamResponse:
+    platform = _platforms(call)
+    messages = call.backends.images.load(_upload(call), quiet=call.query.flag("quiet", default=True), platform=platform)
+    return await send_progress(call, messages)
+
+
+def _platforms(call: Call) -> str:
+    """The parameter `platform` of load, save and push: JSON of a platform, or the plain words. At most one."""
+    given = call.query.all("platform")
+    if len(given) > 1:
+        raise InvalidArgument("multiple platform parameters not supported")
+    text = given[0] if given else ""
+    if not text.startswith("{"):
+        return text
+    try:
+        parts = msgspec.json.decode(text, type=dict[str, str | list[str]])
+    except msgspec.DecodeError:
+        raise InvalidArgument(f"failed to parse platform: {clip(text)}") from None
+    return "/".join(str(parts[key]) for key in ("os", "architecture", "variant") if parts.get(key))
+
+
+async def save(call: Call) -> web.StreamResponse:
+    names: Sequence[str] = call.args or [name for value in call.query.all("names") for name in value.split(",") if name]
+    if not names:
+        raise InvalidArgument("names must be given")
+    return await send_bytes(call, call.backends.images.save(names, _platforms(call)), "application/x-tar", live=False)
+
+
+async def push(call: Call) -> web.StreamResponse:
+    auth = parse_auth(call.request.headers.get("X-Registry-Auth"))
+    return await send_progress(call, call.backends.images.push(_with_tag(call.args[0], call.query.text("tag")), auth))
+
+
+async def tag(call: Call) -> web.Response:
+    target = _with_tag(call.query.text("repo"), call.query.text("tag"))
+    await call.finish("tag", call.backends.images.tag(call.args[0], target))
+    return call.empty(201)
+
+
+async def remove(call: Call) -> web.Response:
+    query = call.query
+    work = call.backends.images.remove(call.args[0], force=query.flag("force"), prune=not query.flag("noprune"))
+    return call.json(await call.finish("image remove", work))
+
+
+async def prune(call: Call) -> web.Response:
+    removed, space = await call.finish("image prune", call.backends.images.prune(call.query.filters()))
+    return call.json({"ImagesDeleted": removed or None, "SpaceReclaimed": space})

@@ -1,0 +1,147 @@
+"""Query parameters and header values, read as Docker reads them."""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import datetime
+import re
+from decimal import Decimal, InvalidOperation
+from urllib.parse import parse_qs
+
+import msgspec
+
+from corten.engine.models import Filters, RegistryAuth
+from corten.errors import InvalidArgument, clip
+
+_FALSE = frozenset(("", "0", "no", "false", "none"))
+_DURATION = re.compile(r"(\d+(?:\.\d*)?|\.\d+)(ns|us|µs|μs|ms|s|m|h)")
+_UNITS = {"ns": 1, "us": 10**3, "µs": 10**3, "μs": 10**3, "ms": 10**6, "s": 10**9, "m": 60 * 10**9, "h": 3600 * 10**9}
+
+
+class Query:
+    """The parameters of one request; the first of several values counts, save in `all`."""
+
+    __slots__ = ("_values",)
+
+    def __init__(self, text: str) -> None:
+        self._values = parse_qs(text, keep_blank_values=True) if text else {}
+
+    def __contains__(self, name: str) -> bool:
+        return name in self._values
+
+    def text(self, name: str, default: str = "") -> str:
+        values = self._values.get(name)
+        return values[0] if values else default
+
+    def all(self, name: str) -> list[str]:
+        return self._values.get(name, [])
+
+    def flag(self, name: str, default: bool = False) -> bool:
+        """True for anything but nothing, 0, no, false and none."""
+        values = self._values.get(name)
+        return values[0].strip().lower() not in _FALSE if values else default
+
+    def number(self, name: str) -> int | None:
+        """None where it is absent or empty. Raises InvalidArgument as Go's strconv words it."""
+        text = self.text(name)
+        return parse_int(text) if text else None
+
+    def filters(self) -> Filters:
+        return parse_filters(self.text("filters"))
+
+
+def parse_int(text: str) -> int:
+    if not re.fullmatch(r"[+-]?\d{1,19}", text, re.ASCII):
+        raise InvalidArgument(f'strconv.Atoi: parsing "{clip(text)}": invalid syntax')
+    return int(text)
+
+
+def parse_filters(text: str) -> Filters:
+    """`{"label": ["a", "b"]}`, or the old `{"label": {"a": true, "b": true}}`."""
+    if not text:
+        return {}
+    try:
+        raw = msgspec.json.decode(text, type=dict[str, list[str] | dict[str, bool]])
+    except (msgspec.DecodeError, UnicodeDecodeError):
+        raise InvalidArgument("invalid filters") from None
+    return {
+        name: values if isinstance(values, list) else [value for value, wanted in values.items() if wanted]
+        for name, values in raw.items()
+    }
+
+
+def check_filters(filters: Filters, known: frozenset[str]) -> None:
+    """Raises InvalidArgument that names the first filter which is not in `known`."""
+    for name in filters:
+        if name not in known:
+            raise InvalidArgument(f"invalid filter '{clip(name)}'")
+
+
+def filter_flag(filters: Filters, name: str) -> bool | None:
+    """A filter that is true or false; None where it is not asked for."""
+    values = filters.get(name)
+    if not values:
+        return None
+    if values in (["1"], ["true"]):
+        return True
+    if values in (["0"], ["false"]):
+        return False
+    raise InvalidArgument(f"invalid filter '{name}=[{clip(' '.join(values))}]'")
+
+
+def parse_time(text: str, now_ns: int) -> int:
+    """A moment in nanoseconds: Unix seconds with a fraction, RFC 3339 (zone or less may be missing), or a Go duration
+    before now. Empty and "0" are 0.
+    """
+    if not text or text == "0":
+        return 0
+    try:
+        return int(Decimal(text) * 10**9) if re.fullmatch(r"-?[\d.]+", text, re.ASCII) else _parse_words(text, now_ns)
+    except (InvalidOperation, ValueError, OverflowError):
+        raise InvalidArgument(f'failed to parse value "{clip(text)}" as time or duration') from None
+
+
+def _parse_words(text: str, now_ns: int) -> int:
+    body = text.lstrip("+-")
+    if _DURATION.sub("", body) == "":
+        length = sum(int(Decimal(amount) * _UNITS[unit]) for amount, unit in _DURATION.findall(body))
+        return now_ns + length if text[0] == "-" else now_ns - length
+    fraction = re.search(r"\.(\d{1,9})\d*", text)
+    nanoseconds = int(fraction.group(1).ljust(9, "0")) if fraction else 0
+    moment = datetime.datetime.fromisoformat(text.replace(fraction.group(0), "") if fraction else text)
+    if moment.tzinfo is None:
+        moment = moment.replace(tzinfo=datetime.UTC)
+    return int(moment.timestamp()) * 10**9 + nanoseconds
+
+
+class _AuthHeader(msgspec.Struct):
+    username: str = ""
+    password: str = ""
+    auth: str = ""
+    identitytoken: str = ""
+    registrytoken: str = ""
+    serveraddress: str = ""
+
+
+def parse_auth(header: str | None) -> RegistryAuth | None:
+    """The X-Registry-Auth header: base64 (either alphabet, padded or not) of JSON. None without credentials."""
+    if not header:
+        return None
+    text = header.strip().replace("+", "-").replace("/", "_").rstrip("=")
+    try:
+        raw = base64.urlsafe_b64decode(text + "=" * (-len(text) % 4))
+        auth = msgspec.json.decode(raw or b"{}", type=_AuthHeader | None) or _AuthHeader()
+        if auth.auth and not auth.username:
+            auth.username, _, auth.password = base64.b64decode(auth.auth).decode().partition(":")
+    except (msgspec.DecodeError, binascii.Error, ValueError):
+        raise InvalidArgument("invalid X-Registry-Auth header: it is not base64 of a JSON object") from None
+    if not (auth.username or auth.identitytoken or auth.registrytoken):
+        return None
+    return RegistryAuth(
+        username=auth.username,
+        password=auth.password,
+        identity_token=auth.identitytoken,
+        registry_token=auth.registrytoken,
+        server_address=auth.serveraddress,
+    )

@@ -1,0 +1,72 @@
+"""Routes about the daemon itself."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from aiohttp import web
+
+from corten.api.docker.params import Query
+from corten.errors import InvalidArgument, clip
+
+if TYPE_CHECKING:
+    from corten.api.docker.call import Call
+    from corten.api.docker.routing import Router
+
+_PING_HEADERS = {
+    "Builder-Version": "1",  # the classic builder; BuildKit is not served
+    "Cache-Control": "no-cache, no-store, must-revalidate",
+    "Content-Type": "text/plain; charset=utf-8",
+    "Pragma": "no-cache",
+    "Swarm": "inactive",
+}
+# Object types of `system df`, and the members that tell of them: as they were before API 1.52, and as they are now.
+_USAGE = {
+    "container": ("Containers", "ContainerUsage"),
+    "image": ("Images", "LayersSize", "ImageUsage"),
+    "volume": ("Volumes", "VolumeUsage"),
+    "build-cache": ("BuildCache", "BuilderSize", "BuildCacheUsage"),
+}
+
+
+def add_routes(router: Router) -> None:
+    router.add("GET", "/_ping", ping)
+    router.add("HEAD", "/_ping", ping)
+    router.add("GET", "/version", version)
+    router.add("GET", "/info", info)
+    router.add("GET", "/system/df", disk_usage)
+    router.add("GET", "/plugins", plugins)
+
+
+async def ping(call: Call) -> web.Response:
+    headers = {**_PING_HEADERS, **call.services.headers}
+    return web.Response(body=b"" if call.request.method == "HEAD" else b"OK", headers=headers)
+
+
+async def version(call: Call) -> web.Response:
+    return call.json(await call.backends.system.version())
+
+
+async def info(call: Call) -> web.Response:
+    return call.json(await call.backends.system.info())
+
+
+async def disk_usage(call: Call) -> web.Response:
+    wanted = _usage_types(call.query)
+    usage = await call.backends.system.disk_usage()
+    unwanted = {member for kind, members in _USAGE.items() if kind not in wanted for member in members}
+    return call.json({name: value for name, value in usage.items() if name not in unwanted})
+
+
+def _usage_types(query: Query) -> list[str]:
+    kinds = query.all("type") or list(_USAGE)
+    for kind in kinds:
+        if kind not in _USAGE:
+            raise InvalidArgument(f"unknown object type: {clip(kind)}")
+    return kinds
+
+
+async def plugins(call: Call) -> web.Response:
+    """There are none, and that is the truth."""
+    call.query.filters()
+    return call.json([])
