@@ -13,6 +13,7 @@ from typing import Any, Literal
 
 from msgspec import Struct, field
 
+from corten.network.types import Endpoint
 from corten.specs.container import ContainerConfig, EndpointSettings, HealthConfig, HostConfig, PortBinding
 
 __all__ = ["HealthConfig"]
@@ -80,7 +81,7 @@ class Container(Struct, kw_only=True):
     `name` has no leading slash. `path` and `args` are the resolved command. `image_id` is the digest of the image's
     config, `image_name` what the user
     called it. `ports` maps "80/tcp" to its bindings while it runs; `networks` maps a network's name to the endpoint.
-    `ordered_ns` counts creation for listing. `exec_ids` are the live exec sessions.
+    `endpoints` are what the network controller made while it runs. `exec_ids` are the live exec sessions.
     """
 
     id: str
@@ -97,6 +98,7 @@ class Container(Struct, kw_only=True):
     driver: str = "overlayfs"
     mounts: list[MountPoint] = field(default_factory=list)
     networks: dict[str, EndpointSettings] = field(default_factory=dict)
+    endpoints: list[Endpoint] = field(default_factory=list)
     ports: dict[str, list[PortBinding] | None] = field(default_factory=dict)
     state: State = field(default_factory=State)
     restart_count: int = 0

@@ -1,0 +1,101 @@
+"""What the host is and can do; read once at the start of the daemon."""
+
+from __future__ import annotations
+
+import os
+import platform
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from corten.engine.spec import capabilities
+
+
+@dataclass(frozen=True, slots=True)
+class HostFacts:
+    """`cgroup_version` 1 covers the hybrid. `cpus` and `mems` are the sets that containers can be bound to."""
+
+    cpu_count: int = 1
+    memory: int = 0
+    cgroup_version: int = 1
+    cpus: str = "0"
+    mems: str = "0"
+    capabilities: tuple[str, ...] = capabilities.KNOWN
+    apparmor: bool = False
+    selinux: bool = False
+    oom_score_adj: int = 0
+    hostname: str = ""
+    kernel: str = ""
+    machine: str = ""
+    os_name: str = "Linux"
+    os_version: str = ""
+    controllers: frozenset[str] = field(default_factory=frozenset)
+    sysctls: frozenset[str] = field(default_factory=frozenset)
+    """Those of Docker's default sysctls that this kernel has."""
+
+
+DEFAULT_SYSCTLS = {"net.ipv4.ip_unprivileged_port_start": "0", "net.ipv4.ping_group_range": "0 2147483647"}
+
+
+def read() -> HostFacts:
+    """Reads /proc and /sys; a few milliseconds, for the start of the daemon."""
+    uname, release = os.uname(), _os_release()
+    version = 2 if _exists("/sys/fs/cgroup/cgroup.controllers") else 1
+    return HostFacts(
+        cpu_count=len(os.sched_getaffinity(0)),
+        memory=_memory(),
+        cgroup_version=version,
+        cpus=_cpuset(version, "cpus") or f"0-{(os.cpu_count() or 1) - 1}",
+        mems=_cpuset(version, "mems") or "0",
+        capabilities=capabilities.from_mask(int(_field("/proc/self/status", "CapPrm") or "0", 16)),
+        apparmor=_text("/sys/module/apparmor/parameters/enabled") == "Y",
+        selinux=_exists("/sys/fs/selinux/enforce"),
+        oom_score_adj=int(_text("/proc/self/oom_score_adj") or "0"),
+        hostname=uname.nodename,
+        kernel=uname.release,
+        machine=platform.machine(),
+        os_name=release.get("PRETTY_NAME", "Linux"),
+        os_version=release.get("VERSION_ID", ""),
+        controllers=_controllers(version),
+        sysctls=frozenset(name for name in DEFAULT_SYSCTLS if _exists("/proc/sys/" + name.replace(".", "/"))),
+    )
+
+
+def _exists(path: str) -> bool:
+    return os.path.exists(path)
+
+
+def _text(path: str) -> str:
+    try:
+        return Path(path).read_text().strip()
+    except OSError:
+        return ""
+
+
+def _field(path: str, name: str) -> str:
+    for line in _text(path).splitlines():
+        key, _, value = line.partition(":")
+        if key == name:
+            return value.strip()
+    return ""
+
+
+def _memory() -> int:
+    return int((_field("/proc/meminfo", "MemTotal") or "0 kB").split()[0]) * 1024
+
+
+def _cpuset(version: int, what: str) -> str:
+    if version == 2:
+        return _text(f"/sys/fs/cgroup/cpuset.{what}.effective")
+    return _text(f"/sys/fs/cgroup/cpuset/cpuset.{what}")
+
+
+def _controllers(version: int) -> frozenset[str]:
+    if version == 2:
+        return frozenset(_text("/sys/fs/cgroup/cgroup.controllers").split())
+    rows = [line.split() for line in _text("/proc/cgroups").splitlines() if not line.startswith("#")]
+    return frozenset(row[0] for row in rows if row[-1] == "1" and row[1] != "0")
+
+
+def _os_release() -> dict[str, str]:
+    pairs = (line.partition("=") for line in (_text("/etc/os-release") or _text("/usr/lib/os-release")).splitlines())
+    return {key: value.strip('"') for key, _, value in pairs}

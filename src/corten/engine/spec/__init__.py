@@ -1,0 +1,1 @@
+"""From a container's record to the OCI runtime specification. Pure, but for `devices`, which looks at /dev."""
