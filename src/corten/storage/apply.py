@@ -1,0 +1,195 @@
+"""The layer worker: a process that unpacks one layer after the other, as told on its stdin.
+
+```
+daemon                                    worker
+  {"blob", "target", "delete"}      ──►
+                                    ◄──   {"read": bytes so far}          (now and then)
+                                    ◄──   {"done", "diff_id", …}  or  {"error", "message", …}
+  end of stdin                      ──►   exits
+```
+One JSON object a line. It dies with the daemon that started it, so that a new daemon finds nobody writing to a layer.
+Started with `-I`: keep its imports light.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import queue
+import sys
+import threading
+
+from corten.errors import CortenError, InvalidArgument, SystemFault
+from corten.storage.decompress import chunks
+from corten.storage.faults import words
+from corten.storage.syscalls import die_with_parent
+from corten.storage.tarstream import TarReader
+from corten.storage.unpack import Unpacker
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+    from typing import Any
+
+_REPORT_EVERY = 1 << 20
+_INLINE = 256 << 10  # a smaller blob is not worth a thread
+_AHEAD = 16  # chunks that the decompressing thread may be ahead
+
+
+def apply_layer(
+    blob: str, target: str, *, delete: bool = False, progress: Callable[[int], None] | None = None
+) -> dict[str, Any]:
+    """Unpack `blob` into `target` in this process: diff_id, size, inodes and implied, as in `storage.types.Applied`.
+
+    Raises InvalidArgument, SystemFault.
+    """
+    consumed = _Progress(progress)
+    fd = _open(blob, os.O_RDONLY)
+    try:
+        root = _open(target, os.O_PATH | os.O_DIRECTORY)
+        try:
+            previous = os.umask(0)
+            try:
+                return _apply(fd, root, delete, consumed)
+            finally:
+                os.umask(previous)
+        finally:
+            os.close(root)
+    finally:
+        os.close(fd)
+
+
+def _apply(fd: int, root: int, delete: bool, consumed: _Progress) -> dict[str, Any]:
+    digest = hashlib.sha256()
+    pieces = _hashed(chunks(fd, consumed), digest.update)
+    ahead = _Ahead(pieces) if os.fstat(fd).st_size > _INLINE else None
+    unpacker = Unpacker(root, delete=delete)
+    reader = TarReader(iter(ahead) if ahead else pieces)
+    try:
+        unpacker.run(reader)
+        reader.drain()
+    finally:
+        if ahead:
+            ahead.close()
+    consumed.flush()
+    size, inodes = unpacker.size, unpacker.inodes
+    return {
+        "done": True,
+        "diff_id": "sha256:" + digest.hexdigest(),
+        "size": size,
+        "inodes": inodes,
+        "recount": unpacker.replaced,
+        "implied": [os.fsdecode(path) for path in unpacker.implied],
+    }
+
+
+def _open(path: str, flags: int) -> int:
+    try:
+        return os.open(path, flags | os.O_CLOEXEC)
+    except OSError as error:
+        raise SystemFault(f"open {path}: {words(error.errno or 0)}", step="open", errno=error.errno or 0) from error
+
+
+def _hashed(source: Iterator[bytes], update: Callable[[bytes], None]) -> Iterator[bytes]:
+    for piece in source:
+        update(piece)
+        yield piece
+
+
+class _Progress:
+    """Reports the bytes read so far, at most once a megabyte."""
+
+    def __init__(self, report: Callable[[int], None] | None) -> None:
+        self._report = report
+        self._total = self._told = 0
+
+    def __call__(self, count: int) -> None:
+        self._total += count
+        if self._total - self._told >= _REPORT_EVERY:
+            self.flush()
+
+    def flush(self) -> None:
+        if self._report is not None and self._told != self._total:
+            self._told = self._total
+            self._report(self._total)
+
+
+class _Ahead:
+    """Runs an iterator in a thread of its own, some items ahead: decompressing and hashing let go of the GIL."""
+
+    def __init__(self, source: Iterator[bytes]) -> None:
+        self._source = source
+        self._queue: queue.Queue[bytes | BaseException | None] = queue.Queue(_AHEAD)
+        self._stopped = False
+        self._thread = threading.Thread(target=self._run, name="decompress", daemon=True)
+        self._thread.start()
+
+    def _run(self) -> None:
+        try:
+            for item in self._source:
+                if self._stopped:
+                    return
+                self._queue.put(item)
+        except BaseException as error:  # handed to the thread that unpacks
+            self._queue.put(error)
+        else:
+            self._queue.put(None)
+
+    def __iter__(self) -> Iterator[bytes]:
+        while (item := self._queue.get()) is not None:
+            if isinstance(item, BaseException):
+                raise item
+            yield item
+
+    def close(self) -> None:
+        self._stopped = True
+        while self._thread.is_alive():
+            try:
+                self._queue.get(timeout=0.01)  # let a full queue's writer see that it is over
+            except queue.Empty:
+                continue
+        self._thread.join()
+
+
+def describe(error: BaseException) -> dict[str, Any]:
+    """An error as data, for the daemon's end to raise again."""
+    kind = "fault"
+    if isinstance(error, InvalidArgument):
+        kind = "invalid"
+    elif not isinstance(error, CortenError):
+        return {"error": kind, "message": f"layer worker: {type(error).__name__}: {error}", "step": "", "errno": 0}
+    step, number = getattr(error, "step", ""), getattr(error, "errno", 0)
+    return {"error": kind, "message": str(error), "step": step, "errno": number}
+
+
+def serve(handle: Callable[[dict[str, Any], Callable[[dict[str, Any]], None]], dict[str, Any]]) -> None:
+    """Answer requests on stdin until it ends; `handle` gives the answer and may send notes before it."""
+    die_with_parent()
+    # What a library prints must not get between the answers.
+    out = os.fdopen(os.dup(1), "w", buffering=1)
+    os.dup2(2, 1)
+
+    def send(message: dict[str, Any]) -> None:
+        out.write(json.dumps(message) + "\n")
+
+    for line in sys.stdin:
+        try:
+            answer = handle(json.loads(line), send)
+        except BaseException as error:  # the worker goes on with the next layer
+            answer = describe(error)
+        send(answer)
+
+
+def _handle(request: dict[str, Any], send: Callable[[dict[str, Any]], None]) -> dict[str, Any]:
+    return apply_layer(
+        request["blob"],
+        request["target"],
+        delete=request["delete"],
+        progress=lambda total: send({"read": total}),
+    )
+
+
+def main() -> None:
+    """The worker's process."""
+    serve(_handle)

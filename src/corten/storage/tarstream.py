@@ -1,0 +1,309 @@
+"""A lean reader of tar streams: ustar, pax and GNU headers, sparse files in all four forms.
+
+tarfile takes 26 µs a member before anything is written, this reader 9 (20,400 small files: 0.53 s and 0.19 s); writing
+one takes about 40. Names and values are bytes, as they are on
+the file system. Imported by the layer workers: keep light.
+"""
+
+from __future__ import annotations
+
+from corten.errors import InvalidArgument
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+BLOCK = 512
+_ZERO = bytes(BLOCK)
+_MAX_METADATA = 1 << 20  # of one pax header or long name; the same bound as Go's
+_MAX_SPARSE = 1 << 20  # segments of one file
+
+REGULAR, HARD_LINK, SYMLINK, CHAR, BLOCK_DEVICE, DIRECTORY, FIFO = b"0", b"1", b"2", b"3", b"4", b"5", b"6"
+_KINDS = {b"\0": REGULAR, b"7": REGULAR, b"S": REGULAR} | {bytes([c]): bytes([c]) for c in b"0123456"}
+
+
+class Entry:
+    """One member. `size` is what its data takes in the stream; a sparse one has `sparse` segments (offset, length) and
+    its `real_size`.
+    """
+
+    __slots__ = (
+        "device",
+        "gid",
+        "kind",
+        "link",
+        "mode",
+        "mtime_ns",
+        "name",
+        "real_size",
+        "size",
+        "sparse",
+        "uid",
+        "xattrs",
+    )
+
+    def __init__(self, kind: bytes, name: bytes) -> None:
+        self.kind, self.name = kind, name
+        self.link = b""
+        self.mode = self.uid = self.gid = self.size = self.mtime_ns = self.real_size = 0
+        self.device = (0, 0)
+        self.xattrs: dict[bytes, bytes] | None = None
+        self.sparse: list[tuple[int, int]] | None = None
+
+
+class TarReader:
+    """Entries of a stream of chunks, in order. Data of an entry is read, with `data`, before the next is asked for."""
+
+    def __init__(self, chunks: Iterator[bytes]) -> None:
+        self._chunks = chunks
+        self._buffer = b""
+        self._at = 0
+        self._left = 0  # of the present entry's data
+        self._padding = 0
+        self._globals: dict[bytes, bytes] = {}
+
+    def __iter__(self) -> Iterator[Entry]:
+        while (entry := self._next()) is not None:
+            yield entry
+
+    def data(self) -> Iterator[memoryview]:
+        """What is left of the present entry's data, in pieces."""
+        while self._left:
+            if self._at == len(self._buffer):
+                self._refill()
+            piece = memoryview(self._buffer)[self._at : self._at + self._left]
+            self._at += len(piece)
+            self._left -= len(piece)
+            yield piece
+
+    def drain(self) -> None:
+        """Read to the end of the stream, so that all of it is hashed."""
+        self._buffer = b""
+        for _ in self._chunks:
+            pass
+
+    def _refill(self) -> None:
+        chunk = next(self._chunks, b"")
+        if not chunk:
+            raise InvalidArgument("unexpected EOF")
+        self._buffer, self._at = chunk, 0
+
+    def _take(self, count: int) -> bytes:
+        end = self._at + count
+        while end > len(self._buffer):
+            rest = self._buffer[self._at :]
+            self._refill()
+            self._buffer = rest + self._buffer
+            end = count
+        piece = self._buffer[self._at : end]
+        self._at = end
+        return piece
+
+    def _block(self) -> bytes | None:
+        """The next header block; None at the end of the archive. One cut inside a block is an error."""
+        if self._at == len(self._buffer):
+            chunk = next(self._chunks, b"")
+            if not chunk:
+                return None
+            self._buffer, self._at = chunk, 0
+        block = self._take(BLOCK)
+        return None if block == _ZERO else block
+
+    def _metadata(self, size: int) -> bytes:
+        if size > _MAX_METADATA:
+            raise InvalidArgument("archive/tar: header field too long")
+        body = self._take(size)
+        self._take(-size % BLOCK)
+        return body
+
+    def _next(self) -> Entry | None:
+        for _ in self.data():
+            pass
+        self._take(self._padding)
+        self._padding = 0
+        records: dict[bytes, bytes] = {}
+        while True:
+            header = self._block()
+            if header is None:
+                if records:
+                    raise InvalidArgument("unexpected EOF")
+                return None
+            _check_sum(header)
+            kind, size = header[156:157], _number(header, 124, 136)
+            if size < 0:
+                raise InvalidArgument("archive/tar: invalid tar header")
+            if kind == b"x":
+                records.update(_pax_records(self._metadata(size)))
+            elif kind == b"g":
+                self._globals.update(_pax_records(self._metadata(size)))
+            elif kind == b"L":
+                records[b"path"] = self._metadata(size).split(b"\0", 1)[0]
+            elif kind == b"K":
+                records[b"linkpath"] = self._metadata(size).split(b"\0", 1)[0]
+            else:
+                return self._entry(header, kind, size, records)
+
+    def _entry(self, header: bytes, kind: bytes, size: int, records: dict[bytes, bytes]) -> Entry:
+        known = _KINDS.get(kind)
+        if known is None:
+            raise InvalidArgument(f"unhandled tar header type {kind[0]}")
+        entry = Entry(known, header[:100].split(b"\0", 1)[0])
+        entry.link = header[157:257].split(b"\0", 1)[0]
+        entry.mode = _number(header, 100, 108) & 0o7777
+        entry.uid, entry.gid = _number(header, 108, 116), _number(header, 116, 124)
+        entry.size = size
+        entry.mtime_ns = _number(header, 136, 148) * 1_000_000_000
+        if header[257:263] == b"ustar\0" and header[345]:
+            entry.name = header[345:500].split(b"\0", 1)[0] + b"/" + entry.name
+        if known in (CHAR, BLOCK_DEVICE):
+            entry.device = (_number(header, 329, 337), _number(header, 337, 345))
+        if records or self._globals:
+            _apply_records(entry, self._globals | records)
+        if known != REGULAR:
+            entry.size = 0  # links may carry the size of their target, without any data
+        elif entry.name.endswith(b"/"):
+            entry.kind = DIRECTORY  # as before POSIX, and only then
+        self._left, self._padding = entry.size, -entry.size % BLOCK
+        if kind == b"S":
+            self._old_gnu_sparse(entry, header)
+        elif records and any(key.startswith(b"GNU.sparse.") for key in records):
+            self._pax_sparse(entry, records)
+        return entry
+
+    def _old_gnu_sparse(self, entry: Entry, header: bytes) -> None:
+        segments = _sparse_fields(header, 386, 4)
+        extended = header[482]
+        while extended:
+            block = self._take(BLOCK)
+            segments += _sparse_fields(block, 0, 21)
+            extended = block[504]
+            if len(segments) > _MAX_SPARSE:
+                raise InvalidArgument("archive/tar: sparse map too long")
+        self._set_sparse(entry, segments, _number(header, 483, 495))
+
+    def _pax_sparse(self, entry: Entry, records: dict[bytes, bytes]) -> None:
+        entry.name = records.get(b"GNU.sparse.name", entry.name)
+        real = _decimal(records.get(b"GNU.sparse.realsize") or records.get(b"GNU.sparse.size") or b"0")
+        if records.get(b"GNU.sparse.major") == b"1":
+            numbers = self._sparse_map()
+        else:
+            numbers = [_decimal(word) for word in records.get(b"GNU.sparse.map", b"").split(b",") if word]
+        self._set_sparse(entry, list(zip(numbers[::2], numbers[1::2], strict=True)), real)
+
+    def _sparse_map(self) -> list[int]:
+        """The map of format 1.0: decimal lines at the start of the data, padded to whole blocks."""
+        text = b""
+        while True:
+            if self._left < BLOCK:
+                raise InvalidArgument("unexpected EOF")
+            text += self._take(BLOCK)
+            self._left -= BLOCK
+            lines = text.split(b"\n")
+            if len(lines) > 1 and len(lines) - 1 >= 1 + 2 * (count := _decimal(lines[0])):
+                return [_decimal(line) for line in lines[1 : 1 + 2 * count]]
+            if len(text) > 40 * _MAX_SPARSE:
+                raise InvalidArgument("archive/tar: sparse map too long")
+
+    def _set_sparse(self, entry: Entry, segments: list[tuple[int, int]], real: int) -> None:
+        end = 0
+        for offset, length in segments:
+            if offset < end or length < 0 or offset + length > real:
+                raise InvalidArgument("archive/tar: invalid sparse map")
+            end = offset + length
+        if sum(length for _, length in segments) != self._left:
+            raise InvalidArgument("archive/tar: invalid sparse map")
+        entry.sparse, entry.real_size, entry.size = segments, real, self._left
+
+
+def _number(header: bytes, start: int, end: int) -> int:
+    """A numeric field: octal, or base 256 when its first bit is set."""
+    field = header[start:end]
+    if field[0] & 0x80:
+        value = int.from_bytes(field, "big") & ((1 << (8 * len(field) - 1)) - 1)
+        return value - (1 << (8 * len(field) - 1)) if field[0] & 0x40 else value
+    text = field.split(b"\0", 1)[0].strip()
+    try:
+        return int(text, 8) if text else 0
+    except ValueError:
+        raise InvalidArgument("archive/tar: invalid tar header") from None
+
+
+def _check_sum(header: bytes) -> None:
+    stored = _number(header, 148, 156)
+    outside = header[:148] + header[156:]
+    if sum(outside) + 256 != stored:
+        signed = sum(byte - 256 if byte > 127 else byte for byte in outside) + 256  # some old tars summed signed chars
+        if signed != stored:
+            raise InvalidArgument("archive/tar: invalid tar header")
+
+
+def _decimal(text: bytes) -> int:
+    try:
+        value = int(text)
+    except ValueError:
+        raise InvalidArgument("archive/tar: invalid tar header") from None
+    if value < 0:
+        raise InvalidArgument("archive/tar: invalid tar header")
+    return value
+
+
+def _pax_records(body: bytes) -> dict[bytes, bytes]:
+    records: dict[bytes, bytes] = {}
+    at = 0
+    sparse: list[bytes] = []
+    while at < len(body):
+        space = body.find(b" ", at, at + 20)
+        length = _decimal(body[at:space]) if space > at else 0
+        record = body[space + 1 : at + length]
+        if length < 5 or at + length > len(body) or record[-1:] != b"\n" or b"=" not in record:
+            raise InvalidArgument("archive/tar: invalid tar header")
+        key, value = record[:-1].split(b"=", 1)
+        if key in (b"GNU.sparse.offset", b"GNU.sparse.numbytes"):  # format 0.0: one pair of records for each segment
+            sparse.append(value)
+        records[key] = value
+        at += length
+    if sparse:
+        records[b"GNU.sparse.map"] = b",".join(sparse)
+    return records
+
+
+def _apply_records(entry: Entry, records: dict[bytes, bytes]) -> None:
+    for key, value in records.items():
+        if key == b"path":
+            entry.name = value
+        elif key == b"linkpath":
+            entry.link = value
+        elif key == b"size":
+            entry.size = _decimal(value)
+        elif key == b"uid":
+            entry.uid = _decimal(value)
+        elif key == b"gid":
+            entry.gid = _decimal(value)
+        elif key == b"mtime":
+            entry.mtime_ns = _timestamp(value)
+        elif key.startswith(b"SCHILY.xattr."):
+            if entry.xattrs is None:
+                entry.xattrs = {}
+            entry.xattrs[key[13:]] = value
+
+
+def _timestamp(text: bytes) -> int:
+    """Decimal seconds, with a fraction of any length, as nanoseconds. Exact: a float has not enough digits."""
+    seconds, _, fraction = text.partition(b".")
+    digits = fraction[:9].ljust(9, b"0")
+    if not digits.isdigit():
+        raise InvalidArgument("archive/tar: invalid tar header")
+    try:
+        whole = int(seconds or b"0")
+    except ValueError:
+        raise InvalidArgument("archive/tar: invalid tar header") from None
+    return whole * 1_000_000_000 + (-int(digits) if text.startswith(b"-") else int(digits))
+
+
+def _sparse_fields(block: bytes, start: int, count: int) -> list[tuple[int, int]]:
+    found: list[tuple[int, int]] = []
+    for at in range(start, start + 24 * count, 24):
+        if not block[at]:
+            break
+        found.append((_number(block, at, at + 12), _number(block, at + 12, at + 24)))
+    return found

@@ -1,0 +1,66 @@
+"""Deleting trees in the background: renamed away at once, deleted by a thread, and after a crash at the next start."""
+
+from __future__ import annotations
+
+import logging
+import os
+import queue
+import shutil
+import threading
+from pathlib import Path
+
+log = logging.getLogger(__name__)
+_IDLE_SECONDS = 5.0
+
+
+class Trash:
+    """A directory of trees that nobody needs. Its thread exists only while there is something to delete."""
+
+    def __init__(self, root: Path) -> None:
+        self._root = root
+        self._queue: queue.Queue[Path] = queue.Queue()
+        self._lock = threading.Lock()
+        self._thread: threading.Thread | None = None
+        root.mkdir(parents=True, exist_ok=True)
+        for left in root.iterdir():
+            self._delete(left)
+
+    def throw(self, path: Path) -> None:
+        """Rename `path` into the trash, and delete it there some time later. One that is gone is no error."""
+        place = self._root / f"{path.name}.{os.urandom(4).hex()}"
+        try:
+            path.rename(place)
+        except FileNotFoundError:
+            return
+        self._delete(place)
+
+    def _delete(self, place: Path) -> None:
+        with self._lock:
+            self._queue.put(place)
+            if self._thread is None:
+                self._thread = threading.Thread(target=self._serve, name="trash", daemon=True)
+                self._thread.start()
+
+    def _serve(self) -> None:
+        while True:
+            try:
+                place = self._queue.get(timeout=_IDLE_SECONDS)
+            except queue.Empty:
+                with self._lock:
+                    if self._queue.empty():
+                        self._thread = None
+                        return
+                continue
+            try:
+                if place.is_dir() and not place.is_symlink():
+                    shutil.rmtree(place)
+                else:
+                    place.unlink(missing_ok=True)
+            except OSError as error:
+                log.warning("cannot delete %s now, it is tried again at the next start: %s", place, error)
+            finally:
+                self._queue.task_done()
+
+    def wait(self) -> None:
+        """Until everything thrown so far is deleted."""
+        self._queue.join()

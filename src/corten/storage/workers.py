@@ -1,0 +1,162 @@
+"""The daemon's end of the layer workers: started when there is work, ended when there has been none for a while."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import sys
+from collections.abc import Callable
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+from corten.errors import InvalidArgument, SystemFault, Unavailable
+from corten.storage.snapshots import count_usage
+from corten.storage.types import Applied, Usage
+from corten.tasks import TaskOwner
+
+_LINE_LIMIT = 64 << 20  # an answer names every implied directory
+
+
+class WorkerPool:
+    """Processes that run `module.main` and answer one request at a time (see `storage.apply`).
+
+    At most `limit` run at once, further calls wait. One that had nothing to do for `idle_seconds` is ended.
+    """
+
+    def __init__(self, module: str, *, limit: int, idle_seconds: float = 5.0) -> None:
+        self._module, self._idle_seconds = module, idle_seconds
+        self._slots = asyncio.Semaphore(limit)
+        self._idle: list[asyncio.subprocess.Process] = []
+        self._all: set[asyncio.subprocess.Process] = set()
+        self._timers: dict[asyncio.subprocess.Process, asyncio.TimerHandle] = {}
+        self._tasks = TaskOwner(f"workers {module}")
+        self._closed = False
+
+    async def call(self, request: dict[str, Any], note: Callable[[dict[str, Any]], None]) -> dict[str, Any]:
+        """The answer to `request`; `note` gets the messages before it. Cancelling kills the process.
+
+        Raises what the worker raised, SystemFault when it died.
+        """
+        async with self._slots:
+            process = await self._take()
+            try:
+                answer = await self._exchange(process, request, note)
+            except BaseException:
+                await self._kill(process)
+                raise
+            self._put_back(process)
+        if "error" in answer:
+            raise _raised(answer)
+        return answer
+
+    @property
+    def pids(self) -> list[int]:
+        """Of the processes that exist now."""
+        return [process.pid for process in self._all]
+
+    async def close(self) -> None:
+        """Kill all, working or not, and wait for them. Calls under way raise SystemFault, later ones Unavailable."""
+        self._closed = True
+        for timer in self._timers.values():
+            timer.cancel()
+        for process in list(self._all):
+            await self._kill(process)
+        await self._tasks.close("workers closed")
+
+    async def _take(self) -> asyncio.subprocess.Process:
+        while self._idle and not self._closed:
+            process = self._idle.pop()
+            self._timers.pop(process).cancel()
+            if process.returncode is None:
+                return process
+            self._all.discard(process)
+        if self._closed:
+            raise Unavailable("the daemon is shutting down")
+        program = f"from {self._module} import main; main()"
+        try:
+            process = await asyncio.create_subprocess_exec(
+                *(sys.executable, "-I", "-c", program),
+                stdin=asyncio.subprocess.PIPE,
+                stdout=asyncio.subprocess.PIPE,
+                limit=_LINE_LIMIT,
+            )
+        except OSError as error:
+            raise SystemFault(f"cannot start a layer worker: {error}", step="start", errno=error.errno or 0) from error
+        self._all.add(process)
+        return process
+
+    async def _exchange(
+        self, process: asyncio.subprocess.Process, request: dict[str, Any], note: Callable[[dict[str, Any]], None]
+    ) -> dict[str, Any]:
+        assert process.stdin is not None
+        assert process.stdout is not None
+        with suppress(ConnectionError):  # it died: the read below says so
+            process.stdin.write(json.dumps(request).encode() + b"\n")
+            await process.stdin.drain()
+        while line := await process.stdout.readline():
+            message: dict[str, Any] = json.loads(line)
+            if "error" in message or "done" in message:
+                return message
+            note(message)
+        code = await process.wait()
+        raise SystemFault(f"the layer worker ended unexpectedly (status {code})", step="layer worker")
+
+    def _put_back(self, process: asyncio.subprocess.Process) -> None:
+        if self._closed:
+            process.kill()
+            return
+        self._idle.append(process)
+        self._timers[process] = asyncio.get_running_loop().call_later(self._idle_seconds, self._retire, process)
+
+    def _retire(self, process: asyncio.subprocess.Process) -> None:
+        self._timers.pop(process, None)
+        if process in self._idle:
+            self._idle.remove(process)
+            self._tasks.start("retire", self._kill(process))
+
+    async def _kill(self, process: asyncio.subprocess.Process) -> None:
+        if process.returncode is None:
+            with suppress(ProcessLookupError):
+                process.kill()
+        if process.stdin is not None:
+            process.stdin.close()
+        await process.wait()
+        self._all.discard(process)
+
+
+class WorkerApplier:
+    """See `storage.types.LayerApplier`. `delete_whiteouts` for snapshotters whose layers hold the whole tree."""
+
+    def __init__(self, *, delete_whiteouts: bool = False, limit: int = 0, idle_seconds: float = 5.0) -> None:
+        self._delete = delete_whiteouts
+        self._pool = WorkerPool(
+            "corten.storage.apply", limit=limit or min(max(os.cpu_count() or 1, 2), 4), idle_seconds=idle_seconds
+        )
+
+    async def apply(
+        self, blob: Path, media_type: str, target: Path, progress: Callable[[int], None] | None = None
+    ) -> Applied:
+        if "encrypted" in media_type:
+            raise InvalidArgument(f"layers of type {media_type} are not supported")
+
+        def note(message: dict[str, Any]) -> None:
+            if progress is not None:
+                progress(int(message["read"]))
+
+        request = {"blob": os.fspath(blob), "target": os.fspath(target), "delete": self._delete}
+        answer = await self._pool.call(request, note)
+        usage = Usage(answer["size"], answer["inodes"])
+        if answer["recount"]:
+            usage = await asyncio.to_thread(count_usage, target)
+        return Applied(answer["diff_id"], usage, tuple(answer["implied"]))
+
+    async def close(self) -> None:
+        await self._pool.close()
+
+
+def _raised(answer: dict[str, Any]) -> Exception:
+    if answer["error"] == "invalid":
+        return InvalidArgument(answer["message"])
+    return SystemFault(answer["message"], step=answer["step"], errno=answer["errno"])
