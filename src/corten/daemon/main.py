@@ -23,6 +23,9 @@ DEFAULT_CONFIG_FILE = Path("/etc/corten/daemon.json")
 log = logging.getLogger(__name__)
 
 
+_TLS_FLAGS = {"tls": "enabled", "tlsverify": "verify", "tlscacert": "ca", "tlscert": "cert", "tlskey": "key"}
+
+
 def _runtime(text: str) -> tuple[str, RuntimeEntry]:
     name, separator, path = text.partition("=")
     if not separator or not name or not path.startswith("/"):
@@ -37,11 +40,8 @@ def _flags(given: dict[str, Any]) -> dict[str, Any]:
     for name, value in given.items():
         if value in (None, (), False):
             continue
-        if name.startswith("tls"):
-            tls[{"tls": "enabled", "tlsverify": "verify"}.get(name, name.removeprefix("tls").replace("cacert", "ca"))]
-            = (
-                value
-            )
+        if name in _TLS_FLAGS:
+            tls[_TLS_FLAGS[name]] = value
         elif name == "runtimes":
             settings[name] = dict(map(_runtime, value))
         elif name == "debug":
