@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import fcntl
 import os
 import socket
+import sys
+import termios
 from typing import TYPE_CHECKING
 
 from aiohttp import web
@@ -18,6 +21,10 @@ if TYPE_CHECKING:
 
 RAW_STREAM = "application/vnd.docker.raw-stream"
 MULTIPLEXED_STREAM = "application/vnd.docker.multiplexed-stream"
+
+# A client that waits for the head reads it within a few turns of the loop; one that does not is not waited for long.
+_TURNS = 20
+_TICKS = 50
 
 
 class GivenAway(web.Response):
@@ -60,6 +67,7 @@ def upgrade(call: Call, tty: bool) -> Upgrade:
             # Straight to the socket: the transport has nothing buffered, as the client waits for this answer.
             copy.setblocking(False)
             await asyncio.get_running_loop().sock_sendall(copy, _head(call, tty))
+            await _taken(copy)
         except BaseException:
             copy.close()
             raise
@@ -67,6 +75,20 @@ def upgrade(call: Call, tty: bool) -> Upgrade:
         return Hijacked(copy.detach(), prefix)
 
     return take
+
+
+async def _taken(sock: socket.socket) -> None:
+    """Wait, a moment at most, until the client has read the head.
+
+    docker-py reads the head through a buffer and the stream past it: what is in that buffer behind the head is lost to
+    it. So the container's first output must not be there before the head was read.
+    """
+    if sock.family != socket.AF_UNIX:
+        return  # elsewhere the kernel cannot tell
+    for turn in range(_TURNS + _TICKS):
+        if not int.from_bytes(fcntl.ioctl(sock, termios.TIOCOUTQ, b"\0\0\0\0"), sys.byteorder):
+            return
+        await asyncio.sleep(0 if turn < _TURNS else 0.001)
 
 
 def _head(call: Call, tty: bool) -> bytes:
