@@ -17,13 +17,14 @@ import hashlib
 import json
 import os
 import queue
+import signal
 import sys
 import threading
 
 from corten.errors import CortenError, InvalidArgument, SystemFault
+from corten.linux.process import PR_SET_PDEATHSIG, prctl
 from corten.storage.decompress import chunks
 from corten.storage.faults import words
-from corten.storage.syscalls import die_with_parent
 from corten.storage.tarstream import TarReader
 from corten.storage.unpack import Unpacker
 
@@ -165,7 +166,10 @@ def describe(error: BaseException) -> dict[str, Any]:
 
 def serve(handle: Callable[[dict[str, Any], Callable[[dict[str, Any]], None]], dict[str, Any]]) -> None:
     """Answer requests on stdin until it ends; `handle` gives the answer and may send notes before it."""
-    die_with_parent()
+    parent = os.getppid()
+    prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
+    if os.getppid() != parent:  # it died before we asked to hear of it
+        return
     # What a library prints must not get between the answers.
     out = os.fdopen(os.dup(1), "w", buffering=1)
     os.dup2(2, 1)

@@ -6,14 +6,14 @@ import asyncio
 import json
 import os
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 from corten.errors import InvalidArgument, SystemFault, Unavailable
 from corten.storage.snapshots import count_usage
-from corten.storage.types import Applied, Usage
+from corten.storage.types import Applied, MountPlan, Snapshotter, Usage
 from corten.tasks import TaskOwner
 
 _LINE_LIMIT = 64 << 20  # an answer names every implied directory
@@ -154,6 +154,36 @@ class WorkerApplier:
 
     async def close(self) -> None:
         await self._pool.close()
+
+
+class CopyUp:
+    """Fills an empty volume with what the image of a snapshot has at a path; see `storage.copyup`."""
+
+    def __init__(self, snapshotter: Snapshotter, *, limit: int = 2, idle_seconds: float = 5.0) -> None:
+        self._snapshotter = snapshotter
+        self._pool = WorkerPool("corten.storage.copyup", limit=limit, idle_seconds=idle_seconds)
+
+    async def __call__(self, snapshot: str, path: str, volume: Path) -> None:
+        """Copy `path` of the tree that `snapshot` (a key) shows into the directory `volume`.
+
+        Nothing happens when the tree has no directory there or the volume is not empty. Raises SystemFault.
+        """
+        layers = layers_of(self._snapshotter.mounts(snapshot))
+        request = {"layers": layers, "path": path, "target": os.fspath(volume)}
+        await self._pool.call(request, lambda _: None)
+
+    async def close(self) -> None:
+        await self._pool.close()
+
+
+def layers_of(mounts: Sequence[MountPlan]) -> list[str]:
+    """The directories that make up the tree of a mount plan, topmost first; all of them to be read only."""
+    (plan,) = mounts
+    if plan.type == "bind":
+        return [plan.source]
+    options = dict(option.split("=", 1) for option in plan.options if "=" in option)
+    upper = [options["upperdir"]] if "upperdir" in options else []
+    return upper + options["lowerdir"].split(":")
 
 
 def _raised(answer: dict[str, Any]) -> Exception:

@@ -1,0 +1,101 @@
+"""Filling an empty volume with what the image has at its place, as Docker does for the first container that uses it.
+
+The image is mounted, read-only, in a mount namespace of the worker alone, and the place is resolved inside that root,
+so that no link of the image leads to the host's files. `main` is the worker; the daemon's end
+is `storage.workers.CopyUp`.
+"""
+
+from __future__ import annotations
+
+import os
+
+from corten.errors import SystemFault
+from corten.linux.mount import (
+    MNT_DETACH,
+    MS_PRIVATE,
+    MS_RDONLY,
+    MS_REC,
+    fsconfig_create,
+    fsconfig_set,
+    fsmount,
+    fsopen,
+    mount,
+    umount2,
+)
+from corten.linux.process import CLONE_NEWNS, unshare
+from corten.storage.apply import serve
+from corten.storage.faults import words
+from corten.storage.syscalls import open_in_root
+from corten.storage.treecopy import TreeCopier
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from typing import Any
+
+_PAGE = 4096  # mount(2) takes no more options than this
+_READ_DIR = os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC
+
+
+def copy_up(layers: list[str], path: str, target: str) -> bool:
+    """Copy the directory `path` of the image made of `layers` (topmost first) into the directory `target`.
+
+    False when there was nothing to do: the image has no directory there, or `target` holds something already. Only in
+    a process with a mount namespace of its own. Raises OSError.
+    """
+    volume = os.open(target, _READ_DIR)
+    try:
+        if os.listdir(volume):
+            return False
+        root = _open_root(layers, target)
+        try:
+            place = open_in_root(root, os.fsencode(path), _READ_DIR)
+        except (FileNotFoundError, NotADirectoryError):
+            return False
+        finally:
+            os.close(root)
+        try:
+            TreeCopier(place, volume).run()
+            return True
+        finally:
+            os.close(place)
+    finally:
+        os.close(volume)
+
+
+def _open_root(layers: list[str], place: str) -> int:
+    """The merged tree as a descriptor; `place` is mounted over for a moment."""
+    if len(layers) == 1:
+        return os.open(layers[0], _READ_DIR)
+    options = "lowerdir=" + ":".join(layers)
+    if len(options) < _PAGE:
+        mount("overlay", place, "overlay", MS_RDONLY, options)
+        root = os.open(place, _READ_DIR)
+        umount2(place, MNT_DETACH)
+        return root
+    context = fsopen("overlay")
+    try:
+        for layer in layers:
+            fsconfig_set(context, "lowerdir+", layer)
+        fsconfig_create(context)
+        return fsmount(context)
+    finally:
+        os.close(context)
+
+
+def _handle(request: dict[str, Any], send: Callable[[dict[str, Any]], None]) -> dict[str, Any]:
+    path, target = request["path"], request["target"]
+    try:
+        return {"done": True, "copied": copy_up(request["layers"], path, target)}
+    except OSError as error:
+        number = error.errno or 0
+        message = f"failed to copy {path} of the image into the volume: {words(number)}"
+        raise SystemFault(message, step="copy up", errno=number) from error
+
+
+def main() -> None:
+    """The worker's process."""
+    unshare(CLONE_NEWNS)
+    mount("none", "/", flags=MS_REC | MS_PRIVATE)
+    os.umask(0)
+    serve(_handle)

@@ -1,0 +1,155 @@
+"""Copying a tree with everything that belongs to it: owners, modes, times, xattrs, hard links, devices, holes.
+
+Works on directory descriptors and never follows a link, so that a tree from an image can be copied. Imported by the
+workers: keep light.
+"""
+
+from __future__ import annotations
+
+import errno
+import fcntl
+import os
+import stat
+from contextlib import suppress
+
+from corten.storage.syscalls import FICLONE
+
+_CHUNK = 1 << 30
+_READ_DIR = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
+_RESERVED_XATTR = "trusted.overlay."
+
+
+class TreeCopier:
+    """Copies the content and the attributes of the directory `source` to the directory `target`, both descriptors.
+
+    `target` should be empty: FileExistsError for what is there already, save directories, which are merged. Hard links
+    inside the tree stay links. Raises OSError.
+    """
+
+    def __init__(self, source: int, target: int) -> None:
+        self._source, self._target = source, target
+        self._links: dict[tuple[int, int], str] = {}
+
+    def run(self) -> None:
+        self._directory(self._source, self._target, "")
+
+    def _directory(self, source: int, target: int, path: str) -> None:
+        with os.scandir(source) as entries:
+            names = sorted(entry.name for entry in entries)
+        for name in names:
+            status = os.lstat(name, dir_fd=source)
+            below = f"{path}/{name}" if path else name
+            if stat.S_ISDIR(status.st_mode):
+                self._subdirectory(source, target, name, below)
+            else:
+                self._file(source, target, name, below, status)
+        status = os.fstat(source)
+        os.fchown(target, status.st_uid, status.st_gid)
+        os.fchmod(target, stat.S_IMODE(status.st_mode))
+        _copy_xattrs(source, target)
+        os.utime(target, ns=(status.st_atime_ns, status.st_mtime_ns))
+
+    def _subdirectory(self, source: int, target: int, name: str, path: str) -> None:
+        with suppress(FileExistsError):
+            os.mkdir(name, 0o700, dir_fd=target)
+        inner = os.open(name, _READ_DIR, dir_fd=source)
+        try:
+            outer = os.open(name, _READ_DIR, dir_fd=target)
+            try:
+                self._directory(inner, outer, path)
+            finally:
+                os.close(outer)
+        finally:
+            os.close(inner)
+
+    def _file(self, source: int, target: int, name: str, path: str, status: os.stat_result) -> None:
+        if status.st_nlink > 1:
+            first = self._links.setdefault((status.st_dev, status.st_ino), path)
+            if first != path:
+                os.link(first, name, src_dir_fd=self._target, dst_dir_fd=target, follow_symlinks=False)
+                return
+        if stat.S_ISREG(status.st_mode):
+            _copy_regular(source, target, name, status)
+            return
+        if stat.S_ISLNK(status.st_mode):
+            os.symlink(os.readlink(name, dir_fd=source), name, dir_fd=target)
+        else:
+            os.mknod(name, status.st_mode, status.st_rdev, dir_fd=target)
+        os.chown(name, status.st_uid, status.st_gid, dir_fd=target, follow_symlinks=False)
+        if not stat.S_ISLNK(status.st_mode):
+            os.chmod(name, stat.S_IMODE(status.st_mode), dir_fd=target)
+        _copy_xattrs(f"/proc/self/fd/{source}/{name}", f"/proc/self/fd/{target}/{name}")
+        times = (status.st_atime_ns, status.st_mtime_ns)
+        os.utime(name, ns=times, dir_fd=target, follow_symlinks=False)
+
+
+def _copy_regular(source: int, target: int, name: str, status: os.stat_result) -> None:
+    inner = os.open(name, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=source)
+    try:
+        flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
+        outer = os.open(name, flags, 0o600, dir_fd=target)
+        try:
+            _copy_data(inner, outer, status.st_size)
+            os.fchown(outer, status.st_uid, status.st_gid)
+            os.fchmod(outer, stat.S_IMODE(status.st_mode))  # after chown, which takes the setuid bit away
+            _copy_xattrs(inner, outer)
+            os.utime(outer, ns=(status.st_atime_ns, status.st_mtime_ns))
+        finally:
+            os.close(outer)
+    finally:
+        os.close(inner)
+
+
+def _copy_data(source: int, target: int, size: int) -> None:
+    if not size:
+        return
+    try:
+        fcntl.ioctl(target, FICLONE, source)
+    except OSError:
+        pass  # not a file system that shares blocks
+    else:
+        return
+    at = 0
+    while at < size:
+        try:
+            at = os.lseek(source, at, os.SEEK_DATA)
+        except OSError as error:
+            if error.errno != errno.ENXIO:
+                raise
+            break  # a hole to the end
+        end = min(os.lseek(source, at, os.SEEK_HOLE), size)
+        at = _copy_range(source, target, at, end)
+    os.ftruncate(target, size)
+
+
+def _copy_range(source: int, target: int, at: int, end: int) -> int:
+    while at < end:
+        count = min(end - at, _CHUNK)
+        try:
+            copied = os.copy_file_range(source, target, count, at, at)
+        except OSError as error:
+            if error.errno not in (errno.EXDEV, errno.EINVAL, errno.EOPNOTSUPP, errno.ENOSYS, errno.EIO):
+                raise
+            copied = os.pwrite(target, os.pread(source, min(count, 1 << 20), at), at)
+        if not copied:
+            return end  # it shrank meanwhile
+        at += copied
+    return at
+
+
+def _copy_xattrs(source: int | str, target: int | str) -> None:
+    follow = isinstance(source, int)
+    try:
+        names = os.listxattr(source, follow_symlinks=follow)
+    except OSError as error:
+        if error.errno == errno.ENOTSUP:
+            return
+        raise
+    for name in names:
+        if name.startswith(_RESERVED_XATTR):
+            continue
+        try:
+            os.setxattr(target, name, os.getxattr(source, name, follow_symlinks=follow), follow_symlinks=follow)
+        except OSError as error:
+            if error.errno not in (errno.ENOTSUP, errno.EPERM, errno.ENODATA):
+                raise
