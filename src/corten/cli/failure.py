@@ -28,4 +28,4 @@ def _cannot_connect(error: CannotConnect) -> str:
         )
     if not error.address.startswith("unix://"):
         return f"{text}: {error.reason}. Is cortend running and listening there?"
-    return f"{text}. Is cortend running? Start it with: sudo cortend"
+    return f"{text}. Is cortend running? Start it with: cortend (as root)"

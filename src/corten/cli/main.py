@@ -135,6 +135,7 @@ def _complain_usage(error: CliError, command: Command, called: str) -> None:
 def _complain_client(context: Context, error: Exception, called: str) -> int:
     """Errors of the client, said as the command says its own. Raises what is a bug."""
     from corten.cli.failure import describe
+    from corten.client.errors import CannotConnect
 
     if context.globals["debug"]:
         import traceback
@@ -144,7 +145,7 @@ def _complain_client(context: Context, error: Exception, called: str) -> int:
     if message is None:
         raise error
     code = 125 if called in _CONTAINER_CODES else 1
-    _complain(CliError(message, code), called)
+    _complain(CliError(message, code, prefix=isinstance(error, CannotConnect)), called)
     return code
 
 

@@ -40,6 +40,10 @@ class Response:
             yield from self._parser.feed(self._sock.recv(READ_SIZE))
         self._release()
 
+    def fileno(self) -> int:
+        """The socket's, to wait for more of the answer; -1 when it has all come."""
+        return -1 if self._parser.done else self._sock.fileno()
+
     def read(self) -> bytes:
         return b"".join(self.chunks())
 
