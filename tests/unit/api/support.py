@@ -6,6 +6,7 @@ import asyncio
 import http.client
 import json
 import socket
+import ssl
 import threading
 import time
 from collections.abc import Callable, Coroutine, Iterator
@@ -18,6 +19,7 @@ import uvloop
 from aiohttp import web
 
 from corten.api.docker.app import ApiSettings, create_server
+from corten.api.docker.tls import make_site
 from corten.testing.engine import MemoryEngine
 
 T = TypeVar("T")
@@ -55,6 +57,7 @@ class Api:
 
     def __init__(self, path: str, engine: MemoryEngine, loop: asyncio.AbstractEventLoop) -> None:
         self.path, self.engine, self._loop = path, engine, loop
+        self.tls_port = 0
 
     def request(self, method: str, path: str, body: Any = None, headers: dict[str, str] | None = None) -> Answer:
         """One request on a connection of its own. A body that is no bytes goes as JSON."""
@@ -104,10 +107,14 @@ class Api:
 
 
 @contextmanager
-def serve(directory: Path, *, loop: str = "uvloop", settings: ApiSettings | None = None) -> Iterator[Api]:
+def serve(
+    directory: Path, *, loop: str = "uvloop", settings: ApiSettings | None = None, tls: ssl.SSLContext | None = None
+) -> Iterator[Api]:
+    """With `tls` on a TCP port of the loopback as well."""
     path = str(directory / "api.sock")
     ready: asyncio.Queue[None] = asyncio.Queue()
     started = threading.Event()
+    listener = socket.create_server(("127.0.0.1", 0)) if tls else None
     made: list[tuple[MemoryEngine, asyncio.AbstractEventLoop]] = []
 
     async def main() -> None:
@@ -115,6 +122,8 @@ def serve(directory: Path, *, loop: str = "uvloop", settings: ApiSettings | None
         runner = web.ServerRunner(create_server(engine.backends, settings=settings))
         await runner.setup()
         await web.UnixSite(runner, path).start()
+        if listener is not None:
+            await make_site(runner, listener, tls).start()
         made.append((engine, asyncio.get_running_loop()))
         started.set()
         await ready.get()
@@ -130,8 +139,10 @@ def serve(directory: Path, *, loop: str = "uvloop", settings: ApiSettings | None
     thread.start()
     assert started.wait(TIMEOUT), "the server did not start"
     engine, running = made[0]
+    served = Api(path, engine, running)
+    served.tls_port = listener.getsockname()[1] if listener else 0
     try:
-        yield Api(path, engine, running)
+        yield served
     finally:
         running.call_soon_threadsafe(ready.put_nowait, None)
         thread.join(TIMEOUT)
