@@ -81,7 +81,8 @@ class Container(Struct, kw_only=True):
     `name` has no leading slash. `path` and `args` are the resolved command. `image_id` is the digest of the image's
     config, `image_name` what the user
     called it. `ports` maps "80/tcp" to its bindings while it runs; `networks` maps a network's name to the endpoint.
-    `endpoints` are what the network controller made while it runs. `exec_ids` are the live exec sessions.
+    `endpoints` are what the network controller made while it runs, `requested_macs` those that the user chose, by
+    network. `exec_ids` are the live exec sessions.
     """
 
     id: str
@@ -99,6 +100,7 @@ class Container(Struct, kw_only=True):
     mounts: list[MountPoint] = field(default_factory=list)
     networks: dict[str, EndpointSettings] = field(default_factory=dict)
     endpoints: list[Endpoint] = field(default_factory=list)
+    requested_macs: dict[str, str] = field(default_factory=dict)
     ports: dict[str, list[PortBinding] | None] = field(default_factory=dict)
     state: State = field(default_factory=State)
     restart_count: int = 0

@@ -1,0 +1,130 @@
+"""What the container services are made of: settings, and the parts below them as narrow Protocols."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Protocol
+
+from corten.clock import Clock
+from corten.engine.catalog import Catalog
+from corten.engine.events import EventBus
+from corten.engine.hostfacts import HostFacts
+from corten.engine.models import Container, LogWindow, Volume
+from corten.network.types import NetworkController, NetworkSpec
+from corten.runtime.types import Runtime
+from corten.specs.container import Ulimit
+from corten.specs.oci_image import ImageConfig
+from corten.specs.oci_runtime import Seccomp
+from corten.storage.types import Snapshotter
+
+EMBEDDED = "corten"
+"""The name of the embedded runtime."""
+
+
+@dataclass(frozen=True, slots=True)
+class RuntimeChoice:
+    """An OCI runtime's program and its global arguments; path "" for the embedded one."""
+
+    path: str = ""
+    args: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class EngineSettings:
+    """`data_root` and `exec_root` exist; `containers/<id>` is made below both."""
+
+    data_root: Path
+    exec_root: Path
+    facts: HostFacts = field(default_factory=HostFacts)
+    cgroup_parent: str = "/corten"
+    default_runtime: str = EMBEDDED
+    runtimes: Mapping[str, RuntimeChoice] = field(default_factory=lambda: {EMBEDDED: RuntimeChoice()})
+    log_driver: str = "json-file"
+    log_options: Mapping[str, str] = field(default_factory=dict)
+    shm_size: int = 64 << 20
+    init: bool = False
+    dns: tuple[str, ...] = ()
+    dns_search: tuple[str, ...] = ()
+    dns_options: tuple[str, ...] = ()
+    default_ulimits: Mapping[str, Ulimit] = field(default_factory=dict)
+    seccomp_profile: str = "builtin"
+    no_new_privileges: bool = False
+    resolv_conf: Path = Path("/etc/resolv.conf")
+    hosts: Path = Path("/etc/hosts")
+    stop_timeout_s: int = 10
+
+    def run_dir(self, container_id: str) -> Path:
+        return self.exec_root / "containers" / container_id
+
+    def state_dir(self, container_id: str) -> Path:
+        return self.data_root / "containers" / container_id
+
+
+class ResolvedImage(Protocol):
+    """An image of one platform, unpacked. `name` is what the user called it."""
+
+    @property
+    def id(self) -> str: ...
+
+    @property
+    def name(self) -> str: ...
+
+    @property
+    def chain_id(self) -> str: ...
+
+    @property
+    def config(self) -> ImageConfig: ...
+
+
+class Images(Protocol):
+    async def resolve(self, ref: str, platform: str) -> ResolvedImage:
+        """Raises NotFound ("No such image: x")."""
+
+
+class Networks(Protocol):
+    def find(self, ref: str) -> NetworkSpec:
+        """By name, id or the start of an id. Raises NotFound ("network x not found")."""
+
+
+class Volumes(Protocol):
+    async def create(self, name: str, driver: str, options: dict[str, str], labels: dict[str, str]) -> Volume:
+        """The volume of this name, made when it is not there; an anonymous one for ""."""
+
+    async def remove(self, name: str, *, force: bool) -> None: ...
+
+
+class SeccompProfiles(Protocol):
+    """`profile` is "builtin" or the JSON of a profile in Docker's form; the answer fits these capabilities."""
+
+    def load(self, profile: str, capabilities: Sequence[str]) -> Seccomp: ...
+
+
+class Logs(Protocol):
+    """Reads what a container said. `ended` is done when no more will be written."""
+
+    def read(self, container: Container, window: LogWindow, ended: asyncio.Future[Any]) -> AsyncIterator[bytes]: ...
+
+
+class CopyUp(Protocol):
+    """Fills an empty volume with what the image has at its destination."""
+
+    async def __call__(self, snapshot: str, path: str, volume: Path) -> None: ...
+
+
+@dataclass(frozen=True, slots=True)
+class EngineDeps:
+    clock: Clock
+    events: EventBus
+    runtime: Runtime
+    controller: NetworkController
+    networks: Networks
+    images: Images
+    volumes: Volumes
+    snapshotter: Snapshotter
+    catalog: Catalog
+    seccomp: SeccompProfiles
+    logs: Logs
+    copy_up: CopyUp | None = None

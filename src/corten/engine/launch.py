@@ -1,0 +1,336 @@
+"""Starting a container: network, etc files, specification, process. What was made is unmade in reverse on failure."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import shutil
+import socket
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from corten.engine import etcfiles, modes, ports
+from corten.engine.announce import Announcer
+from corten.engine.catalog import Entry
+from corten.engine.deps import EngineDeps, EngineSettings
+from corten.engine.faults import host_fault
+from corten.engine.models import Container, Status
+from corten.engine.spec import builder, capabilities, devices, security
+from corten.errors import Conflict, CortenError, NotFound, StartFailed, clip
+from corten.network.types import Connected, Endpoint, EndpointRequest, NetworkSpec, PortMapping, Sandbox
+from corten.runtime.types import Launched, LaunchRequest, LogSpec, MountSpec, Stdio, Stream
+from corten.specs.container import EndpointSettings
+from corten.specs.oci_runtime import Seccomp, Spec
+
+DEFAULT_NETWORK = "bridge"
+
+
+@dataclass(slots=True)
+class _Attempt:
+    """What one start has put together so far."""
+
+    undo: contextlib.AsyncExitStack
+    network_path: str = ""
+    sandbox: Sandbox | None = None
+    connected: list[tuple[NetworkSpec, Connected]] = field(default_factory=list)
+
+    @property
+    def held(self) -> list[socket.socket]:
+        return [held for _, connected in self.connected for held in connected.held]
+
+
+class Launcher:
+    """Starts containers. The caller holds the entry's lock."""
+
+    def __init__(self, deps: EngineDeps, settings: EngineSettings) -> None:
+        self._deps, self._settings, self._catalog = deps, settings, deps.catalog
+        self._announce = Announcer(deps.events)
+
+    async def start(self, entry: Entry) -> None:
+        """Raises StartFailed with Docker's exit code, Conflict or SystemFault; the state then tells of it."""
+        container = entry.container
+        undo = contextlib.AsyncExitStack()
+        attempt = _Attempt(undo)
+        try:
+            async with undo:
+                undo.callback(entry.drop_parked)
+                await self._connect(entry, attempt)
+                launched = await self._launch(entry, attempt)
+                undo.pop_all()
+        except CortenError as error:
+            await self._failed(entry, error)
+            raise
+        finally:
+            for held in attempt.held:
+                held.close()  # the shim has its own
+        self._record(entry, attempt, launched)
+        await self._catalog.save(entry, durable=False)
+        for network, _ in attempt.connected:
+            self._announce.network(network, "connect", container.id)
+        self._announce.mounts(container, "mount")
+        self._announce.container(container, "start")
+
+    # -- network -----------------------------------------------------------------------------------------------------
+
+    async def _connect(self, entry: Entry, attempt: _Attempt) -> None:
+        container = entry.container
+        mode = container.host_config.network_mode
+        if target := modes.joined(mode):
+            attempt.network_path = self._joined_network(container, target)
+        elif mode == builder.HOST:
+            attempt.network_path = builder.HOST
+        else:
+            await self._own_network(container, attempt)
+
+    def _joined_network(self, container: Container, target_id: str) -> str:
+        target = self._running(target_id, "cannot join network of a non running container")
+        container.hosts_path, container.hostname_path = target.hosts_path, target.hostname_path
+        container.resolv_conf_path = target.resolv_conf_path
+        return target.sandbox_key or builder.HOST
+
+    async def _own_network(self, container: Container, attempt: _Attempt) -> None:
+        controller = self._deps.controller
+        attempt.sandbox = await controller.open_sandbox(container.id)
+        attempt.undo.push_async_callback(controller.close_sandbox, container.id)
+        attempt.network_path = attempt.sandbox.path
+        published = ports.mappings(container.host_config, list(container.config.exposed_ports or {}))
+        for name, asked in container.networks.items():
+            network = self._deps.networks.find(name)
+            if network.driver != "bridge":
+                continue
+            request = _endpoint_request(container, asked, published)
+            connected = await controller.connect(attempt.sandbox, network.id, request)
+            attempt.connected.append((network, connected))
+            published = ()  # once, on the first network, as Docker does
+
+    def _running(self, id: str, refusal: str) -> Container:
+        target = self._catalog.by_id(id)
+        if target is None:
+            raise NotFound("container", id)
+        if target.container.state.status not in (Status.RUNNING, Status.PAUSED):
+            raise Conflict(f"{refusal}: {id}")
+        return target.container
+
+    # -- process -----------------------------------------------------------------------------------------------------
+
+    async def _launch(self, entry: Entry, attempt: _Attempt) -> Launched:
+        container, settings = entry.container, self._settings
+        run_dir = settings.run_dir(container.id)
+        with host_fault("write the container's files"):
+            run_dir.mkdir(mode=0o711, parents=True, exist_ok=True)
+            attempt.undo.callback(shutil.rmtree, run_dir, ignore_errors=True)
+            self._write_etc(container, attempt)
+        if entry.rootfs is None:
+            entry.rootfs = await asyncio.to_thread(self._deps.snapshotter.mounts, container.id)
+        choice = settings.runtimes.get(container.host_config.runtime)
+        if choice is None:
+            raise Conflict(f"unknown or invalid runtime name: {clip(container.host_config.runtime, 80)}")
+        request = LaunchRequest(
+            id=container.id,
+            spec=self._spec(container, attempt.network_path),
+            run_dir=run_dir,
+            exit_file=settings.state_dir(container.id) / "exit",
+            rootfs=tuple(MountSpec(m.type, m.source, options=m.options) for m in entry.rootfs),
+            stdio=_stdio(container),
+            log=_log(container),
+            init=bool(container.host_config.init),
+            user=container.config.user,
+            groups=tuple(container.host_config.group_add or ()),
+            runtime=choice.path,
+            runtime_args=choice.args,
+        )
+        return await self._run(entry, request, attempt)
+
+    async def _run(self, entry: Entry, request: LaunchRequest, attempt: _Attempt) -> Launched:
+        streams: list[Stream] = entry.unpark()  # the runtime's from here on, on failure too
+        try:
+            return await self._deps.runtime.launch(request, streams, [held.fileno() for held in attempt.held])
+        except StartFailed as error:
+            raise StartFailed(
+                _refusal(error, entry.container.path), step=error.step, errno=error.errno, exit_code=error.exit_code
+            ) from error
+
+    def _spec(self, container: Container, network_path: str) -> Spec:
+        host_config = container.host_config
+        options = security.parse(host_config.security_opt, apparmor_available=self._settings.facts.apparmor)
+        if self._settings.no_new_privileges and not host_config.security_opt:
+            options = security.SecurityOptions(True, options.seccomp, options.apparmor)
+        granted = [devices.grant(mapping) for mapping in host_config.devices or []]
+        if host_config.privileged:
+            granted.insert(0, devices.all_of_host())
+        inputs = builder.SpecInputs(
+            container=container,
+            facts=self._settings.facts,
+            namespaces=self._namespaces(container, network_path),
+            etc=builder.EtcFiles(container.hosts_path, container.hostname_path, container.resolv_conf_path),
+            security=options,
+            seccomp=self._seccomp(container, options.seccomp),
+            granted=tuple(granted),
+            default_ulimits=self._settings.default_ulimits,
+        )
+        return builder.build(inputs)
+
+    def _seccomp(self, container: Container, profile: str) -> Seccomp | None:
+        host_config = container.host_config
+        if profile == security.DEFAULT_SECCOMP and not any(
+            option.startswith("seccomp") for option in host_config.security_opt or []
+        ):
+            profile = self._settings.seccomp_profile
+        if profile == security.UNCONFINED or host_config.privileged:
+            return None
+        names = capabilities.resolve(
+            host_config.cap_add,
+            host_config.cap_drop,
+            privileged=False,
+            available=self._settings.facts.capabilities,
+        )
+        return self._deps.seccomp.load(profile, names)
+
+    def _namespaces(self, container: Container, network_path: str) -> builder.NamespacePlan:
+        host_config = container.host_config
+        ipc, shm = host_config.ipc_mode, ""
+        if target_id := modes.joined(ipc):
+            target = self._running(target_id, "cannot join IPC of a non running container")
+            if target.host_config.ipc_mode == builder.HOST:
+                ipc = builder.HOST
+            elif target.host_config.ipc_mode == "shareable":
+                ipc, shm = f"/proc/{target.state.pid}/ns/ipc", self._shared_memory(target.id)
+            else:
+                raise Conflict(
+                    f"cannot join IPC of container {target_id}: non-shareable IPC (hint: use IpcMode:shareable)"
+                )
+        elif ipc == "shareable":
+            ipc, shm = "", self._shared_memory(container.id)
+        return builder.NamespacePlan(
+            network=network_path,
+            pid=self._joined_or(host_config.pid_mode, "pid"),
+            ipc=ipc if ipc == builder.HOST or ipc.startswith("/") else "",
+            uts=builder.HOST if host_config.uts_mode == builder.HOST else "",
+            cgroup=builder.HOST if host_config.cgroupns_mode == builder.HOST else "",
+            shm=shm,
+        )
+
+    def _joined_or(self, mode: str, kind: str) -> str:
+        if target_id := modes.joined(mode):
+            target = self._running(target_id, f"cannot join {kind.upper()} of a non running container")
+            return f"/proc/{target.state.pid}/ns/{kind}"
+        return mode
+
+    def _shared_memory(self, container_id: str) -> str:
+        """A folder on the host: a file system of its own would have to be mounted where every container sees it."""
+        folder = self._settings.state_dir(container_id) / "shm"
+        with host_fault("create shared memory"):
+            folder.mkdir(exist_ok=True)
+            folder.chmod(0o1777)
+        return str(folder)
+
+    # -- files -------------------------------------------------------------------------------------------------------
+
+    def _write_etc(self, container: Container, attempt: _Attempt) -> None:
+        """On the exec root's tmpfs, so that writing does not block."""
+        host_config, config, settings = container.host_config, container.config, self._settings
+        if modes.joined(host_config.network_mode):
+            return
+        extra, gateway = host_config.extra_hosts or [], self._host_gateway(attempt)
+        host_network = host_config.network_mode == builder.HOST
+        if host_network:
+            hosts = etcfiles.host_hosts(_text(settings.hosts), extra, gateway)
+        else:
+            addresses = [connected.endpoint.ip for _, connected in attempt.connected]
+            hosts = etcfiles.hosts(addresses, config.hostname, config.domainname, extra, gateway)
+        own = etcfiles.Resolver(
+            tuple(host_config.dns or settings.dns),
+            tuple(host_config.dns_search or settings.dns_search),
+            tuple(host_config.dns_options or settings.dns_options),
+        )
+        Path(container.hosts_path).write_text(hosts)
+        Path(container.hostname_path).write_text(config.hostname + "\n")
+        resolv_conf = etcfiles.resolv_conf(_text(settings.resolv_conf), own, host_network=host_network)
+        Path(container.resolv_conf_path).write_text(resolv_conf)
+
+    def _host_gateway(self, attempt: _Attempt) -> str:
+        """What `host-gateway` stands for: the host's address on the default network."""
+        for _, connected in attempt.connected:
+            return connected.endpoint.gateway
+        try:
+            return self._deps.networks.find(DEFAULT_NETWORK).gateway or "127.0.0.1"
+        except NotFound:
+            return "127.0.0.1"
+
+    # -- state -------------------------------------------------------------------------------------------------------
+
+    def _record(self, entry: Entry, attempt: _Attempt, launched: Launched) -> None:
+        container = entry.container
+        entry.started_at = self._deps.clock.monotonic()
+        entry.no_restart = False
+        container.stopped_by_user = False
+        state = container.state
+        state.status, state.pid, state.started_ns = Status.RUNNING, launched.pid, launched.started_ns
+        state.exit_code, state.error, state.oom_killed = 0, "", False
+        container.sandbox_id = container.id if attempt.sandbox else ""
+        container.sandbox_key = attempt.sandbox.path if attempt.sandbox else ""
+        container.endpoints = [connected.endpoint for _, connected in attempt.connected]
+        for network, connected in attempt.connected:
+            _note_endpoint(container.networks[network.name], connected.endpoint, container)
+        if not modes.joined(container.host_config.network_mode):
+            exposed = [port for text in container.config.exposed_ports or {} for port in ports.expand_exposed(text)]
+            container.ports = ports.table(exposed, [p for e in container.endpoints for p in e.ports])
+
+    async def _failed(self, entry: Entry, error: CortenError) -> None:
+        state = entry.container.state
+        state.status = Status.EXITED if state.started_ns else Status.CREATED
+        state.pid, state.error = 0, error.message
+        state.exit_code = error.exit_code if isinstance(error, StartFailed) else 128
+        await self._catalog.save(entry, durable=False)
+
+
+def _endpoint_request(
+    container: Container, asked: EndpointSettings, published: tuple[PortMapping, ...]
+) -> EndpointRequest:
+    ipam = asked.ipam_config
+    return EndpointRequest(
+        container_id=container.id,
+        name=container.name,
+        ip=ipam.ipv4_address if ipam else "",
+        mac=asked.mac_address,
+        ports=published,
+        aliases=tuple(asked.aliases or ()),
+    )
+
+
+def _note_endpoint(settings: EndpointSettings, endpoint: Endpoint, container: Container) -> None:
+    settings.network_id, settings.endpoint_id = endpoint.network_id, endpoint.id
+    settings.gateway, settings.ip_address = endpoint.gateway, endpoint.ip
+    settings.ip_prefix_len, settings.mac_address = endpoint.prefix_len, endpoint.mac
+    settings.dns_names = [container.name, *(settings.aliases or []), container.id[:12]]
+
+
+def _stdio(container: Container) -> Stdio:
+    config = container.config
+    height, width = container.host_config.console_size
+    size = (height, width) if config.tty and height and width else None
+    return Stdio(config.tty, config.open_stdin, config.stdin_once, size)
+
+
+def _log(container: Container) -> LogSpec:
+    log = container.host_config.log_config
+    if not container.log_path:
+        return LogSpec("none")
+    return LogSpec(log.type, Path(container.log_path), dict(log.config or {}))
+
+
+def _refusal(error: StartFailed, program: str) -> str:
+    """Docker's words, as its command line finds its exit code (126, 127) in them."""
+    said = error.message
+    if error.exit_code == 127 and "not found" not in said and "no such file" not in said.lower():
+        said = f'exec: "{clip(program, 200)}": executable file not found in $PATH: {said}'
+    elif error.exit_code == 126 and "permission denied" not in said.lower():
+        said = f'exec: "{clip(program, 200)}": permission denied: {said}'
+    return f"failed to create task for container: failed to start container process: {said}"
+
+
+def _text(path: Path) -> str:
+    try:
+        return path.read_text(errors="replace")
+    except OSError:
+        return ""

@@ -1,0 +1,198 @@
+"""What follows the end of a container's first process, whoever caused it; and finding containers at a start."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+from collections.abc import Awaitable, Callable
+
+from corten.engine import restarts
+from corten.engine.announce import Announcer
+from corten.engine.catalog import Entry
+from corten.engine.deps import EngineDeps, EngineSettings
+from corten.engine.launch import Launcher
+from corten.engine.models import Status, WaitResult
+from corten.engine.release import Releaser
+from corten.errors import CortenError
+from corten.runtime.types import ExitStatus
+from corten.tasks import TaskOwner
+
+log = logging.getLogger(__name__)
+
+Ended = Callable[[Entry], Awaitable[None]]
+
+
+class Supervisor:
+    """Takes exits from the runtime: state, `die`, release, restart by policy or removal, waiters, in this order.
+
+    `on_start` and `on_end` are told of each container that began to run and of each that ended (health checks, exec
+    sessions); they must not wait for the container.
+    """
+
+    def __init__(self, deps: EngineDeps, settings: EngineSettings, launcher: Launcher, releaser: Releaser) -> None:
+        self._deps, self._settings, self._catalog = deps, settings, deps.catalog
+        self._launcher, self._releaser = launcher, releaser
+        self._announce = Announcer(deps.events)
+        self._tasks = TaskOwner("supervisor")
+        self._on_start: list[Callable[[Entry], None]] = []
+        self._on_end: list[Callable[[Entry], None]] = []
+        deps.runtime.on_exit(self.exited)
+
+    def watch(self, on_start: Callable[[Entry], None], on_end: Callable[[Entry], None]) -> None:
+        self._on_start.append(on_start)
+        self._on_end.append(on_end)
+
+    async def launch(self, entry: Entry) -> None:
+        """Start, and clean up after a failed one as after an exit. The caller holds the lock."""
+        try:
+            await self._launcher.start(entry)
+        except CortenError as error:
+            state = entry.container.state
+            if entry.container.host_config.auto_remove and not entry.manual_restart:
+                await self._releaser.remove(entry, volumes=True, durable=False)
+            entry.settle(("not-running", "next-exit"), WaitResult(state.exit_code, error.message))
+            raise
+        for watcher in self._on_start:
+            watcher(entry)
+
+    async def exited(self, container_id: str, status: ExitStatus) -> None:
+        """The runtime's callback."""
+        entry = self._catalog.by_id(container_id)
+        if entry is None:
+            await self._deps.runtime.forget(container_id)
+            return
+        async with entry.lock:
+            if entry.container.state.status in (Status.RUNNING, Status.PAUSED):
+                await self.settle(entry, status)
+
+    async def settle(self, entry: Entry, status: ExitStatus) -> None:
+        """All that follows an exit. The caller holds the lock."""
+        for watcher in self._on_end:
+            watcher(entry)
+        self._note_exit(entry, status)
+        await self._releaser.stopped(entry)
+        state = entry.container.state
+        if not await self._restart_by_policy(entry):
+            await self._catalog.save(entry, durable=False)
+            if entry.container.host_config.auto_remove and not entry.manual_restart:
+                await self._releaser.remove(entry, volumes=True, durable=False)
+        entry.settle(("not-running", "next-exit"), WaitResult(state.exit_code, state.error))
+
+    def _note_exit(self, entry: Entry, status: ExitStatus) -> None:
+        container, state = entry.container, entry.container.state
+        state.status, state.pid = Status.EXITED, 0
+        state.exit_code, state.finished_ns = status.code, status.finished_ns
+        state.oom_killed, state.error = status.oom_killed, status.reason
+        container.exec_ids = []
+        if status.oom_killed:
+            self._announce.container(container, "oom")
+        seconds = max(0, status.finished_ns - state.started_ns) // 1_000_000_000
+        self._announce.container(container, "die", exitCode=str(status.code), execDuration=str(seconds))
+
+    # -- restarts ----------------------------------------------------------------------------------------------------
+
+    async def _restart_by_policy(self, entry: Entry) -> bool:
+        container, state = entry.container, entry.container.state
+        if entry.no_restart or entry.manual_restart or entry.removing:
+            return False
+        if not restarts.wanted(container.host_config.restart_policy, state.exit_code, container.restart_count):
+            return False
+        uptime = self._deps.clock.monotonic() - entry.started_at
+        entry.backoff_s = restarts.pause(entry.backoff_s, uptime)
+        state.status = Status.RESTARTING
+        await self._catalog.save(entry, durable=False)
+        entry.restart_task = self._tasks.start(f"restart {container.name}", self._restart_later(entry))
+        return True
+
+    async def _restart_later(self, entry: Entry) -> None:
+        await self._deps.clock.sleep(entry.backoff_s)
+        async with entry.lock:
+            if entry.container.state.status is not Status.RESTARTING:
+                return
+            entry.restart_task = None
+            entry.container.restart_count += 1
+            try:
+                await self.launch(entry)
+            except CortenError as error:
+                log.warning("container %s could not be restarted: %s", entry.container.name, error)
+
+    def cancel_restart(self, entry: Entry) -> bool:
+        """Whether one was pending; the container then has exited. The caller holds the lock."""
+        if entry.container.state.status is not Status.RESTARTING:
+            return False
+        if entry.restart_task is not None:
+            entry.restart_task.cancel("somebody asked for something else")
+            entry.restart_task = None
+        entry.container.state.status = Status.EXITED
+        return True
+
+    # -- start of the daemon -----------------------------------------------------------------------------------------
+
+    async def recover(self) -> None:
+        """Find running containers again, settle what ended meanwhile, and start what the policies say."""
+        entries = self._catalog.entries()
+        await asyncio.gather(*(self._recover_one(entry) for entry in entries))
+        for entry in entries:
+            if self._starts_at_boot(entry):
+                self._tasks.start(f"start {entry.container.name}", self._start_at_boot(entry))
+
+    async def _recover_one(self, entry: Entry) -> None:
+        async with entry.lock:
+            try:
+                await self._reconcile(entry)
+            except CortenError as error:
+                log.error("container %s was not recovered: %s", entry.container.id, error)
+
+    async def _reconcile(self, entry: Entry) -> None:
+        container, state = entry.container, entry.container.state
+        if state.status is Status.REMOVING:
+            await self._releaser.remove(entry, volumes=False)
+        elif state.status in (Status.RUNNING, Status.PAUSED):
+            await self._find_again(entry)
+        else:
+            if state.status is Status.RESTARTING:
+                state.status = Status.EXITED
+            if container.host_config.auto_remove and state.started_ns:
+                await self._releaser.remove(entry, volumes=True)
+
+    async def _find_again(self, entry: Entry) -> None:
+        container, state = entry.container, entry.container.state
+        settings = self._settings
+        found = await self._deps.runtime.recover(
+            container.id, settings.run_dir(container.id), settings.state_dir(container.id) / "exit", container.cgroup
+        )
+        if found.exit is not None:
+            # Restart by policy is decided with all the others, at the end.
+            entry.no_restart = True
+            await self.settle(entry, found.exit)
+            return
+        state.pid = found.pid
+        state.status = Status.PAUSED if found.paused else Status.RUNNING
+        uptime_ns = self._deps.clock.now_ns() - state.started_ns
+        entry.started_at = self._deps.clock.monotonic() - max(0, uptime_ns) / 1e9
+        container.exec_ids = []
+        for watcher in self._on_start:
+            watcher(entry)
+
+    def _starts_at_boot(self, entry: Entry) -> bool:
+        container, state = entry.container, entry.container.state
+        if entry.removing or state.status is not Status.EXITED or not state.started_ns:
+            return False
+        return restarts.wanted_at_boot(
+            container.host_config.restart_policy,
+            state.exit_code,
+            container.restart_count,
+            stopped_by_user=container.stopped_by_user,
+        )
+
+    async def _start_at_boot(self, entry: Entry) -> None:
+        async with entry.lock:
+            if entry.removing or entry.container.state.running:
+                return
+            with contextlib.suppress(CortenError):
+                await self.launch(entry)
+
+    async def close(self) -> None:
+        """No restarts any more. Containers go on."""
+        await self._tasks.close("the daemon stops")
