@@ -1,0 +1,358 @@
+"""HTTP to registries: one session for all of them, made when it is first needed.
+
+A request is sent to an Endpoint; the transport chooses the scheme, proves who we are, follows redirects without
+taking the Authorization to another host, and waits out what is temporary. What is not a success is raised as
+`faults.Refused`, what is no answer at all as Unavailable with the words of Go's HTTP client.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import errno
+import os
+import socket
+import ssl
+from collections import OrderedDict
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+from urllib.parse import urljoin, urlsplit
+
+from corten import __version__
+from corten.clock import Clock
+from corten.errors import CortenError, SystemFault, Unauthorized, Unavailable, clip
+from corten.registry.auth import Credentials, RegistryAuth, TokenRequest, parse_challenges
+from corten.registry.endpoints import Endpoint, RegistrySettings
+from corten.registry.faults import Refused, read_refusal
+
+if TYPE_CHECKING:
+    import aiohttp
+
+USER_AGENT = f"corten/{__version__}"
+MAX_ERROR_BODY = 64 << 10
+MAX_TOKEN_BODY = 1 << 20
+MAX_REDIRECTS = 10
+MAX_PATIENCE = 30.0
+"""Seconds; a registry that asks us to come back later than that is reported instead of waited for."""
+
+_KNOWN_AUTHS = 64
+_RETRIED = (429, 500, 502, 503, 504)
+_REDIRECTS = (301, 302, 303, 307, 308)
+
+Body = Callable[[], AsyncIterator[bytes]]
+
+
+@dataclass(frozen=True, slots=True)
+class Request:
+    """One request to a registry. `path` starts at its root, or is a whole URL that the registry itself gave.
+
+    `body` is asked for a new iterator at each attempt. `missing` is the error code that a 404 without a body means.
+    """
+
+    method: str
+    path: str
+    scope: str = ""
+    headers: dict[str, str] = field(default_factory=dict)
+    body: Body | None = None
+    missing: str = ""
+    attempts: int = 0
+
+
+class NoAnswer(Unavailable):
+    """The registry could not be reached or broke off; another attempt may do better."""
+
+
+class Transport:
+    """See the module. Made once; `close` ends the connections. Safe for many tasks."""
+
+    def __init__(self, settings: RegistrySettings, clock: Clock) -> None:
+        self.settings = settings
+        self._clock = clock
+        self._session: aiohttp.ClientSession | None = None
+        self._unverified: ssl.SSLContext | None = None
+        self._schemes: dict[str, str] = {}
+        self._auths: OrderedDict[tuple[str, Credentials], tuple[RegistryAuth, asyncio.Lock]] = OrderedDict()
+
+    async def close(self) -> None:
+        if self._session is not None:
+            await self._session.close()
+            self._session = None
+
+    @asynccontextmanager
+    async def send(
+        self, endpoint: Endpoint, credentials: Credentials, request: Request
+    ) -> AsyncIterator[aiohttp.ClientResponse]:
+        """The successful answer, its body not yet read. Temporary trouble is waited out, with growing pauses.
+
+        Raises Refused, Unauthorized or Unavailable.
+        """
+        response = await self._persist(endpoint, credentials, request)
+        try:
+            yield response
+        except (TimeoutError, OSError) as error:
+            raise self._no_answer(error, f"{response.url.scheme}://{endpoint.host}") from error
+        except _client_error() as error:
+            raise self._no_answer(error, f"{response.url.scheme}://{endpoint.host}") from error
+        finally:
+            # A body that was not read to its end would stand in the way of the connection's next user.
+            if response.content.at_eof():
+                response.release()
+            else:
+                response.close()
+
+    async def _persist(self, endpoint: Endpoint, credentials: Credentials, request: Request) -> aiohttp.ClientResponse:
+        attempts = request.attempts or self.settings.attempts
+        for attempt in range(1, attempts + 1):
+            try:
+                response = await self._authorized(endpoint, credentials, request)
+            except NoAnswer as error:
+                if attempt == attempts or (isinstance(error.__cause__, OSError) and _is_final(error.__cause__)):
+                    raise
+                await self.pause(attempt)
+                continue
+            if response.status < 300:
+                return response
+            wait = _retry_after(response.headers.get("Retry-After", ""))
+            refused = await self._refusal(response, request)
+            if response.status not in _RETRIED or attempt == attempts or (wait or 0) > MAX_PATIENCE:
+                raise refused
+            await self.pause(attempt, wait)
+        raise AssertionError("the last attempt returns or raises")
+
+    async def pause(self, attempt: int, asked: float | None = None) -> None:
+        """Before attempt `attempt` + 1: what the registry asked for, else half a second, one, two, four…"""
+        await self._clock.sleep(min(0.5 * 2 ** (attempt - 1), 8.0) if asked is None else asked)
+
+    async def _authorized(
+        self, endpoint: Endpoint, credentials: Credentials, request: Request
+    ) -> aiohttp.ClientResponse:
+        auth, lock = self._auth(endpoint, credentials)
+        for _ in range(3):
+            used = auth.header(request.scope, self._clock.monotonic())
+            response = await self._connected(endpoint, request, used)
+            if response.status != 401:
+                return response
+            challenges = parse_challenges(response.headers.getall("Www-Authenticate", []))
+            if any(c.params.get("error") == "insufficient_scope" for c in challenges) and used:
+                return response
+            response.close()
+            async with lock:
+                if auth.header(request.scope, self._clock.monotonic()) != used:
+                    continue  # another request got the token meanwhile
+                wanted = auth.challenged(challenges, request.scope, used)
+                if wanted is not None:
+                    auth.granted(wanted, await self._fetch_token(endpoint, wanted), self._clock.monotonic())
+        raise Unauthorized("unauthorized: authentication required")
+
+    def _auth(self, endpoint: Endpoint, credentials: Credentials) -> tuple[RegistryAuth, asyncio.Lock]:
+        key = (endpoint.host, credentials)
+        if key not in self._auths:
+            self._auths[key] = (RegistryAuth(credentials, plain_realm=endpoint.insecure), asyncio.Lock())
+        self._auths.move_to_end(key)
+        while len(self._auths) > _KNOWN_AUTHS:
+            self._auths.popitem(last=False)
+        return self._auths[key]
+
+    async def _connected(self, endpoint: Endpoint, request: Request, used: str) -> aiohttp.ClientResponse:
+        if "://" in request.path:
+            return await self._redirected(endpoint, request, request.path, used)
+        known = self._schemes.get(endpoint.host)
+        schemes = (known,) if known in endpoint.schemes else endpoint.schemes
+        failure: NoAnswer | None = None
+        for scheme in schemes:
+            url = f"{scheme}://{endpoint.host}{endpoint.prefix}{request.path}"
+            try:
+                response = await self._redirected(endpoint, request, url, used)
+            except NoAnswer as error:
+                failure = error
+                continue
+            self._schemes[endpoint.host] = scheme
+            return response
+        # What worked before may have changed its mind about TLS: ask both ways again at the next attempt.
+        self._schemes.pop(endpoint.host, None)
+        assert failure is not None
+        raise failure
+
+    async def _redirected(self, endpoint: Endpoint, request: Request, url: str, used: str) -> aiohttp.ClientResponse:
+        home = f"{endpoint.host}{endpoint.prefix}"
+        for _ in range(MAX_REDIRECTS):
+            at_home = urlsplit(url).netloc == endpoint.host
+            headers = dict(request.headers)
+            if used and at_home:
+                headers["Authorization"] = used
+            response = await self._raw(request.method, url, headers, request.body, endpoint.insecure, home)
+            location = response.headers.get("Location", "")
+            if response.status not in _REDIRECTS or not location:
+                return response
+            response.close()
+            target = urljoin(url, location)
+            scheme = urlsplit(target).scheme
+            if scheme not in ("http", "https") or (scheme == "http" and not endpoint.insecure):
+                raise SystemFault(f"the registry redirects to an unsafe address: {clip(target)}", step="registry")
+            url = target
+        raise SystemFault(f"stopped after {MAX_REDIRECTS} redirects", step="registry")
+
+    async def _raw(
+        self, method: str, url: str, headers: dict[str, str], body: Body | None, insecure: bool, home: str
+    ) -> aiohttp.ClientResponse:
+        session = self._opened()
+        parts = urlsplit(url)
+        verify: ssl.SSLContext | bool = self._unverified_context() if insecure and parts.scheme == "https" else True
+        import yarl
+
+        try:
+            return await session.request(
+                method,
+                yarl.URL(url, encoded=True),
+                headers=headers,
+                data=body() if body is not None else None,
+                ssl=verify,
+                allow_redirects=False,
+            )
+        except ValueError as error:
+            raise SystemFault(
+                f"the registry gave an address that is none: {clip(str(error))}", step="registry"
+            ) from None
+        except (TimeoutError, OSError) as error:
+            raise self._no_answer(error, f"{parts.scheme}://{parts.netloc}") from error
+        except _client_error() as error:
+            raise self._no_answer(error, f"{parts.scheme}://{parts.netloc}") from error
+
+    async def _fetch_token(self, endpoint: Endpoint, wanted: TokenRequest) -> bytes:
+        headers = {"Authorization": wanted.authorization} if wanted.authorization else {}
+        body: Body | None = None
+        if wanted.form:
+            headers["Content-Type"] = "application/x-www-form-urlencoded"
+            form = wanted.form.encode()
+            headers["Content-Length"] = str(len(form))
+
+            async def once() -> AsyncIterator[bytes]:
+                yield form
+
+            body = once
+        method = "POST" if wanted.form else "GET"
+        for attempt in range(1, self.settings.attempts + 1):
+            response = await self._raw(method, wanted.url, headers, body, endpoint.insecure, endpoint.host)
+            async with self._reading(response):
+                data = await read_bounded(response, MAX_TOKEN_BODY)
+            if response.status < 300:
+                return data
+            if response.status in _RETRIED and attempt < self.settings.attempts:
+                await self.pause(attempt, _retry_after(response.headers.get("Retry-After", "")))
+                continue
+            break
+        if response.status in (400, 401, 403):
+            text = (
+                "incorrect username or password" if wanted.authorization or wanted.form else "authentication required"
+            )
+            raise Unauthorized(f'{method} "{clip(wanted.url.split("?")[0])}": unauthorized: {text}')
+        raise Unavailable(f"failed to fetch a token from {clip(wanted.url.split('?')[0])}: status {response.status}")
+
+    @asynccontextmanager
+    async def _reading(self, response: aiohttp.ClientResponse) -> AsyncIterator[None]:
+        origin = f"{response.url.scheme}://{response.url.authority}"
+        try:
+            yield
+        except (TimeoutError, OSError) as error:
+            raise self._no_answer(error, origin) from error
+        except _client_error() as error:
+            raise self._no_answer(error, origin) from error
+        finally:
+            response.release()
+
+    async def _refusal(self, response: aiohttp.ClientResponse, request: Request) -> Refused:
+        challenges = parse_challenges(response.headers.getall("Www-Authenticate", []))
+        body = b""
+        with contextlib.suppress(CortenError):
+            async with self._reading(response):
+                body = await read_bounded(response, MAX_ERROR_BODY)
+        return read_refusal(response.status, body, challenges, request.missing)
+
+    def _opened(self) -> aiohttp.ClientSession:
+        if self._session is None:
+            import aiohttp
+
+            settings = self.settings
+            self._session = aiohttp.ClientSession(
+                connector=aiohttp.TCPConnector(limit=64, limit_per_host=16, ttl_dns_cache=60),
+                timeout=aiohttp.ClientTimeout(
+                    total=None, sock_connect=settings.connect_timeout, sock_read=settings.stall_timeout
+                ),
+                headers={"User-Agent": USER_AGENT, "Accept-Encoding": "identity"},
+                # Blobs are what their digest says, whatever Content-Encoding a proxy puts on them.
+                auto_decompress=False,
+                trust_env=True,
+                cookie_jar=aiohttp.DummyCookieJar(),
+                read_bufsize=1 << 20,
+            )
+        return self._session
+
+    def _unverified_context(self) -> ssl.SSLContext:
+        if self._unverified is None:
+            self._unverified = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+            self._unverified.check_hostname = False
+            self._unverified.verify_mode = ssl.CERT_NONE
+        return self._unverified
+
+    def _no_answer(self, error: BaseException, origin: str) -> NoAnswer:
+        return NoAnswer(f'Get "{origin}/v2/": {_words(error, origin, self.settings)}')
+
+
+async def read_bounded(response: aiohttp.ClientResponse, limit: int) -> bytes:
+    """The body. Raises SystemFault when it is longer than `limit`."""
+    parts: list[bytes] = []
+    size = 0
+    async for part in response.content.iter_any():
+        size += len(part)
+        if size > limit:
+            raise SystemFault(f"the registry's answer is longer than {limit} bytes", step="registry")
+        parts.append(part)
+    return b"".join(parts)
+
+
+def _client_error() -> type[Exception]:
+    import aiohttp
+
+    return aiohttp.ClientError
+
+
+def _words(error: BaseException, origin: str, settings: RegistrySettings) -> str:
+    """A failed exchange as Go's net package puts it, which users search for."""
+    import aiohttp
+
+    host = urlsplit(origin).hostname or origin
+    cause = getattr(error, "os_error", None) or error
+    if isinstance(error, aiohttp.ClientConnectorCertificateError):
+        return f"tls: failed to verify certificate: x509: {clip(str(error.certificate_error))}"
+    if isinstance(error, aiohttp.ClientConnectorDNSError) or isinstance(cause, socket.gaierror):
+        return f"dial tcp: lookup {host}: no such host"
+    if isinstance(error, aiohttp.ConnectionTimeoutError):
+        return f"dial tcp {urlsplit(origin).netloc}: i/o timeout"
+    if isinstance(error, TimeoutError):
+        return f"net/http: timeout awaiting response: nothing arrived for {settings.stall_timeout:g} seconds"
+    if isinstance(error, aiohttp.ClientConnectorError) and isinstance(cause, OSError) and cause.errno:
+        return f"dial tcp {urlsplit(origin).netloc}: connect: {os.strerror(cause.errno).lower()}"
+    if isinstance(error, aiohttp.ServerDisconnectedError):
+        return "EOF"
+    if isinstance(error, aiohttp.ClientPayloadError):
+        return "unexpected EOF"
+    if isinstance(error, aiohttp.ClientResponseError):
+        return f"net/http: HTTP/1.x transport connection broken: malformed HTTP response: {clip(error.message, 120)}"
+    if isinstance(cause, OSError) and cause.errno:
+        return f"read tcp {urlsplit(origin).netloc}: {os.strerror(cause.errno).lower()}"
+    return clip(str(error)) or type(error).__name__
+
+
+def _is_final(error: OSError) -> bool:
+    """Nobody listens there, or nobody knows the name: a user who mistyped should not wait for five attempts."""
+    cause = getattr(error, "os_error", None) or error
+    return isinstance(cause, socket.gaierror) or cause.errno in (errno.ECONNREFUSED, errno.ENETUNREACH)
+
+
+def _retry_after(value: str) -> float | None:
+    """The seconds that a Retry-After header asks for; None without one. A date counts as too long a time."""
+    if not value:
+        return None
+    return float(value) if value.isdigit() and len(value) < 9 else MAX_PATIENCE + 1
