@@ -8,7 +8,6 @@ import json
 import socket
 import ssl
 import threading
-import time
 from collections.abc import Callable, Coroutine, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -147,14 +146,6 @@ def serve(
         running.call_soon_threadsafe(ready.put_nowait, None)
         thread.join(TIMEOUT)
         assert not thread.is_alive(), "the server did not stop"
-
-
-def until(condition: Callable[[], bool]) -> None:
-    """Wait for what another thread brings about."""
-    deadline = time.monotonic() + TIMEOUT
-    while not condition():
-        assert time.monotonic() < deadline, "it did not happen"
-        time.sleep(0.002)
 
 
 def read_head(sock: socket.socket) -> tuple[bytes, bytes]:

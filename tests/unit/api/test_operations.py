@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from pathlib import Path
 
 import pytest
@@ -9,7 +10,7 @@ import pytest
 from corten.api.docker.app import make_router
 from corten.api.docker.unsupported import OPERATIONS
 from tests.unit.api import schema
-from tests.unit.api.support import Api, serve
+from tests.unit.api.support import Api, read_all, read_head, serve
 
 # Where Docker's own answers are not what the description says: null for "not set", a member that does not exist.
 DOCKERS_OWN = ("MemorySwappiness: null", "OomKillDisable: null", "ExitCode: null", "UnpackedSize is missing")
@@ -99,3 +100,19 @@ def test_a_new_server_takes_the_place_of_one_that_ended(tmp_path: Path) -> None:
     for _ in range(2):
         with serve(tmp_path) as api:
             assert api.get("/_ping").body == b"OK"
+
+
+def test_streams_without_an_end_do_not_hold_up_a_server_that_stops(tmp_path: Path) -> None:
+    with serve(tmp_path) as api:
+        container_id = api.started()
+        requests = ("GET /events", f"POST /containers/{container_id}/wait", f"GET /containers/{container_id}/stats")
+        socks = []
+        for request in requests:
+            socks.append(api.connect())
+            socks[-1].sendall(f"{request} HTTP/1.1\r\nHost: docker\r\n\r\n".encode())
+            assert read_head(socks[-1])[0].startswith(b"HTTP/1.1 200")
+        begun = time.monotonic()
+    assert time.monotonic() - begun < 5
+    for sock in socks:
+        read_all(sock)
+        sock.close()

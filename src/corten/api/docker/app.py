@@ -88,8 +88,10 @@ class _Dispatcher:
         except Exception as error:
             response = self._failed(call, error)
         protocol = request.protocol
-        if isinstance(protocol, Connection) and protocol.holding and not call.taken and not protocol.release():
-            response.force_close()
+        if isinstance(protocol, Connection):
+            protocol.streams = False
+            if protocol.holding and not call.taken and not protocol.release():
+                response.force_close()
         return response
 
     async def _route(self, call: Call) -> web.StreamResponse:

@@ -29,7 +29,7 @@ _HOST_EMPTY_LISTS = (
     "Devices Dns DnsOptions DnsSearch Ulimits"
 ).split()
 # Hours below which a length of time is said in a unit, and the hours of that unit.
-_UNITS = ((48, 1, "hour"), (24 * 14, 24, "day"), (24 * 60, 24 * 7, "week"), (24 * 365, 24 * 30, "month"))
+_UNITS = ((48, 1, "hour"), (24 * 14, 24, "day"), (24 * 60, 24 * 7, "week"), (24 * 365 * 2, 24 * 30, "month"))
 
 
 def go_time(ns: int) -> str:

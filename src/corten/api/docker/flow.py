@@ -9,6 +9,7 @@ import msgspec
 from aiohttp import web
 
 from corten.api.docker.errors import http_message, http_status
+from corten.api.docker.server import Connection
 from corten.errors import CortenError
 
 if TYPE_CHECKING:
@@ -33,6 +34,8 @@ async def begin(call: Call, content_type: str) -> web.StreamResponse:
     response = web.StreamResponse(headers={"Content-Type": content_type, **call.services.headers})
     await response.prepare(call.request)
     call.started = response
+    if isinstance(call.request.protocol, Connection):
+        call.request.protocol.streams = True
     return response
 
 

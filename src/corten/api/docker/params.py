@@ -128,9 +128,9 @@ def parse_auth(header: str | None) -> RegistryAuth | None:
     """The X-Registry-Auth header: base64 (either alphabet, padded or not) of JSON. None without credentials."""
     if not header:
         return None
-    text = header.strip().replace("+", "-").replace("/", "_").rstrip("=")
+    text = header.strip().replace("-", "+").replace("_", "/").rstrip("=")
     try:
-        raw = base64.urlsafe_b64decode(text + "=" * (-len(text) % 4))
+        raw = base64.b64decode(text + "=" * (-len(text) % 4), validate=True)
         auth = msgspec.json.decode(raw or b"{}", type=_AuthHeader | None) or _AuthHeader()
         if auth.auth and not auth.username:
             auth.username, _, auth.password = base64.b64decode(auth.auth).decode().partition(":")

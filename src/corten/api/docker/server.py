@@ -40,6 +40,7 @@ class Connection(RequestHandler):
         self._held: bytearray | None = None
         self._body_left = 0
         self._eof = False
+        self.streams = False
 
     def data_received(self, data: bytes) -> None:
         if self._held is not None:
@@ -91,6 +92,11 @@ class Connection(RequestHandler):
         held, self._held, self._body_left = self._held, None, 0
         return not held and not self._eof
 
+    def cut(self) -> None:
+        """End a stream that may have no end of its own, as the server is about to stop."""
+        if self.streams and self._task_handler is not None:
+            self._task_handler.cancel("the API server shuts down")
+
     @property
     def holding(self) -> bool:
         return self._held is not None
@@ -108,6 +114,12 @@ class DockerServer(web.Server):
 
     def __call__(self) -> RequestHandler:
         return Connection(self, loop=self._loop, **self._kwargs)
+
+    def pre_shutdown(self) -> None:
+        super().pre_shutdown()
+        for connection in self.connections:
+            if isinstance(connection, Connection):
+                connection.cut()
 
     async def shutdown(self, timeout: float | None = None) -> None:
         await super().shutdown(timeout)

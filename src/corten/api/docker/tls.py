@@ -29,12 +29,13 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 HANDSHAKE_TIMEOUT = 30.0
+BACKLOG = 512
 _CHUNK = 256 * 1024
 
 
 def make_site(runner: web.ServerRunner, sock: socket.socket, tls: ssl.SSLContext | None = None) -> web.BaseSite:
     """The server of `runner` on a listening socket, behind TLS or not. `start` it; the runner's `cleanup` ends it."""
-    return web.SockSite(runner, sock) if tls is None else TlsSite(runner, sock, tls)
+    return web.SockSite(runner, sock, backlog=BACKLOG) if tls is None else TlsSite(runner, sock, tls)
 
 
 class TlsSite(web.BaseSite):
@@ -56,7 +57,7 @@ class TlsSite(web.BaseSite):
         assert server is not None
         factory: Callable[[], asyncio.Protocol] = server
         self._server = await asyncio.get_running_loop().create_server(
-            lambda: TlsClient(self._context, factory, self._tasks), sock=self._sock
+            lambda: TlsClient(self._context, factory, self._tasks), sock=self._sock, backlog=BACKLOG
         )
 
     async def stop(self) -> None:

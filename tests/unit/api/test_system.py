@@ -1,0 +1,277 @@
+"""Versions, ping, errors, events, and what belongs to images, volumes and networks alone."""
+
+from __future__ import annotations
+
+import base64
+import errno
+import json
+from urllib.parse import quote
+
+import pytest
+
+from corten import errors
+from corten.api.docker.errors import http_message, http_status
+from corten.api.docker.params import parse_auth, parse_filters, parse_time
+from corten.engine.models import RegistryAuth
+from tests.unit.api.support import Api, read_head
+from tests.waiting import until
+
+NOW = 1_700_000_000 * 10**9
+
+
+def test_ping(api: Api) -> None:
+    answer = api.get("/_ping")
+    assert (answer.status, answer.body) == (200, b"OK")
+    wanted = {
+        "Api-Version": "1.56",
+        "Docker-Experimental": "false",
+        "Ostype": "linux",
+        "Builder-Version": "1",
+        "Swarm": "inactive",
+        "Cache-Control": "no-cache, no-store, must-revalidate",
+        "Content-Type": "text/plain; charset=utf-8",
+    }
+    assert {name: answer.headers[name] for name in wanted} == wanted
+    assert answer.headers["Server"].startswith("Corten/")
+    head = api.request("HEAD", "/v1.30/_ping")
+    assert (head.status, head.body, head.headers["Api-Version"]) == (200, b"", "1.56")
+
+
+@pytest.mark.parametrize(
+    ("path", "status", "message"),
+    [
+        (
+            "/v1.10/info",
+            400,
+            "client version 1.10 is too old. Minimum supported API version is 1.24, "
+            "please upgrade your client to a newer version",
+        ),
+        ("/v1.99/info", 400, "client version 1.99 is too new. Maximum supported API version is 1.56"),
+        ("/v2.0/info", 400, "client version 2.0 is too new. Maximum supported API version is 1.56"),
+        ("/nothing", 404, "page not found"),
+        ("/v1.44/", 404, "page not found"),
+        ("/vx/info", 404, "page not found"),
+        ("/containers", 404, "page not found"),
+    ],
+)
+def test_paths_that_are_not_served(api: Api, path: str, status: int, message: str) -> None:
+    answer = api.get(path)
+    assert (answer.status, answer.json) == (status, {"message": message})
+    assert answer.headers["Content-Type"] == "application/json"
+
+
+def test_a_method_that_is_not_served(api: Api) -> None:
+    assert api.request("PATCH", "/info").status == 404
+    assert api.get("/v1.24/info").status == 200
+
+
+@pytest.mark.parametrize(
+    ("error", "status", "message"),
+    [
+        (errors.InvalidArgument("bad"), 400, "bad"),
+        (errors.Unauthorized("who"), 401, "who"),
+        (errors.Forbidden("no"), 403, "no"),
+        (errors.NotFound("image", "x"), 404, "No such image: x"),
+        (errors.IllegalTransition("x", "a", "b"), 409, "cannot bring x from a to b"),
+        (errors.NotModified("same"), 304, "same"),
+        (errors.TooLarge("big"), 413, "big"),
+        (errors.NotImplementedYet("later"), 501, "later"),
+        (errors.Unavailable("down"), 503, "down"),
+        (errors.DataCorrupt("rot"), 500, "rot"),
+        (errors.StartFailed("no such file", exit_code=127), 400, "no such file"),
+        (errors.StartFailed("not executable", exit_code=126), 400, "not executable"),
+        (errors.StartFailed("mount failed", exit_code=128), 500, "mount failed"),
+        (OSError(errno.ENOSPC, "No space left on device", "/x"), 500, "/x: no space left on device"),
+        (ZeroDivisionError("secret"), 500, "internal error: ZeroDivisionError"),
+    ],
+)
+def test_errors_and_their_codes(error: Exception, status: int, message: str) -> None:
+    assert (http_status(error), http_message(error)) == (status, message)
+
+
+@pytest.mark.parametrize(
+    ("text", "ns"),
+    [
+        ("", 0),
+        ("0", 0),
+        ("1136073600", 1_136_073_600 * 10**9),
+        ("1136073600.000000001", 1_136_073_600_000_000_001),
+        ("2006-01-01T00:00:00Z", 1_136_073_600 * 10**9),
+        ("2006-01-01T01:00:00.5+01:00", 1_136_073_600_500_000_000),
+        ("2006-01-01T00:00:00", 1_136_073_600 * 10**9),
+        ("2006-01-01", 1_136_073_600 * 10**9),
+        ("10m", NOW - 600 * 10**9),
+        ("1h30m", NOW - 5400 * 10**9),
+        ("1.5s", NOW - 1_500_000_000),
+    ],
+)
+def test_moments(text: str, ns: int) -> None:
+    assert parse_time(text, NOW) == ns
+
+
+@pytest.mark.parametrize("text", ["yesterday", "1.2.3", "10x", "2006-13-01"])
+def test_moments_that_are_none(text: str) -> None:
+    with pytest.raises(errors.InvalidArgument, match="failed to parse"):
+        parse_time(text, NOW)
+
+
+def auth_header(value: object, *, padded: bool = True, url: bool = True) -> str:
+    encode = base64.urlsafe_b64encode if url else base64.b64encode
+    text = encode(json.dumps(value).encode()).decode()
+    return text if padded else text.rstrip("=")
+
+
+def test_registry_credentials() -> None:
+    given = {"username": "me?>", "password": "p~~>", "serveraddress": "https://r.example"}
+    wanted = RegistryAuth(username="me?>", password="p~~>", server_address="https://r.example")
+    for padded in (True, False):
+        for url in (True, False):
+            assert parse_auth(auth_header(given, padded=padded, url=url)) == wanted
+    assert parse_auth(auth_header({"auth": base64.b64encode(b"a:b:c").decode()})) == RegistryAuth("a", "b:c")
+    assert parse_auth(auth_header({"identitytoken": "t"})) == RegistryAuth(identity_token="t")
+    assert parse_auth(None) is parse_auth("") is parse_auth(auth_header({})) is parse_auth(auth_header(None)) is None
+    with pytest.raises(errors.InvalidArgument, match="X-Registry-Auth"):
+        parse_auth("!!")
+
+
+def test_credentials_reach_the_pull_and_are_not_shown(api: Api) -> None:
+    headers = {"X-Registry-Auth": auth_header({"username": "me", "password": "hidden"})}
+    assert api.post("/images/create?fromImage=a/b&tag=1", headers=headers).status == 200
+    auth = api.engine.images.auth
+    assert auth is not None
+    assert auth.password == "hidden"
+    assert "hidden" not in repr(auth)
+
+
+def test_filters_that_are_none() -> None:
+    assert parse_filters("") == parse_filters("{}") == {}
+    with pytest.raises(errors.InvalidArgument):
+        parse_filters('{"a": "b"}')
+
+
+def test_events_are_sent_as_they_come(api: Api) -> None:
+    filters = quote('{"type":["container"],"event":["start","die"]}')
+    with api.connect() as sock:
+        sock.sendall(f"GET /v1.51/events?filters={filters} HTTP/1.1\r\nHost: x\r\n\r\n".encode())
+        _, rest = read_head(sock)
+        container_id = api.started("watched", Labels={"a": "b"})
+        while b"}\n" not in rest:
+            rest += sock.recv(4096)
+        event = json.loads(rest.split(b"\r\n")[1])
+        assert event["Action"] == event["status"] == "start"
+        assert event["id"] == event["Actor"]["ID"] == container_id
+        assert event["from"] == "busybox"
+        assert event["Actor"]["Attributes"] == {"name": "watched", "image": "busybox", "a": "b"}
+        assert event["timeNano"] // 10**9 == event["time"]
+    until(lambda: api.do(lambda: api.engine.events.listeners) == 0)
+
+
+def test_events_of_the_past(api: Api) -> None:
+    api.started("one", Labels={"a": "b"})
+    api.started("two")
+    since = "since=1&until=0.0000001s"
+
+    def actions(filters: dict[str, list[str]]) -> list[str]:
+        answer = api.get(f"/events?{since}&filters={quote(json.dumps(filters))}")
+        assert answer.status == 200, answer.body
+        assert all("status" not in event for event in answer.lines)
+        return [event["Actor"]["Attributes"]["name"] + " " + event["Action"] for event in answer.lines]
+
+    assert actions({}) == ["one create", "one start", "two create", "two start"]
+    assert actions({"container": ["one"]}) == actions({"label": ["a=b"]}) == ["one create", "one start"]
+    assert actions({"image": ["busybox"], "event": ["start"]}) == ["one start", "two start"]
+    assert actions({"type": ["image"]}) == actions({"container": ["three"]}) == actions({"scope": ["swarm"]}) == []
+    assert api.get(f"/events?{since}&filters=" + quote('{"x":["y"]}')).json == {"message": "invalid filter 'x'"}
+    assert api.get("/events?since=2000&until=1000").status == 400
+
+
+def test_image_listing(api: Api) -> None:
+    api.post("/images/create?fromImage=registry.example:5000/team/app&tag=1")
+
+    def tags(**filters: list[str]) -> list[str]:
+        answer = api.get("/images/json?filters=" + quote(json.dumps(filters)))
+        assert answer.status == 200, answer.body
+        return sorted(tag for image in answer.json for tag in image["RepoTags"])
+
+    app = "registry.example:5000/team/app:1"
+    assert tags() == ["busybox:latest", app]
+    assert tags(reference=["busy*"]) == tags(reference=["busybox:latest"]) == ["busybox:latest"]
+    assert tags(reference=["*/team/*"]) == tags(reference=[app]) == [app]
+    assert tags(reference=["app"]) == []
+    assert tags(before=[app]) == ["busybox:latest"]
+    assert tags(since=["busybox"]) == [app]
+    assert tags(dangling=["true"]) == []
+    assert tags(label=["a"]) == []
+    assert api.get("/images/json?filters=" + quote('{"dangling":["x"]}')).status == 400
+
+
+def test_images_of_old_and_new_clients(api: Api) -> None:
+    old, new = (api.get(f"/v{version}/images/busybox/json").json for version in ("1.43", "1.52"))
+    assert old["VirtualSize"] == old["Size"] == 1000
+    assert {"Container", "ContainerConfig"} <= old.keys()
+    assert not {"Container", "ContainerConfig", "VirtualSize"} & new.keys()
+    assert (old["Config"]["Cmd"], old["Config"]["Hostname"]) == (["sh"], "")
+    assert new["Config"] == {"Cmd": ["sh"], "Env": ["PATH=/bin"]}
+    assert new["Descriptor"]["digest"].startswith("sha256:")
+    assert new["Metadata"]["LastTagTime"] == "0001-01-01T00:00:00Z"
+    listed = api.get("/v1.43/images/json").json[0]
+    assert listed["VirtualSize"] == 1000
+    assert "Descriptor" not in listed
+
+
+def test_image_archives(api: Api) -> None:
+    archive = api.get("/images/get?names=busybox&names=busybox")
+    assert archive.headers["Content-Type"] == "application/x-tar"
+    assert archive.body.count(b"archive of") == 2
+    assert api.get("/images/nothing/get").status == 404
+    loaded = api.post("/images/load?quiet=1", b"abc" * 100_000, {"Content-Type": "application/x-tar"})
+    assert loaded.lines == [{"stream": "Loaded image: loaded:latest\n"}]
+    assert api.engine.images.uploaded == b"abc" * 100_000
+    imported = api.post("/images/create?fromSrc=-&repo=mine&tag=2", b"tar", {"Content-Type": "application/x-tar"})
+    assert imported.lines[0]["status"].startswith("sha256:")
+    assert api.get("/images/mine:2/json").status == 200
+
+
+def test_image_names_with_slashes(api: Api) -> None:
+    api.post("/images/create?fromImage=registry.example:5000/team/app&tag=1")
+    name = "registry.example:5000/team/app:1"
+    assert api.get(f"/images/{name}/json").json["RepoTags"] == [name]
+    assert api.get(f"/images/{quote(name, safe='')}/history").status == 200
+    assert api.post(f"/images/{name}/tag?repo=other&tag=x").status == 201
+    assert api.post("/images/other:x/push").lines[0]["status"].startswith("The push refers to repository [")
+    assert {"Untagged": "other:x"} in api.request("DELETE", f"/images/{name}?force=1").json
+
+
+def test_volumes(api: Api) -> None:
+    made = api.post("/volumes/create", {"Name": "data", "DriverOpts": {"o": "x"}, "Labels": {"a": "b"}})
+    assert made.status == 201
+    assert made.json["CreatedAt"].endswith("Z")
+    assert api.get("/volumes").json == {"Volumes": [made.json], "Warnings": None}
+    assert api.get("/volumes?filters=" + quote('{"dangling":["false"]}')).json["Volumes"] == []
+    assert api.get("/volumes?filters=" + quote('{"dangling":["1"],"name":["dat"]}')).json["Volumes"] == [made.json]
+    assert api.get("/volumes/none").json == {"message": "get none: no such volume"}
+    api.post("/v1.41/volumes/prune")
+    assert api.engine.volumes.pruned_with == {"all": ["true"]}
+    api.post("/v1.42/volumes/prune")
+    assert api.engine.volumes.pruned_with == {}
+    assert api.request("DELETE", "/volumes/data").status == 404
+    assert api.request("DELETE", "/volumes/data?force=1").status == 204
+
+
+def test_networks(api: Api) -> None:
+    def found(**filters: list[str]) -> list[str]:
+        answer = api.get("/networks?filters=" + quote(json.dumps(filters)))
+        assert answer.status == 200, answer.body
+        return [network["Name"] for network in answer.json]
+
+    assert found() == ["bridge", "host", "none"]
+    assert found(name=["^br"]) == found(driver=["bridge"]) == ["bridge"]
+    assert found(type=["custom"]) == found(dangling=["true"]) == found(label=["x"]) == found(scope=["swarm"]) == []
+    assert api.get("/networks?filters=" + quote('{"type":["x"]}')).status == 400
+    assert api.get("/networks/bridge").json["Driver"] == "bridge"
+    assert api.get("/networks/bridge?scope=swarm").status == 404
+
+
+def test_disk_usage_by_type(api: Api) -> None:
+    assert api.get("/system/df?type=image").json == {"LayersSize": 1000, "Images": []}
+    assert api.get("/system/df?type=x").status == 400
