@@ -267,3 +267,16 @@ def test_many_requests_in_one_write(api: Api) -> None:
         one = b"GET /_ping HTTP/1.1\r\nHost: docker\r\n\r\n"
         sock.sendall(one * 4 + one.replace(b"\r\n\r\n", b"\r\nConnection: close\r\n\r\n"))
         assert read_all(sock).count(b"HTTP/1.1 200 OK") == 5
+
+
+def test_a_container_is_shown_with_its_image_as_long_as_the_name_means_it(api: Api) -> None:
+    by_name, by_id = api.create("by-name"), api.create("by-id")
+    image_id = api.get("/images/busybox/json").json["Id"]
+    api.do(lambda: setattr(api.engine.containers.get("by-id"), "image_name", image_id[7:19]))
+
+    def shown() -> dict[str, str]:
+        return {entry["Id"]: entry["Image"] for entry in api.get("/containers/json?all=1").json}
+
+    assert shown() == {by_name: "busybox", by_id: image_id[7:19]}
+    api.do(lambda: api.engine.images.get("busybox").names.clear())
+    assert shown() == {by_name: image_id, by_id: image_id[7:19]}

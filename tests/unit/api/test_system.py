@@ -10,6 +10,7 @@ from urllib.parse import quote
 import pytest
 
 from corten import errors
+from corten.api.docker.encode_usage import totals
 from corten.api.docker.errors import http_message, http_status
 from corten.api.docker.params import parse_auth, parse_filters, parse_time
 from corten.engine.models import RegistryAuth
@@ -273,5 +274,47 @@ def test_networks(api: Api) -> None:
 
 
 def test_disk_usage_by_type(api: Api) -> None:
-    assert api.get("/system/df?type=image").json == {"LayersSize": 1000, "Images": []}
+    assert api.get("/v1.51/system/df?type=image").json == {"LayersSize": 1000, "Images": []}
     assert api.get("/system/df?type=x").status == 400
+    new = api.get("/system/df?type=image&type=volume&verbose=1").json
+    empty = {"ActiveCount": 0, "TotalCount": 0, "TotalSize": 0, "Reclaimable": 0, "Items": []}
+    assert new == {"ImageUsage": {**empty, "TotalSize": 1000, "Reclaimable": 1000}, "VolumeUsage": empty}
+
+
+def test_disk_usage_in_totals() -> None:
+    usage = {
+        "LayersSize": 100,
+        "Images": [{"Containers": 1, "Size": 60, "SharedSize": 20}, {"Containers": 0, "Size": 60, "SharedSize": 20}],
+        "Containers": [{"State": "running", "SizeRw": 5}, {"State": "exited", "SizeRw": 7}, {"State": "created"}],
+        "Volumes": [{"UsageData": {"Size": 9, "RefCount": 1}}, {"UsageData": {"Size": -1, "RefCount": 0}}, {}],
+        "BuildCache": None,
+    }
+
+    def numbers(kind: str) -> list[int]:
+        (entry,) = totals(usage, [kind], verbose=False).values()
+        return [entry[name] for name in ("ActiveCount", "TotalCount", "TotalSize", "Reclaimable")]
+
+    assert numbers("image") == [1, 2, 100, 60]
+    assert numbers("container") == [1, 3, 12, 7]
+    assert numbers("volume") == [1, 3, 9, 0]
+    assert numbers("build-cache") == [0, 0, 0, 0]
+
+
+def test_shared_sizes_are_computed_when_asked_for(api: Api) -> None:
+    assert api.get("/images/json").json[0]["SharedSize"] == -1
+    assert api.get("/images/json?shared-size=1").json[0]["SharedSize"] == 0
+
+
+def test_a_client_that_asks_before_it_sends_is_told_to_go_on(api: Api) -> None:
+    head = "POST /images/load HTTP/1.1\r\nHost: x\r\nContent-Length: 5\r\nExpect: 100-continue\r\n\r\n"
+    with api.connect() as sock:
+        sock.sendall(head.encode())
+        assert read_head(sock) == (b"HTTP/1.1 100 Continue", b"")
+        sock.sendall(b"abcde")
+        assert read_head(sock)[0].startswith(b"HTTP/1.1 200 OK")
+    assert api.engine.images.uploaded == b"abcde"
+
+
+def test_a_long_query(api: Api) -> None:
+    query = "&".join(["names=busybox"] * 5000)
+    assert api.get(f"/images/get?{query}").body.count(b"archive of") == 5000

@@ -16,7 +16,7 @@ from corten.errors import InvalidArgument, TooLarge, clip
 from corten.specs import wire
 
 if TYPE_CHECKING:
-    from collections.abc import Coroutine
+    from collections.abc import AsyncIterator, Coroutine
 
     from corten.api.docker.backends import Backends
     from corten.tasks import TaskOwner
@@ -86,11 +86,20 @@ class Call:
         self._check_type()
         limit = self.services.settings.max_body
         parts = bytearray()
-        async for chunk in self.request.content.iter_any():
+        async for chunk in self.upload():
             parts += chunk
             if len(parts) > limit:
                 raise TooLarge(f"http: request body too large: more than {limit} bytes")
         return bytes(parts)
+
+    async def upload(self) -> AsyncIterator[bytes]:
+        """The body as it comes, of any size and type. A client that asks before it sends is told to go on."""
+        if self.request.headers.get("Expect", "").lower() == "100-continue":
+            if self.request.transport is None:
+                raise ConnectionResetError("the client went away")
+            self.request.transport.write(b"HTTP/1.1 100 Continue\r\n\r\n")
+        async for chunk in self.request.content.iter_any():
+            yield chunk
 
     def _check_type(self) -> None:
         given = self.request.headers.get("Content-Type", "")

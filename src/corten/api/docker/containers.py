@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import functools
 import re
 from typing import TYPE_CHECKING, cast, get_args
 
@@ -13,6 +14,7 @@ from corten.api.docker.container_filters import container_test, shows_stopped
 from corten.api.docker.params import parse_int
 from corten.engine.models import Container, Sizes, WaitCondition
 from corten.errors import InvalidArgument, NotFound, clip
+from corten.specs import reference
 from corten.specs.container import CreateRequest, Resources, RestartPolicy
 
 if TYPE_CHECKING:
@@ -58,8 +60,34 @@ async def list_containers(call: Call) -> web.Response:
     if limit > 0:
         found = found[:limit]
     sizes = await asyncio.gather(*(_sizes(call, c) for c in found)) if call.query.flag("size") else [None] * len(found)
-    now = call.now_ns
-    return call.json([encode_container.summary(c, now, call.api, s) for c, s in zip(found, sizes, strict=True)])
+    now, names = call.now_ns, _image_names(call)
+    out = []
+    for container, size in zip(found, sizes, strict=True):
+        entry = encode_container.summary(container, now, call.api, size)
+        entry["Image"] = _shown_image(container, names)
+        out.append(entry)
+    return call.json(out)
+
+
+def _image_names(call: Call) -> dict[str, str]:
+    """Which image each name means now."""
+    return {name: image.id for image in call.backends.images.list() for name in (*image.names, *image.digests)}
+
+
+def _shown_image(container: Container, names: dict[str, str]) -> str:
+    """The image as the user called it, or its id once that name is gone or means another image."""
+    called = container.image_name
+    if container.image_id.removeprefix("sha256:").startswith(called.removeprefix("sha256:")):
+        return called
+    return called if names.get(_canonical(called)) == container.image_id else container.image_id
+
+
+@functools.lru_cache(maxsize=4096)
+def _canonical(name: str) -> str:
+    try:
+        return reference.parse(name).canonical
+    except InvalidArgument:
+        return ""
 
 
 async def _sizes(call: Call, container: Container) -> Sizes | None:

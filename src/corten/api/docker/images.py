@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import re
-from collections.abc import AsyncIterator, Sequence
+from collections import Counter
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 import msgspec
@@ -46,6 +47,7 @@ async def list_images(call: Call) -> web.Response:
     images = call.backends.images.list()
     parents = {image.parent_id for image in images}
     containers = _containers_by_image(call) if call.query.flag("manifests") and call.api >= 47 else None
+    shared = await _shared_sizes(call, images) if call.query.flag("shared-size") and call.api >= 42 else {}
     out = []
     for image in images:
         # A nameless image that others are made from is an intermediate one.
@@ -57,10 +59,22 @@ async def list_images(call: Call) -> web.Response:
         entry = encode_image.summary(image, image_labels, call.api)
         if call.api >= 48:
             entry["Descriptor"] = encode_image.descriptor(image)
+        entry["SharedSize"] = shared.get(image.id, -1)
         if containers is not None:
             entry["Manifests"] = [encode_image.manifest_summary(image, containers.get(image.id, []))]
         out.append(entry)
     return call.json(out)
+
+
+async def _shared_sizes(call: Call, images: Sequence[Image]) -> dict[str, int]:
+    """For each image the bytes of its layers that another image has as well."""
+    users = Counter(chain_id for image in images for chain_id in set(image.chain_ids))
+    out = {}
+    for image in images:
+        sizes = (await call.backends.images.details(image.id)).layer_sizes
+        layers = zip(image.chain_ids, sizes, strict=False)
+        out[image.id] = sum(size for chain_id, size in layers if users[chain_id] > 1)
+    return out
 
 
 def _containers_by_image(call: Call) -> dict[str, list[str]]:
@@ -106,7 +120,7 @@ async def create(call: Call) -> web.StreamResponse:
         raise NotImplementedYet("ImageCreate: import from a URL is not implemented by this daemon; send the archive")
     repository = query.text("repo")
     messages = call.backends.images.import_rootfs(
-        _upload(call),
+        call.upload(),
         _with_tag(repository, query.text("tag")) if repository else "",
         message=query.text("message"),
         changes=query.all("changes"),
@@ -121,13 +135,9 @@ def _with_tag(name: str, tag: str) -> str:
     return f"{name}@{tag}" if _DIGEST.fullmatch(tag) else f"{name}:{tag}"
 
 
-def _upload(call: Call) -> AsyncIterator[bytes]:
-    return call.request.content.iter_any().__aiter__()
-
-
 async def load(call: Call) -> web.StreamResponse:
     platform = _platforms(call)
-    messages = call.backends.images.load(_upload(call), quiet=call.query.flag("quiet", default=True), platform=platform)
+    messages = call.backends.images.load(call.upload(), quiet=call.query.flag("quiet", default=True), platform=platform)
     return await send_progress(call, messages)
 
 

@@ -20,6 +20,8 @@ if TYPE_CHECKING:
 
 MAX_HEAD = 64 * 1024
 MAX_HELD = 64 * 1024
+# Filters, the names of a `save` and registry credentials are long; Go's server takes a megabyte of head.
+MAX_LINE = 1024 * 1024
 
 _HIJACKABLE = re.compile(rb"POST (?:/v[0-9.]+)?/(?:containers/[^/ ?]+/attach|exec/[^/ ?]+/start)[? ]")
 _LENGTH = re.compile(rb"\r\ncontent-length:[ \t]*(\d{1,18})[ \t]*\r\n", re.IGNORECASE)
@@ -109,6 +111,7 @@ class DockerServer(web.Server):
         self, handler: Callable[[web.BaseRequest], Awaitable[web.StreamResponse]], tasks: TaskOwner, **options: Any
     ) -> None:
         # A client that goes away ends what it asked for; what must not end half-way runs in `tasks`.
+        options = {"max_line_size": MAX_LINE, "max_field_size": MAX_LINE, **options}
         super().__init__(handler, handler_cancellation=True, access_log=None, **options)
         self._tasks = tasks
 

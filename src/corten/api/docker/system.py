@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 from aiohttp import web
 
+from corten.api.docker import encode_usage
 from corten.api.docker.params import Query
 from corten.errors import InvalidArgument, clip
 
@@ -20,12 +21,12 @@ _PING_HEADERS = {
     "Pragma": "no-cache",
     "Swarm": "inactive",
 }
-# Object types of `system df`, and the members that tell of them: as they were before API 1.52, and as they are now.
+# Object types of `system df`, and the members that tell of them before API 1.52.
 _USAGE = {
-    "container": ("Containers", "ContainerUsage"),
-    "image": ("Images", "LayersSize", "ImageUsage"),
-    "volume": ("Volumes", "VolumeUsage"),
-    "build-cache": ("BuildCache", "BuilderSize", "BuildCacheUsage"),
+    "container": ("Containers",),
+    "image": ("Images", "LayersSize"),
+    "volume": ("Volumes",),
+    "build-cache": ("BuildCache", "BuilderSize"),
 }
 
 
@@ -54,6 +55,8 @@ async def info(call: Call) -> web.Response:
 async def disk_usage(call: Call) -> web.Response:
     wanted = _usage_types(call.query)
     usage = await call.backends.system.disk_usage()
+    if call.api >= 52:
+        return call.json(encode_usage.totals(usage, wanted, verbose=call.query.flag("verbose")))
     unwanted = {member for kind, members in _USAGE.items() if kind not in wanted for member in members}
     return call.json({name: value for name, value in usage.items() if name not in unwanted})
 
