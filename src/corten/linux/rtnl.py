@@ -72,8 +72,11 @@ def add_bridge(name: str, *, mtu: int, mac: str) -> Message:
 
 
 def add_veth(name: str, master: int, peer: str, peer_mac: str, netns_fd: int, *, mtu: int) -> Message:
-    """A veth pair: `name` here, down, with `master` as its bridge; `peer` up in the namespace of `netns_fd`."""
-    inner = _ifinfo(0, IFF_UP, IFF_UP) + string(IFLA_IFNAME, peer) + attr(IFLA_ADDRESS, mac_bytes(peer_mac))
+    """A veth pair: `name` here with `master` as its bridge, `peer` in the namespace of `netns_fd`, both down.
+
+    A veth cannot be set up as it is made (ENOTCONN): the kernel ties the ends together last.
+    """
+    inner = _ifinfo() + string(IFLA_IFNAME, peer) + attr(IFLA_ADDRESS, mac_bytes(peer_mac))
     inner += u32(IFLA_MTU, mtu) + u32(IFLA_NET_NS_FD, netns_fd)
     data = nested(IFLA_INFO_DATA, attr(VETH_INFO_PEER, inner))
     payload = _ifinfo() + string(IFLA_IFNAME, name) + u32(IFLA_MTU, mtu) + u32(IFLA_MASTER, master)
@@ -99,6 +102,11 @@ def set_up(index: int) -> Message:
 
 def set_mtu(index: int, mtu: int) -> Message:
     return Message(RTM_NEWLINK, 0, _ifinfo(index) + u32(IFLA_MTU, mtu), f"set mtu of link {index}")
+
+
+def set_master(index: int, master: int) -> Message:
+    """Make a link a port of a bridge."""
+    return Message(RTM_NEWLINK, 0, _ifinfo(index) + u32(IFLA_MASTER, master), f"set master of link {index}")
 
 
 def delete_link(name: str) -> Message:
@@ -140,6 +148,8 @@ class Link:
     __slots__ = ("flags", "index", "kind", "mac", "master", "mtu", "name", "stats")
 
     def __init__(self, payload: bytes) -> None:
+        self.index: int
+        self.flags: int
         _family, _type, self.index, self.flags, _change = _IFINFO.unpack_from(payload)
         self.name, self.kind, self.mac, self.master, self.mtu = "", "", b"", 0, 0
         self.stats: tuple[int, ...] = ()

@@ -14,6 +14,7 @@ from corten.network.ports import Binder, Claim, PortTable
 from corten.network.types import Endpoint, EndpointRequest, NetworkSpec
 
 MAX_LINK_NAME = 15  # IFNAMSIZ - 1
+DEFAULT_BRIDGE = "corten0"
 BRIDGE_PREFIX, VETH_PREFIX = "cb-", "cv"
 
 
@@ -123,19 +124,19 @@ class Ledger:
         entry.endpoints[endpoint_id] = endpoint
         return endpoint, held
 
-    def forget(self, endpoint: Endpoint) -> bool:
-        """Give back the ports; the address stays lent until `release`, as its link may outlive it for a moment.
+    def leave(self, endpoint: Endpoint) -> bool:
+        """The endpoint is no longer its network's; False when it was not (any more).
 
-        False when it was not known (any more).
+        Its ports and its address stay lent until `release_ports` and `release_address`: rules and link outlive it.
         """
         entry = self._networks.get(endpoint.network_id)
-        if entry is None or entry.endpoints.pop(endpoint.id, None) is None:
-            return False
-        self.ports.release(endpoint.id, endpoint.ports)
-        return True
+        return entry is not None and entry.endpoints.pop(endpoint.id, None) is not None
 
-    def release(self, endpoint: Endpoint) -> None:
-        """Give back the address. To be called once after `forget`."""
+    def release_ports(self, endpoint: Endpoint) -> None:
+        self.ports.release(endpoint.id, endpoint.ports)
+
+    def release_address(self, endpoint: Endpoint) -> None:
+        """To be called once after `leave`."""
         entry = self._networks.get(endpoint.network_id)
         if entry is not None and entry.subnet is not None:
             entry.subnet.release(endpoint.ip)

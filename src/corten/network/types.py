@@ -122,7 +122,7 @@ class NetworkController(Protocol):
         """
 
     async def close(self, *, keep: bool = True) -> None:
-        """Stop.
+        """Stop; nothing may be called afterwards. A second call does nothing.
 
         With `keep` running containers keep their network; otherwise every link, namespace and rule of ours goes.
         """

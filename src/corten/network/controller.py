@@ -1,0 +1,355 @@
+"""The network controller of a Linux host: bridges, veth pairs, namespaces, and one nftables table."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import errno
+import logging
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from pathlib import Path
+from typing import TypeVar
+
+from corten.errors import Conflict, InvalidArgument, NotFound, SystemFault
+from corten.network.host import Host
+from corten.network.ipam import DEFAULT_POOLS, PoolRange
+from corten.network.ledger import Ledger
+from corten.network.namespaces import Namespace, NamespacePool, SandboxMounts
+from corten.network.ports import bind_host_port, ephemeral_range
+from corten.network.rules import Rules, published
+from corten.network.types import (
+    Connected,
+    Endpoint,
+    EndpointRequest,
+    InterfaceStats,
+    NetworkSpec,
+    Sandbox,
+)
+from corten.tasks import TaskOwner
+
+log = logging.getLogger(__name__)
+T = TypeVar("T")
+DEFAULT_POOL_SIZE = 4
+
+
+class BridgeController:
+    """Implements NetworkController with the kernel.
+
+    What is known is in the ledger, touched on the event loop only; what blocks runs in a few threads. Rules come
+    first in a teardown and last in a setup, so that a port never leads to a stranger. A link is removed after its
+    endpoint was, and its address is lent again only after that.
+    """
+
+    def __init__(
+        self,
+        exec_root: Path,
+        *,
+        default_pools: Sequence[PoolRange] = DEFAULT_POOLS,
+        pool_size: int = DEFAULT_POOL_SIZE,
+        table: str = "corten",
+    ) -> None:
+        self._mounts = SandboxMounts(exec_root / "netns")
+        self._default_pools = default_pools
+        self._pool_size = pool_size
+        self._host = Host(Rules(table))
+        self._ledger = Ledger(pools=default_pools, dynamic_ports=ephemeral_range())
+        self._tasks = TaskOwner("network")
+        self._threads = ThreadPoolExecutor(4, thread_name_prefix="network")
+        self._pool = NamespacePool(pool_size, self._tasks)
+        self._namespaces: dict[str, Namespace | None] = {}  # by container; None: not entered since the start
+        self._leaving: dict[str, tuple[str, asyncio.Task[None]]] = {}  # by endpoint: its network, and who removes it
+        self._undoing: set[asyncio.Task[None]] = set()
+        self._closed = False
+        self._changing = asyncio.Lock()  # one change of bridges or of the table as a whole at a time
+
+    # Life cycle
+
+    async def start(
+        self, networks: Sequence[NetworkSpec], endpoints: Sequence[Endpoint], sandboxes: Sequence[str] = ()
+    ) -> None:
+        for spec in networks:
+            self._ledger.add_network(spec)
+        for endpoint in endpoints:
+            self._ledger.adopt(endpoint)
+        kept = {*sandboxes, *(endpoint.container_id for endpoint in endpoints)}
+        with _faults("prepare the network"):
+            await self._run(lambda: self._prepare(kept))
+            await self.reconcile()
+        self._namespaces.update(dict.fromkeys(kept & set(self._mounts.names())))
+        self._pool.refill()
+
+    def _prepare(self, kept: set[str]) -> None:
+        """Directory, routing, and away with what is left of containers that are gone."""
+        self._mounts.prepare()
+        for name in self._mounts.names():
+            if name not in kept:
+                self._mounts.drop(name)
+        bridges = [spec.bridge for spec in self._ledger.specs()]
+        self._host.remove_orphans(bridges, [endpoint.host_interface for endpoint in self._ledger.endpoints()])
+        self._host.ensure_forwarding()
+
+    async def reconcile(self) -> None:
+        """Put back what somebody removed: bridges, the table, published ports, the links' places on their bridges."""
+        async with self._changing:
+            specs = {spec.id: spec for spec in self._bridged()}
+            endpoints = self._ledger.endpoints()
+
+            def work() -> None:
+                for spec in specs.values():
+                    self._host.ensure_bridge(spec)
+                for endpoint in endpoints:
+                    self._host.adopt(specs[endpoint.network_id], endpoint)
+
+            await self._run(work)
+            await self._rebuild()
+
+    async def _rebuild(self) -> None:
+        """Make the table anew. Ports that came or went meanwhile are added or taken out afterwards."""
+        specs, known = self._bridged(), published(self._ledger.endpoints())
+        await self._run(lambda: self._host.commit(self._host.rules.whole(specs, known)))
+        while (now := published(self._ledger.endpoints())) != known:
+            added, removed = now - known, known - now
+            await self._run(lambda added=added: self._host.publish(added))  # type: ignore[misc]
+            await self._run(lambda removed=removed: self._host.unpublish(removed))  # type: ignore[misc]
+            known = now
+
+    async def close(self, *, keep: bool = True) -> None:
+        if self._closed:
+            return
+        self._closed = True
+        if not keep:
+            for container_id in {*self._namespaces, *(end.container_id for end in self._ledger.endpoints())}:
+                await self.close_sandbox(container_id)
+        while pending := {*self._undoing, *(task for _, task in self._leaving.values())}:
+            await asyncio.wait(pending)
+        await self._tasks.close("the network controller is closed")
+        await self._pool.close()
+        for namespace in self._namespaces.values():
+            if namespace is not None:
+                namespace.close()
+        self._namespaces.clear()
+        if not keep:
+            with _faults("remove the network"):
+                await self._run(self._remove_all)
+        self._threads.shutdown()
+        self._host.close()
+
+    def _remove_all(self) -> None:
+        self._host.commit(self._host.rules.gone())
+        for spec in self._bridged():
+            self._host.delete_bridge(spec.bridge)
+        self._host.remove_orphans((), ())
+        self._mounts.remove()
+
+    # Networks
+
+    async def create_network(self, spec: NetworkSpec) -> NetworkSpec:
+        async with self._changing:
+            routes = await self._run(self._host.routes) if spec.driver == "bridge" and not spec.subnet else []
+            filled = self._ledger.add_network(spec, routes)
+            if filled.driver == "bridge":
+                try:
+                    with _faults(f"make network {spec.name}"):
+                        await self._make_bridge(filled)
+                except BaseException:
+                    self._ledger.remove_network(spec.id)
+                    raise
+        return filled
+
+    async def _make_bridge(self, spec: NetworkSpec) -> None:
+        made = await self._run(lambda: self._host.ensure_bridge(spec))
+        try:
+            await self._networks_changed(added=(spec.bridge,))
+        except BaseException:
+            if made:
+                await asyncio.shield(self._run(lambda: self._host.delete_bridge(spec.bridge)))
+            raise
+
+    async def remove_network(self, network_id: str) -> None:
+        async with self._changing:
+            # Links that are on their way out are waited for, so that no link is left without a bridge.
+            await self._settle(network_id)
+            spec = self._ledger.remove_network(network_id)
+            if spec.driver == "bridge":
+                with _faults(f"remove network {spec.name}"):
+                    await self._networks_changed(removed=(spec.bridge,))
+                    await self._run(lambda: self._host.delete_bridge(spec.bridge))
+
+    async def _networks_changed(self, *, added: Sequence[str] = (), removed: Sequence[str] = ()) -> None:
+        specs = self._bridged()
+        messages = self._host.rules.networks_changed(specs, added=added, removed=removed)
+        try:
+            await self._run(lambda: self._host.commit(messages))
+        except OSError as refusal:
+            if refusal.errno != errno.ENOENT:
+                raise
+            log.warning("the nftables table was removed by somebody; it is made again")
+            await self._rebuild()
+
+    # Sandboxes
+
+    async def open_sandbox(self, container_id: str) -> Sandbox:
+        if "/" in container_id or container_id in ("", ".", ".."):
+            raise InvalidArgument(f"invalid container id {container_id!r}")
+        sandbox = Sandbox(container_id, str(self._mounts.path(container_id)))
+        if container_id in self._namespaces:
+            return sandbox
+        with _faults("make a network namespace"):
+            namespace = await self._pool.take()
+            if container_id in self._namespaces:
+                namespace.close()
+                return sandbox
+            try:
+                # Three system calls on a file system in memory: not worth a thread.
+                self._mounts.hold(container_id, namespace.fd)
+            except BaseException:
+                namespace.close()
+                raise
+        self._namespaces[container_id] = namespace
+        return sandbox
+
+    async def close_sandbox(self, container_id: str) -> None:
+        await self._leave(self._ledger.of_container(container_id))
+        namespace = self._namespaces.pop(container_id, None)
+        if namespace is not None:
+            namespace.close()
+        with _faults("remove a network namespace"):
+            self._mounts.drop(container_id)
+
+    async def stats(self, container_id: str) -> list[InterfaceStats]:
+        with _faults("read network statistics"):
+            namespace = await self._namespace(container_id)
+            return await self._run(namespace.stats)
+
+    async def _namespace(self, container_id: str) -> Namespace:
+        """Open, also after a restart of the daemon. Raises NotFound."""
+        if container_id not in self._namespaces:
+            raise NotFound("sandbox", container_id)
+        if (namespace := self._namespaces[container_id]) is None:
+            entered = await self._pool.enter(self._mounts.path(container_id))
+            if (namespace := self._namespaces.get(container_id)) is not None:
+                entered.close()
+                return namespace
+            if container_id not in self._namespaces:
+                entered.close()
+                raise NotFound("sandbox", container_id)
+            namespace = self._namespaces[container_id] = entered
+        return namespace
+
+    # Endpoints
+
+    async def connect(self, sandbox: Sandbox, network_id: str, request: EndpointRequest) -> Connected:
+        namespace = await self._namespace(sandbox.id)
+        first = not self._ledger.of_container(request.container_id)
+        connected = await self._reserve(network_id, request)
+        endpoint, spec = connected.endpoint, self._ledger.spec(network_id)
+
+        def work() -> None:
+            self._host.wire(spec, endpoint, namespace, default_route=first)
+            self._host.publish(published([endpoint]))
+            self._host.end_flows(endpoint)
+
+        job = self._threads.submit(work)
+        try:
+            await self._finish(job)
+        except BaseException as failure:
+            for held in connected.held:
+                held.close()
+            undo = self._tasks.start("undo an endpoint", self._undo(job, endpoint))
+            self._undoing.add(undo)
+            undo.add_done_callback(self._undoing.discard)
+            if isinstance(failure, OSError):
+                await asyncio.shield(undo)
+                raise SystemFault(
+                    f"failed to set up container networking: {failure}", errno=failure.errno or 0
+                ) from None
+            raise
+        return connected
+
+    async def _reserve(self, network_id: str, request: EndpointRequest) -> Connected:
+        """An address that is being given back is waited for, if it is wanted."""
+        while True:
+            try:
+                return Connected(*self._ledger.reserve(network_id, request, bind_host_port))
+            except Conflict:
+                if not await self._settle(network_id):
+                    raise
+
+    async def _finish(self, job: Future[None]) -> None:
+        try:
+            await asyncio.wrap_future(job)
+        except OSError as refusal:
+            if refusal.errno != errno.ENOENT or await self._run(self._host.table_stands):
+                raise
+            log.warning("the nftables table was removed by somebody; it is made again")
+            async with self._changing:
+                await self._rebuild()
+
+    async def _undo(self, job: Future[None], endpoint: Endpoint) -> None:
+        with contextlib.suppress(BaseException):
+            await asyncio.wrap_future(job)
+        await self._leave([endpoint])
+
+    async def disconnect(self, endpoint: Endpoint) -> None:
+        await self._leave([endpoint])
+
+    async def _leave(self, endpoints: Iterable[Endpoint]) -> None:
+        """Rules and ports now; links, and with them addresses, behind the caller's back. Goes on when cancelled."""
+        leaving = [endpoint for endpoint in endpoints if self._ledger.leave(endpoint)]
+        if leaving:
+            withdrawn = self._tasks.start("withdraw endpoints", self._withdraw(leaving))
+            self._leaving.update((endpoint.id, (endpoint.network_id, withdrawn)) for endpoint in leaving)
+            await asyncio.shield(withdrawn)
+
+    async def _withdraw(self, leaving: Sequence[Endpoint]) -> None:
+        ports = published(leaving)
+
+        def work() -> None:
+            self._host.unpublish(ports)
+            for endpoint in leaving:
+                self._host.end_flows(endpoint)
+
+        try:
+            if ports:
+                with _faults("withdraw published ports"):
+                    await self._run(work)
+            for endpoint in leaving:
+                self._ledger.release_ports(endpoint)
+        finally:
+            for endpoint in leaving:
+                task = self._tasks.start("remove a link", self._depart(endpoint))
+                self._leaving[endpoint.id] = (endpoint.network_id, task)
+
+    async def _depart(self, endpoint: Endpoint) -> None:
+        """The address of a link that could not be removed is not lent again."""
+        try:
+            await self._run(lambda: self._host.unlink(endpoint))
+            self._ledger.release_address(endpoint)
+        finally:
+            del self._leaving[endpoint.id]
+
+    async def _settle(self, network_id: str) -> bool:
+        """Wait until the links of a network that are on their way out are gone. False when there were none."""
+        waited = False
+        while tasks := [task for owner, task in self._leaving.values() if owner == network_id]:
+            await asyncio.wait(tasks)
+            waited = True
+        return waited
+
+    # Threads
+
+    def _bridged(self) -> list[NetworkSpec]:
+        return [spec for spec in self._ledger.specs() if spec.driver == "bridge"]
+
+    async def _run(self, work: Callable[[], T]) -> T:
+        return await asyncio.get_running_loop().run_in_executor(self._threads, work)
+
+
+@contextlib.contextmanager
+def _faults(step: str) -> Iterator[None]:
+    """The kernel's refusals as SystemFault, with the step that it refused."""
+    try:
+        yield
+    except OSError as refusal:
+        raise SystemFault(f"cannot {step}: {refusal}", step=step, errno=refusal.errno or 0) from refusal

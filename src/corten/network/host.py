@@ -1,0 +1,245 @@
+"""What a controller does to the host: links, addresses, sysctls, the nftables table. Blocking; safe in many threads."""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import logging
+import re
+import threading
+from collections.abc import Iterator, Sequence
+from ipaddress import IPv4Network
+
+from corten.linux import conntrack, nftables, rtnl
+from corten.linux.netlink import NETLINK_NETFILTER, NETLINK_ROUTE, Message, NetlinkSocket
+from corten.network.ipam import mac_of
+from corten.network.ledger import BRIDGE_PREFIX, DEFAULT_BRIDGE, VETH_PREFIX
+from corten.network.namespaces import Namespace
+from corten.network.ports import ANY
+from corten.network.rules import PROTOCOLS, Elements, Rules
+from corten.network.types import Endpoint, NetworkSpec
+
+log = logging.getLogger(__name__)
+_OUR_VETH = re.compile(rf"{VETH_PREFIX}[0-9a-f]{{12}}")
+_OUR_BRIDGE = re.compile(rf"{BRIDGE_PREFIX}[0-9a-f]{{12}}")
+
+
+class _Sockets:
+    """Netlink sockets, each used by one thread at a time and kept for the next."""
+
+    def __init__(self, protocol: int) -> None:
+        self._protocol = protocol
+        self._idle: list[NetlinkSocket] = []
+        self._lock = threading.Lock()
+
+    @contextlib.contextmanager
+    def lend(self) -> Iterator[NetlinkSocket]:
+        with self._lock:
+            socket = self._idle.pop() if self._idle else None
+        socket = socket or NetlinkSocket(self._protocol)
+        try:
+            yield socket
+        finally:
+            with self._lock:
+                self._idle.append(socket)
+
+    def close(self) -> None:
+        with self._lock:
+            while self._idle:
+                self._idle.pop().close()
+
+
+class Host:
+    """The host's side of all networks. Methods raise OSError; those that remove things accept that they are gone."""
+
+    def __init__(self, rules: Rules) -> None:
+        self.rules = rules
+        self._rtnl = _Sockets(NETLINK_ROUTE)
+        self._nfnl = _Sockets(NETLINK_NETFILTER)
+        self._bridges: dict[str, int] = {}  # ifindex by link name
+
+    def close(self) -> None:
+        self._rtnl.close()
+        self._nfnl.close()
+
+    def routes(self) -> list[IPv4Network]:
+        with self._rtnl.lend() as socket:
+            return [IPv4Network(destination) for destination, _ in rtnl.routes(socket)]
+
+    # Bridges
+
+    def ensure_bridge(self, spec: NetworkSpec) -> bool:
+        """Make the bridge of a network, or bring one that is there to what the network says. True when it was made."""
+        with self._rtnl.lend() as socket:
+            made = False
+            with _but(errno.EEXIST):
+                socket.batch([rtnl.add_bridge(spec.bridge, mtu=spec.mtu, mac=mac_of(spec.gateway))])
+                made = True
+            try:
+                self._set_bridge(socket, spec)
+            except BaseException:
+                if made:
+                    socket.batch([rtnl.delete_link(spec.bridge)])
+                raise
+        return made
+
+    def _set_bridge(self, socket: NetlinkSocket, spec: NetworkSpec) -> None:
+        link = rtnl.link_named(socket, spec.bridge)
+        if link.kind != "bridge":
+            raise OSError(errno.EEXIST, f"link {spec.bridge} exists and is no bridge")
+        wanted = (spec.gateway, int(spec.subnet.partition("/")[2]))
+        there = rtnl.addresses(socket, link.index)
+        # A bridge that the administrator made keeps the addresses that it has.
+        ours = spec.bridge == DEFAULT_BRIDGE or _OUR_BRIDGE.fullmatch(spec.bridge) is not None
+        messages = [rtnl.delete_address(link.index, *other) for other in there if ours and other != wanted]
+        if wanted not in there:
+            messages.append(rtnl.add_address(link.index, *wanted))
+        socket.batch([*messages, rtnl.set_mtu(link.index, spec.mtu), rtnl.set_up(link.index)])
+        self._bridges[spec.bridge] = link.index
+        # Replies to 127.0.0.1 come in by this bridge; the guard chain drops everything else that is for 127.0.0.0/8.
+        write_sysctl(f"net/ipv4/conf/{spec.bridge}/route_localnet", "1")
+
+    def delete_bridge(self, name: str) -> None:
+        self._bridges.pop(name, None)
+        self._delete_link(name)
+
+    def ensure_forwarding(self) -> None:
+        """Turn routing on. It stays on after us, as it may be somebody else's by then."""
+        if read_sysctl("net/ipv4/ip_forward") != "1":
+            log.info("net.ipv4.ip_forward is set to 1: containers are reached by routing")
+            write_sysctl("net/ipv4/ip_forward", "1")
+
+    # Endpoints
+
+    def wire(self, spec: NetworkSpec, endpoint: Endpoint, namespace: Namespace, *, default_route: bool) -> None:
+        """Link, address, route, published ports. After a failure `unwire` removes what was made."""
+        with self._rtnl.lend() as socket:
+            try:
+                socket.batch(self._pair(spec, endpoint, namespace))
+            except OSError as refusal:
+                if refusal.errno not in (errno.ENODEV, errno.EINVAL) or self._bridge_stands(socket, spec.bridge):
+                    raise
+                log.warning("bridge %s is gone; it is made again", spec.bridge)
+                self._delete_link(endpoint.host_interface)
+                self.ensure_bridge(spec)
+                socket.batch(self._pair(spec, endpoint, namespace))
+        gateway = endpoint.gateway if default_route and not spec.internal else ""
+        namespace.configure(endpoint.interface, endpoint.ip, endpoint.prefix_len, gateway)
+
+    def _pair(self, spec: NetworkSpec, endpoint: Endpoint, namespace: Namespace) -> list[Message]:
+        name = endpoint.host_interface
+        bridge = self._bridges.get(spec.bridge, 0)
+        return [
+            rtnl.add_veth(name, bridge, endpoint.interface, endpoint.mac, namespace.fd, mtu=spec.mtu),
+            rtnl.bridge_port_up(name, isolated=not spec.icc),
+        ]
+
+    def _bridge_stands(self, socket: NetlinkSocket, name: str) -> bool:
+        with _but(errno.ENODEV):
+            return self._bridges.get(name, 0) == rtnl.link_named(socket, name).index
+        return False
+
+    def unlink(self, endpoint: Endpoint) -> None:
+        """Remove the pair; its other end goes with it."""
+        self._delete_link(endpoint.host_interface)
+
+    def adopt(self, spec: NetworkSpec, endpoint: Endpoint) -> None:
+        """Put the link of a running container back on its bridge, where that was made anew."""
+        with self._rtnl.lend() as socket, _but(errno.ENODEV):
+            link = rtnl.link_named(socket, endpoint.host_interface)
+            if link.master != self._bridges[spec.bridge]:
+                socket.batch(
+                    [
+                        rtnl.set_master(link.index, self._bridges[spec.bridge]),
+                        rtnl.bridge_port_up(link.name, isolated=not spec.icc),
+                    ]
+                )
+
+    def remove_orphans(self, bridges: Sequence[str], veths: Sequence[str]) -> None:
+        """Remove the links that have names of ours and are not among these."""
+        with self._rtnl.lend() as socket:
+            found = rtnl.links(socket)
+        for link in found:
+            if (link.kind == "veth" and _OUR_VETH.fullmatch(link.name) and link.name not in veths) or (
+                link.kind == "bridge" and _OUR_BRIDGE.fullmatch(link.name) and link.name not in bridges
+            ):
+                log.info("link %s belongs to nothing that runs; it is removed", link.name)
+                self._delete_link(link.name)
+
+    def _delete_link(self, name: str) -> None:
+        with self._rtnl.lend() as socket, _but(errno.ENODEV):
+            socket.batch([rtnl.delete_link(name)])
+
+    # Rules
+
+    def commit(self, messages: Sequence[Message]) -> None:
+        with self._nfnl.lend() as socket:
+            nftables.commit(socket, messages)
+
+    def publish(self, elements: Elements) -> None:
+        """Raises OSError (ENOENT) when the table is gone."""
+        if elements:
+            self.commit(self.rules.add(elements))
+
+    def unpublish(self, elements: Elements) -> None:
+        if not elements:
+            return
+        try:
+            self.commit(self.rules.delete(elements))
+        except OSError as refusal:
+            if refusal.errno != errno.ENOENT:
+                raise
+            # A transaction is refused whole; what is still there is deleted one by one.
+            for element in elements.each():
+                with _but(errno.ENOENT):
+                    self.commit(self.rules.delete(element))
+
+    def table_stands(self) -> bool:
+        with self._nfnl.lend() as socket:
+            return self.rules.table.exists(socket)
+
+    def published(self) -> Elements:
+        """What the maps hold. Raises OSError (ENOENT) when the table is gone."""
+        table = self.rules.table
+        with self._nfnl.lend() as socket:
+            bound, wildcard = (table.elements(socket, name).items() for name in ("bound", "wildcard"))
+            return Elements(frozenset(bound), frozenset(wildcard))
+
+    def end_flows(self, endpoint: Endpoint) -> None:
+        """End tracked UDP flows to the endpoint's ports: they would go on to whoever had the port before.
+
+        The kernel decides on a translation at a flow's first packet, and a UDP flow never ends while a client sends.
+        """
+        ports = [mapping for mapping in endpoint.ports if mapping.transport == "udp"]
+        if not ports:
+            return
+        try:
+            with self._nfnl.lend() as socket:
+                for mapping in ports:
+                    for flow in conntrack.flows_to(socket, PROTOCOLS["udp"], mapping.host_port):
+                        if mapping.host_ip in (ANY, flow.destination):
+                            with _but(errno.ENOENT):
+                                socket.batch([conntrack.delete(flow)])
+        except OSError as refusal:
+            log.warning("old UDP flows to the ports of %s are not ended: %s", endpoint.id[:12], refusal)
+
+
+@contextlib.contextmanager
+def _but(number: int) -> Iterator[None]:
+    """Ignore one errno."""
+    try:
+        yield
+    except OSError as refusal:
+        if refusal.errno != number:
+            raise
+
+
+def read_sysctl(name: str) -> str:
+    """Of the network namespace that the calling thread is in."""
+    with open(f"/proc/sys/{name}") as file:
+        return file.read().strip()
+
+
+def write_sysctl(name: str, value: str) -> None:
+    with open(f"/proc/sys/{name}", "w") as file:
+        file.write(value)
