@@ -50,7 +50,7 @@ async def start(call: Call) -> web.StreamResponse:
         detach=request.detach,
         tty=request.tty,
         console_size=request.console_size if call.api >= 42 else None,
-        upgrade=upgrade(call, session.tty),
+        upgrade=upgrade(call, session.tty, settle=True),
     )
     await call.finish("exec start", work)
     return GivenAway() if call.taken else call.empty(200)

@@ -48,8 +48,12 @@ def stream_type(call: Call, tty: bool) -> str:
     return MULTIPLEXED_STREAM if not tty and call.api >= 42 else RAW_STREAM
 
 
-def upgrade(call: Call, tty: bool) -> Upgrade:
+def upgrade(call: Call, tty: bool, *, settle: bool) -> Upgrade:
     """A function that answers 101 (200 to a client that asks for no upgrade) and gives the connection away.
+
+    With `settle` it returns when the client has read the answer: for streams on which output is due at once. Not for one
+    that waits for its container to be started: the client starts it when it has the answer, and must not be faster than
+    the hand-over.
 
     The descriptor is a non-blocking stream socket, and the receiver's own: nothing here reads, shuts down or writes to
     it afterwards.
@@ -67,7 +71,8 @@ def upgrade(call: Call, tty: bool) -> Upgrade:
             # Straight to the socket: the transport has nothing buffered, as the client waits for this answer.
             copy.setblocking(False)
             await asyncio.get_running_loop().sock_sendall(copy, _head(call, tty))
-            await _taken(copy)
+            if settle:
+                await _taken(copy)
         except BaseException:
             copy.close()
             raise

@@ -54,7 +54,8 @@ async def attach(call: Call) -> web.StreamResponse:
         stream=query.flag("stream"),
         detach_keys=query.text("detachKeys"),
     )
-    await call.backends.containers.attach(container.id, options, upgrade(call, container.config.tty))
+    take = upgrade(call, container.config.tty, settle=container.state.running)
+    await call.backends.containers.attach(container.id, options, take)
     return GivenAway() if call.taken else call.empty(200)
 
 
