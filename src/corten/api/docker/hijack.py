@@ -51,9 +51,9 @@ def stream_type(call: Call, tty: bool) -> str:
 def upgrade(call: Call, tty: bool, *, settle: bool) -> Upgrade:
     """A function that answers 101 (200 to a client that asks for no upgrade) and gives the connection away.
 
-    With `settle` it returns when the client has read the answer: for streams on which output is due at once. Not for one
-    that waits for its container to be started: the client starts it when it has the answer, and must not be faster than
-    the hand-over.
+    With `settle` it returns when the client has read the answer: for streams on which output is due at once. Not for
+    one that waits for its container to be started: the client starts it when it has the answer, and must not be faster
+    than the hand-over.
 
     The descriptor is a non-blocking stream socket, and the receiver's own: nothing here reads, shuts down or writes to
     it afterwards.
