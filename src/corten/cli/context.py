@@ -35,12 +35,17 @@ class Context:
         if self._client is None:
             from corten import __version__
             from corten.client.client import Client
+            from corten.client.errors import BadEndpoint
             from corten.client.transport import parse_endpoint
 
             host, tls = self.endpoint()
             agent = f"Corten-Client/{__version__} (linux)"
             version = os.environ.get("DOCKER_API_VERSION") or None
-            self._client = Client(parse_endpoint(host, tls), version=version, user_agent=agent)
+            try:
+                endpoint = parse_endpoint(host, tls)
+            except BadEndpoint as error:
+                raise _failed(error) from None
+            self._client = Client(endpoint, version=version, user_agent=agent)
         return self._client
 
     @property
@@ -70,10 +75,13 @@ class Context:
         if name != "default":
             from corten.cli.contextstore import load_context
 
-            return load_context(self.config_dir, name)
+            try:
+                return load_context(self.config_dir, name)
+            except CliError as error:
+                raise _failed(error) from None
         hosts: list[str] = self.globals["host"]
         if len(hosts) > 1:
-            raise CliError("specify only one -H")
+            raise CliError("specify only one -H", 125)
         host = hosts[0] if hosts else os.environ.get("DOCKER_HOST") or DEFAULT_HOST
         return host, self._tls()
 
@@ -96,6 +104,10 @@ class Context:
         return TlsFiles(
             file("tlscacert", "ca.pem"), file("tlscert", "cert.pem"), file("tlskey", "key.pem"), verify=verify
         )
+
+
+def _failed(error: Exception) -> CliError:
+    return CliError(f"Failed to initialize: unable to resolve docker endpoint: {error}")
 
 
 def _read_json(path: str) -> dict[str, Any]:

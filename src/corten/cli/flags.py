@@ -94,12 +94,12 @@ def parse(flags: tuple[Flag, ...], argv: list[str], *, pass_through: bool = Fals
     return _Parse((*flags, HELP), argv, pass_through).run()
 
 
-def check_count(command: Command, args: list[str], program: str) -> None:
-    """Raises ArgumentError unless `args` are as many as `command` takes."""
+def check_count(command: Command, args: list[str], called: str) -> None:
+    """Raises ArgumentError unless `args` are as many as `command` takes, which it names `called`."""
     least, most = command.least, command.most
     if len(args) >= least and (most is None or len(args) <= most):
         return
-    name = f"'{program} {command.path}'"
+    name = f"'{called}'"
     if most == 0:
         raise ArgumentError(f"{name} accepts no arguments")
     if most is None:

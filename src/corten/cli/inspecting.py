@@ -24,6 +24,9 @@ _MAPS = frozenset(
 )
 _PORT_MAPS = frozenset(("Ports", "PortBindings", "ExposedPorts"))
 _NULL_MAPS = _MAPS | _PORT_MAPS
+_NULL_POINTERS = frozenset(
+    ("Init", "StopTimeout", "IPAMConfig", "Healthcheck", "Health", "OomKillDisable", "PidsLimit")
+)
 # Fields that Go leaves out of the JSON when they are empty, but has; a nil pointer, or the empty value.
 _OMITTED: dict[str, Any] = {
     "Health": None,
@@ -97,19 +100,36 @@ class _Structure(GoStruct):
         return NIL if value is None else value
 
 
+class _List(list["Any"]):
+    """A slice; `raw` is what `json` prints, null for a nil one."""
+
+    raw: Any
+
+
+class _Map(dict[str, "Any"]):
+    raw: Any
+
+
+class _PortMap(NamedKeyMap):
+    raw: Any
+
+
 def typed(value: Any, key: str = "", parent: str = "") -> Any:
     """A view of JSON in which Go's structures, maps and nil pointers can be told apart."""
-    if isinstance(value, dict):
-        members = {name: typed(member, name, key) for name, member in value.items()}
+    if value is None and key in _NULL_POINTERS:
+        return NIL
+    result: Any
+    if isinstance(value, dict) or (value is None and key in _NULL_MAPS):
+        members = {name: typed(member, name, key) for name, member in (value or {}).items()}
         if key in _PORT_MAPS:
-            return NamedKeyMap(members)
-        if key in _MAPS or f"{parent}.{key}" in _MAPS or parent in ("Volumes", "ExposedPorts"):
-            return members
-        return _Structure(members)
-    if isinstance(value, list):
-        return [typed(member, "", key) for member in value]
-    if value is None:
-        if key in _NULL_MAPS:
-            return {}
-        return NIL if key in ("Init", "StopTimeout", "IPAMConfig", "Healthcheck", "GraphDriver", "State") else []
-    return value
+            result = _PortMap(members)
+        elif key in _MAPS or f"{parent}.{key}" in _MAPS:
+            result = _Map(members)
+        else:
+            result = _Structure(members)
+    elif isinstance(value, list) or value is None:
+        result = _List(typed(member, "", key) for member in value or ())
+    else:
+        return value
+    result.raw = value
+    return result

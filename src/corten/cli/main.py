@@ -34,7 +34,7 @@ GLOBAL_FLAGS = (
 )
 _LEVELS = ("debug", "info", "warn", "error", "fatal", "panic", "trace")
 
-# These say "corten: " before what stopped them, and exit 125, since other codes are the container's.
+# What stops these on our side has an exit code from 125, since others are the container's, and is said with a prefix.
 _CONTAINER_CODES = frozenset(("run", "create", "container run", "container create"))
 
 
@@ -100,7 +100,7 @@ def _run_command(context: Context, command: Command, called: str, argv: list[str
 
             print_command(command, called)
             return 0
-        check_count(command, options.args, PROGRAM)
+        check_count(command, options.args, f"{PROGRAM} {called}")
     except (UsageError, ArgumentError) as error:
         _complain_usage(error, command, called)
         return error.code
@@ -116,10 +116,9 @@ def _run_command(context: Context, command: Command, called: str, argv: list[str
 
 
 def _complain(error: CliError, called: str) -> None:
-    prefix = f"{PROGRAM}: " if error.prefix or called in _CONTAINER_CODES else ""
-    hint = (
-        f"\n\nRun '{PROGRAM} {called} --help' for more information" if error.hint or called in _CONTAINER_CODES else ""
-    )
+    own = called in _CONTAINER_CODES and error.code >= 125
+    prefix = f"{PROGRAM}: " if error.prefix or own else ""
+    hint = f"\n\nRun '{PROGRAM} {called} --help' for more information" if error.hint or own else ""
     if str(error):
         say_error(f"{prefix}{error}{hint}")
 
@@ -127,7 +126,8 @@ def _complain(error: CliError, called: str) -> None:
 def _complain_usage(error: CliError, command: Command, called: str) -> None:
     usage = f"Usage:  {PROGRAM} {called} {command.usage}".rstrip()
     if isinstance(error, ArgumentError):
-        say_error(f"{PROGRAM}: {error}\n\n{usage}\n\nSee '{PROGRAM} {called} --help' for more information")
+        verb = "See" if command.most is None else "Run"
+        say_error(f"{PROGRAM}: {error}\n\n{usage}\n\n{verb} '{PROGRAM} {called} --help' for more information")
     else:
         say_error(f"{error}\n\n{usage}\n\nRun '{PROGRAM} {called} --help' for more information")
 
@@ -144,7 +144,7 @@ def _complain_client(context: Context, error: Exception, called: str) -> int:
     message = describe(error)
     if message is None:
         raise error
-    code = 125 if called in _CONTAINER_CODES else 1
+    code = 125 if called in ("run", "container run") else 1
     _complain(CliError(message, code, prefix=isinstance(error, CannotConnect)), called)
     return code
 

@@ -17,10 +17,11 @@ if TYPE_CHECKING:
 class Shape:
     """What a row of one kind has. `getters` and `headers` by field name; `columns` of the default table.
 
-    A getter takes the row (and, for those that a template calls with arguments, the arguments).
+    `fault` begins the message for a template that does not fit. A getter takes the row (and, for those
+    that a template calls with arguments, the arguments).
     """
 
-    __slots__ = ("columns", "getters", "headers", "type_name")
+    __slots__ = ("columns", "fault", "getters", "headers", "type_name")
 
     def __init__(
         self,
@@ -28,8 +29,11 @@ class Shape:
         getters: dict[str, Callable[..., Any]],
         headers: dict[str, str],
         columns: Sequence[str],
+        *,
+        fault: str = "template parsing error",
     ) -> None:
         self.type_name, self.getters, self.headers, self.columns = type_name, getters, headers, columns
+        self.fault = fault
 
 
 def write(shape: Shape, rows: Iterable[Any], format_: str, *, least: int = 10) -> None:
@@ -49,9 +53,11 @@ def render(shape: Shape, rows: Iterable[Any], format_: str, *, least: int = 10) 
 
 
 def fields_of(format_: str) -> set[str]:
-    """The fields that a format reads; of a table or JSON, none that would have to be asked for."""
-    if format_ in ("", "table", "json"):
+    """The fields that a format reads; "." when it takes the whole row. A table's own columns do not count."""
+    if format_ in ("", "table"):
         return set()
+    if format_ == "json":
+        return {"."}
     from corten.cli.templates import compile_format
 
     template: Template = compile_format(format_.removeprefix("table").lstrip())

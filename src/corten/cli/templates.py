@@ -34,7 +34,7 @@ def render_template(shape: Shape, rows: Iterable[Any], format_: str, *, least: i
         lines = [template.execute(_HeaderRow(shape), functions=HEADER_FUNCTIONS)] if table else []
         lines += [template.execute(Record(shape.type_name, shape.getters, row)) for row in rows]
     except ExecError as error:
-        raise CliError(f"failed to execute template: {error}") from None
+        raise CliError(f"{shape.fault}: {error}") from None
     text = "".join(line + "\n" for line in lines)
     return align(text, least=least) if table else text
 

@@ -110,7 +110,7 @@ def filter_pair(text: str) -> tuple[str, str]:
     """`name=value`, spaces around either dropped, the name in lower case."""
     name, equals, value = text.partition("=")
     if not equals:
-        raise ValueError(f"invalid filter '{text}'")
+        raise ValueError("bad format of filter (expected name=value)")
     return name.strip().lower(), value.strip()
 
 

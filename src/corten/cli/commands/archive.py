@@ -39,7 +39,7 @@ def write_file(path: str, chunks: Iterable[bytes]) -> None:
     temporary = f"{path}.{os.getpid()}.tmp"
     folder = os.path.dirname(path)
     if folder and not os.path.isdir(folder):
-        raise CliError(f'invalid output path: directory "{folder}" does not exist')
+        raise CliError(f"invalid output path: stat {folder}: no such file or directory")
     if os.path.exists(path) and not os.path.isfile(path):
         # A pipe or a device cannot be replaced, only written to.
         fd = os.open(path, os.O_WRONLY)
@@ -91,7 +91,10 @@ def _load(context: Context, options: Options) -> None:
 
 def _save(context: Context, options: Options) -> None:
     refuse_terminal(options["output"])
-    write_out(options["output"], context.client.images.save(options.args, platform=options["platform"]))
+    try:
+        write_out(options["output"], context.client.images.save(options.args, platform=options["platform"]))
+    except CliError as error:
+        raise CliError(f"failed to save image: {error}") from None
 
 
 def _import(context: Context, options: Options) -> None:

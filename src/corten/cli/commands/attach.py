@@ -14,11 +14,11 @@ def _attach(context: Context, options: Options) -> None:
     container = client.containers.inspect(options.args[0])
     state, config, identifier = container["State"], container["Config"], container["Id"]
     if not state["Running"]:
-        raise CliError("cannot attach to a stopped container, start it first")
+        raise CliError("You cannot attach to a stopped container, start it first")
     if state["Paused"]:
-        raise CliError("cannot attach to a paused container, unpause it first")
+        raise CliError("You cannot attach to a paused container, unpause it first")
     if state["Restarting"]:
-        raise CliError("cannot attach to a restarting container, wait until it is running")
+        raise CliError("You cannot attach to a restarting container, wait until it is running")
     stdin = not options["no-stdin"] and config["OpenStdin"]
     check_tty(tty=config["Tty"], stdin=stdin)
     keys = options["detach-keys"]

@@ -80,6 +80,8 @@ def _anything(context: Context, options: Options) -> None:
 
 
 def _first(getters: dict[str, Getter], name: str) -> Any:
+    if len(getters) == 1:
+        return next(iter(getters.values()))(name)
     for get in getters.values():
         try:
             return get(name)
@@ -87,10 +89,9 @@ def _first(getters: dict[str, Getter], name: str) -> Any:
             continue
         except ApiError as error:
             # What cannot be the name of one kind may be that of another.
-            if error.status != 400 or len(getters) == 1:
+            if error.status != 400:
                 raise
-    kind = next(iter(getters)) if len(getters) == 1 else "object"
-    raise CliError(f"Error: No such {kind}: {name}")
+    raise CliError(f"Error: No such object: {name}")
 
 
 _FORMAT = Flag("format", "f", "string", "Format output with a Go template, or 'json'")

@@ -6,7 +6,7 @@ from corten.cli.context import Context, say, say_error
 from corten.cli.errors import CliError, Exit
 from corten.cli.failure import describe
 from corten.cli.flags import Command, Flag, Options
-from corten.client.errors import CannotConnect, NotFound
+from corten.client.errors import ApiError, CannotConnect, NotFound
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -98,7 +98,10 @@ def _rename(context: Context, options: Options) -> None:
     old, new = (name.strip() for name in options.args)
     if not old or not new:
         raise CliError("Error: Neither old nor new names may be empty")
-    context.client.containers.rename(old, new)
+    try:
+        context.client.containers.rename(old, new)
+    except ApiError as error:
+        raise CliError(f"{describe(error)}\nError: failed to rename container named {old}") from None
 
 
 _STOP_FLAGS = (

@@ -115,6 +115,7 @@ def shape(*, truncate: bool, with_size: bool = False) -> Shape:
         },
         _HEADERS,
         columns,
+        fault="failed to execute template",
     )
 
 
@@ -154,7 +155,7 @@ def run(context: Context, options: Options) -> None:
     format_ = options["format"]
     if not format_ and not options["quiet"]:
         format_ = context.config.get("psFormat") or ""
-    with_size = options["size"] or "Size" in fields_of(format_)
+    with_size = options["size"] or not fields_of(format_).isdisjoint(("Size", "."))
     last = 1 if options["latest"] and options["last"] < 0 else options["last"]
     found = context.client.containers.list(
         all=options["all"] or last > 0, limit=max(0, last), size=with_size, filters=filters(options["filter"])

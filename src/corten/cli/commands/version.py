@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import platform
 import sys
+import time
 
 from corten import __version__
 from corten.cli.context import Context, say, say_error
 from corten.cli.errors import CliError, Exit
 from corten.cli.failure import describe
 from corten.cli.flags import Command, Flag, Options
+from corten.cli.units import parse_rfc3339
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -113,12 +115,18 @@ def _server_lines(server: dict[str, Any]) -> list[str]:
                 if details.get(key):
                     lines.append(f"  {label}:\t{details[key]}")
             if details.get("BuildTime"):
-                lines.append(f"  Built:\t{details['BuildTime']}")
+                lines.append(f"  Built:\t{_build_time(details['BuildTime'])}")
             lines.append(f"  OS/Arch:\t{details.get('Os')}/{details.get('Arch')}")
             lines.append(f"  Experimental:\t{details.get('Experimental')}")
         else:
             lines += [f"  {key}:\t{value}" for key, value in sorted(details.items())]
     return lines
+
+
+def _build_time(text: str) -> str:
+    seconds = parse_rfc3339(text)
+    # As C's ctime, in which the day of the month is padded with a space.
+    return time.asctime(time.gmtime(seconds)) if seconds else text
 
 
 def _align(lines: list[str]) -> str:

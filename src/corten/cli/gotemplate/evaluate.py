@@ -35,8 +35,9 @@ class Template:
         return _Execution(self.source, strict, functions or FUNCTIONS).run(self.body, data)
 
     def fields(self) -> set[str]:
-        """The first name of every field of dot that the template reads."""
-        return {node.names[0] for node in _walk(self.body) if isinstance(node, nodes.Field)}
+        """The first name of every field of dot that the template reads, "." where it takes dot itself."""
+        found = {node.names[0] for node in _walk(self.body) if isinstance(node, nodes.Field)}
+        return found | {"." for node in _walk(self.body) if isinstance(node, nodes.Dot)}
 
 
 def _walk(found: list[nodes.Node]) -> Iterator[nodes.Node]:

@@ -165,7 +165,8 @@ def _truncate(value: Any, length: int) -> str:
 
 
 def _json(value: Any) -> str:
-    return to_json(value.to_json() if isinstance(value, Record) else value)
+    # A typed view of JSON prints as the JSON that it is a view of.
+    return to_json(value.to_json() if isinstance(value, Record) else getattr(value, "raw", value))
 
 
 FUNCTIONS: dict[str, Callable[..., Any]] = {

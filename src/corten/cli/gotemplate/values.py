@@ -28,6 +28,7 @@ class GoStruct(dict[str, "Any"]):
     """An object of fixed fields in their order: it prints as {a b}, where a map prints as map[k:v]."""
 
     type_name = "struct"
+    raw: Any
 
 
 class NamedKeyMap(dict[str, "Any"]):
