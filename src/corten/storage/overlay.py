@@ -11,6 +11,7 @@ import stat
 from collections.abc import Sequence
 
 from corten.errors import InvalidArgument
+from corten.storage.placement import make_quick_place
 from corten.storage.snapshots import Row, SnapshotterBase
 from corten.storage.types import MountPlan
 
@@ -28,8 +29,11 @@ class OverlaySnapshotter(SnapshotterBase):
 
     def _populate(self, row: Row) -> None:
         base = f"{self.root}/{row.id}"
-        os.mkdir(base, 0o700)
         files = f"{base}/fs"
+        if row.parent is None and row.kind == "active":
+            make_quick_place(base)
+        else:
+            os.mkdir(base, 0o700)
         os.mkdir(files, 0o755)
         if row.kind == "active":
             os.mkdir(f"{base}/work", 0o711)

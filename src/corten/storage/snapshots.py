@@ -23,7 +23,7 @@ from pathlib import Path
 from corten.errors import Conflict, DataCorrupt, InvalidArgument, NotFound
 from corten.storage.database import Database
 from corten.storage.faults import host
-from corten.storage.syscalls import syncfs
+from corten.storage.syscalls import spread_below, syncfs
 from corten.storage.trash import Trash
 from corten.storage.types import MountPlan, SnapshotInfo, SnapshotKind, Usage
 
@@ -58,7 +58,8 @@ class SnapshotterBase:
         self._reserved: set[str] = set()
         self._lock = threading.Lock()
         with host("open the snapshots"):
-            root.mkdir(parents=True, exist_ok=True)
+            root.mkdir(mode=0o710, parents=True, exist_ok=True)
+            spread_below(os.fspath(root))
             self._trash = Trash(root / "trash")
             self._sync = GroupSync(root)
             self._next = 1
