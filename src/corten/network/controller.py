@@ -8,10 +8,11 @@ import errno
 import logging
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
+from ipaddress import IPv4Network
 from pathlib import Path
 from typing import TypeVar
 
-from corten.errors import Conflict, InvalidArgument, NotFound, SystemFault
+from corten.errors import Conflict, CortenError, InvalidArgument, NotFound, SystemFault
 from corten.network.host import Host
 from corten.network.ipam import DEFAULT_POOLS, PoolRange
 from corten.network.ledger import Ledger
@@ -69,9 +70,13 @@ class BridgeController:
         self, networks: Sequence[NetworkSpec], endpoints: Sequence[Endpoint], sandboxes: Sequence[str] = ()
     ) -> None:
         for spec in networks:
-            self._ledger.add_network(spec)
+            self._ledger.add_network(spec, await self._routes(spec))
         for endpoint in endpoints:
-            self._ledger.adopt(endpoint)
+            try:
+                self._ledger.adopt(endpoint)
+            except CortenError as refusal:
+                # The network was changed or lost since: the container loses its place, not the daemon its start.
+                log.warning("endpoint %s of %s is dropped: %s", endpoint.id[:12], endpoint.container_id[:12], refusal)
         kept = {*sandboxes, *(endpoint.container_id for endpoint in endpoints)}
         with _faults("prepare the network"):
             await self._run(lambda: self._prepare(kept))
@@ -144,10 +149,19 @@ class BridgeController:
 
     # Networks
 
+    async def fill(self, spec: NetworkSpec) -> NetworkSpec:
+        return self._ledger.fill(spec, await self._routes(spec))[0]
+
+    async def _routes(self, spec: NetworkSpec) -> list[IPv4Network]:
+        """What a subnet that is chosen for a network must avoid. Its own bridge may be there from an earlier time."""
+        if spec.driver != "bridge" or spec.subnet:
+            return []
+        with _faults("list routes"):
+            return await self._run(lambda: self._host.routes(besides=spec.bridge))
+
     async def create_network(self, spec: NetworkSpec) -> NetworkSpec:
         async with self._changing:
-            routes = await self._run(self._host.routes) if spec.driver == "bridge" and not spec.subnet else []
-            filled = self._ledger.add_network(spec, routes)
+            filled = self._ledger.add_network(spec, await self._routes(spec))
             if filled.driver == "bridge":
                 try:
                     with _faults(f"make network {spec.name}"):

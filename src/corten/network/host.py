@@ -62,9 +62,14 @@ class Host:
         self._rtnl.close()
         self._nfnl.close()
 
-    def routes(self) -> list[IPv4Network]:
+    def routes(self, *, besides: str = "") -> list[IPv4Network]:
+        """Where the host routes to, the default route and those by the link `besides` left out."""
         with self._rtnl.lend() as socket:
-            return [IPv4Network(destination) for destination, _ in rtnl.routes(socket)]
+            ignored = 0
+            if besides:
+                with _but(errno.ENODEV):
+                    ignored = rtnl.link_named(socket, besides).index
+            return [IPv4Network(destination) for destination, link in rtnl.routes(socket) if link != ignored]
 
     # Bridges
 

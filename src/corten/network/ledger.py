@@ -45,8 +45,8 @@ class Ledger:
     def of_container(self, container_id: str) -> list[Endpoint]:
         return [endpoint for endpoint in self.endpoints() if endpoint.container_id == container_id]
 
-    def add_network(self, spec: NetworkSpec, routes: Iterable[IPv4Network] = ()) -> NetworkSpec:
-        """Record a network and fill in what its spec leaves open.
+    def fill(self, spec: NetworkSpec, routes: Iterable[IPv4Network] = ()) -> tuple[NetworkSpec, Subnet | None]:
+        """Fill in what a spec leaves open, and give its addresses; records nothing.
 
         `routes` are the subnets that the host reaches otherwise: a chosen subnet avoids them, one that is asked for may
         be among them. Raises Conflict for a subnet that another network of ours overlaps, or an id or link in use.
@@ -54,8 +54,7 @@ class Ledger:
         if spec.id in self._networks:
             raise Conflict(f"network with id {spec.id} already exists")
         if spec.driver != "bridge":
-            self._networks[spec.id] = NetworkEntry(spec, None)
-            return spec
+            return spec, None
         ours = [entry.subnet.network for entry in self._networks.values() if entry.subnet is not None]
         if spec.subnet:
             wanted = parse_subnet(spec.subnet)
@@ -64,12 +63,20 @@ class Ledger:
         else:
             wanted = choose_subnet(self._pools, [*ours, *routes])
         subnet = Subnet(str(wanted), spec.gateway, spec.ip_range)
+        bridge = self._link_name(spec)
+        return replace(spec, subnet=str(wanted), gateway=str(subnet.gateway), bridge=bridge), subnet
+
+    def _link_name(self, spec: NetworkSpec) -> str:
         bridge = spec.bridge or BRIDGE_PREFIX + spec.id[: MAX_LINK_NAME - len(BRIDGE_PREFIX)]
         if len(bridge) > MAX_LINK_NAME or "/" in bridge or any(char.isspace() for char in bridge):
             raise InvalidArgument(f"invalid bridge name {bridge}: at most {MAX_LINK_NAME} characters")
         if any(entry.spec.bridge == bridge for entry in self._networks.values()):
             raise Conflict(f"bridge name {bridge} is already in use")
-        filled = replace(spec, subnet=str(wanted), gateway=str(subnet.gateway), bridge=bridge)
+        return bridge
+
+    def add_network(self, spec: NetworkSpec, routes: Iterable[IPv4Network] = ()) -> NetworkSpec:
+        """`fill` a spec and record the network."""
+        filled, subnet = self.fill(spec, routes)
         self._networks[spec.id] = NetworkEntry(filled, subnet)
         return filled
 
@@ -81,10 +88,14 @@ class Ledger:
         return self._networks.pop(network_id).spec
 
     def adopt(self, endpoint: Endpoint) -> None:
-        """Record an endpoint of an earlier daemon with its address and ports."""
+        """Record an endpoint of an earlier daemon with its address and ports.
+
+        Raises NotFound, InvalidArgument or Conflict where it does not fit the networks that there are.
+        """
         entry = self._entry(endpoint.network_id)
-        if entry.subnet is not None:
-            entry.subnet.take(endpoint.ip)
+        if entry.subnet is None:
+            raise InvalidArgument(f"network {entry.spec.name} takes no endpoints")
+        entry.subnet.take(endpoint.ip)
         self.ports.adopt(endpoint.id, endpoint.ports)
         entry.endpoints[endpoint.id] = endpoint
 

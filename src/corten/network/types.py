@@ -127,6 +127,9 @@ class NetworkController(Protocol):
         With `keep` running containers keep their network; otherwise every link, namespace and rule of ours goes.
         """
 
+    async def fill(self, spec: NetworkSpec) -> NetworkSpec:
+        """The spec as `create_network` would fill it in, with nothing made: what `start` wants of a new network."""
+
     async def create_network(self, spec: NetworkSpec) -> NetworkSpec:
         """The spec with subnet, gateway and bridge filled in.
 

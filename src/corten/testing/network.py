@@ -52,6 +52,9 @@ class FakeNetworkController:
                 await self.disconnect(endpoint)
             self.sandboxes.clear()
 
+    async def fill(self, spec: NetworkSpec) -> NetworkSpec:
+        return self._ledger.fill(spec)[0]
+
     async def create_network(self, spec: NetworkSpec) -> NetworkSpec:
         return self._ledger.add_network(spec)
 
@@ -142,6 +145,16 @@ class NetworkControllerContract:
                 assert second.subnet not in ("", first.subnet)
                 assert first.gateway == first.subnet.split("/")[0].removesuffix("0") + "1"
                 assert first.bridge != second.bridge
+
+        self.run(run)
+
+    def test_a_spec_is_filled_in_without_making_anything(self, factory: ControllerFactory) -> None:
+        async def run() -> None:
+            async with self.started(factory) as controller:
+                wanted = bridge_spec("b", name="one", subnet="")
+                filled = await controller.fill(wanted)
+                assert filled.gateway
+                assert await controller.create_network(wanted) == filled
 
         self.run(run)
 
