@@ -30,10 +30,11 @@ MIGRATIONS: tuple[tuple[str, ...], ...] = (
     (
         "CREATE TABLE documents (sequence INTEGER PRIMARY KEY AUTOINCREMENT, kind TEXT NOT NULL, id TEXT NOT NULL,"
         " body BLOB NOT NULL, UNIQUE (kind, id))",
-        "CREATE TABLE snapshots (id INTEGER PRIMARY KEY AUTOINCREMENT, driver TEXT NOT NULL, key TEXT NOT NULL,"
-        " parent INTEGER REFERENCES snapshots (id), kind TEXT NOT NULL CHECK (kind IN ('active', 'committed', 'view')),"
-        " size INTEGER NOT NULL DEFAULT 0, inodes INTEGER NOT NULL DEFAULT 0, UNIQUE (driver, key))",
-        "CREATE INDEX snapshots_parent ON snapshots (parent)",
+        "CREATE TABLE snapshots (driver TEXT NOT NULL, id INTEGER NOT NULL, key TEXT NOT NULL, parent INTEGER,"
+        " kind TEXT NOT NULL CHECK (kind IN ('active', 'committed', 'view')), size INTEGER NOT NULL DEFAULT 0,"
+        " inodes INTEGER NOT NULL DEFAULT 0, PRIMARY KEY (driver, id), UNIQUE (driver, key),"
+        " FOREIGN KEY (driver, parent) REFERENCES snapshots (driver, id))",
+        "CREATE INDEX snapshots_parent ON snapshots (driver, parent)",
     ),
 )
 _MAX_GROUP = 256

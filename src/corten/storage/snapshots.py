@@ -13,7 +13,6 @@ from __future__ import annotations
 
 import logging
 import os
-import sqlite3
 import stat
 import threading
 from collections.abc import Iterator, Sequence
@@ -28,6 +27,12 @@ from corten.storage.trash import Trash
 from corten.storage.types import MountPlan, SnapshotInfo, SnapshotKind, Usage
 
 log = logging.getLogger(__name__)
+
+_INSERT = "INSERT INTO snapshots (driver, id, key, parent, kind) VALUES (?, ?, ?, ?, ?)"
+_FREEZE = (
+    "UPDATE snapshots SET key = ?, kind = 'committed', size = ?, inodes = ?, parent = ? WHERE driver = ? AND id = ?"
+)
+_DELETE = "DELETE FROM snapshots WHERE driver = ? AND id = ?"
 
 
 @dataclass(slots=True)
@@ -95,7 +100,8 @@ class SnapshotterBase:
                 self._freeze(row)
                 counted = usage or count_usage(self.layer_dir(key))
                 self._sync()
-            self._database.write_blocking(lambda c: _freeze_row(c, row.id, name, counted, above.id if above else None))
+            values = (name, counted.size, counted.inodes, above.id if above else None)
+            self._database.write_blocking(lambda c: c.execute(_FREEZE, (*values, self.name, row.id)))
             with self._lock:
                 del self._rows[key]
                 if above is not row.parent and above is not None:
@@ -127,9 +133,7 @@ class SnapshotterBase:
             row.ready = False
         try:
             # Not synced: a row that comes back after a power cut has its directory back too, or is dropped at start.
-            self._database.write_blocking(
-                lambda c: c.execute("DELETE FROM snapshots WHERE id = ?", (row.id,)), durable=False
-            )
+            self._database.write_blocking(lambda c: c.execute(_DELETE, (self.name, row.id)), durable=False)
         except BaseException:
             row.ready = True
             raise
@@ -202,7 +206,8 @@ class SnapshotterBase:
         try:
             with host("prepare snapshot"):
                 self._populate(row)
-            self._database.write_blocking(lambda c: _insert_row(c, self.name, row), durable=False)
+            values = (self.name, row.id, key, above.id if above else None, kind)
+            self._database.write_blocking(lambda c: c.execute(_INSERT, values), durable=False)
         except BaseException:
             with self._lock:
                 del self._rows[key]
@@ -238,7 +243,7 @@ class SnapshotterBase:
             log.error("the files of snapshot %s (%s) are missing", row.key, self.root / str(row.id))
             return
         log.warning("snapshot %s has no files and is dropped", row.key)
-        self._database.write_blocking(lambda c: c.execute("DELETE FROM snapshots WHERE id = ?", (row.id,)))
+        self._database.write_blocking(lambda c: c.execute(_DELETE, (self.name, row.id)))
         del self._rows[row.key]
         if row.parent is not None:
             row.parent.children -= 1
@@ -323,17 +328,3 @@ def count_usage(root: Path) -> Usage:
 
 def _info(row: Row) -> SnapshotInfo:
     return SnapshotInfo(row.key, row.parent.key if row.parent else "", row.kind, row.usage)
-
-
-def _insert_row(connection: sqlite3.Connection, driver: str, row: Row) -> None:
-    connection.execute(
-        "INSERT INTO snapshots (id, driver, key, parent, kind) VALUES (?, ?, ?, ?, ?)",
-        (row.id, driver, row.key, row.parent.id if row.parent else None, row.kind),
-    )
-
-
-def _freeze_row(connection: sqlite3.Connection, id: int, name: str, usage: Usage, parent: int | None) -> None:
-    connection.execute(
-        "UPDATE snapshots SET key = ?, kind = 'committed', size = ?, inodes = ?, parent = ? WHERE id = ?",
-        (name, usage.size, usage.inodes, parent, id),
-    )

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import threading
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
 from corten.errors import Conflict, DataCorrupt, InvalidArgument, NotFound, TooLarge
-from corten.storage.types import ContentStore, DocumentStore
+from corten.storage.types import ContentStore, DocumentStore, SnapshotInfo, Snapshotter, Usage
 from corten.testing.storage import digest_of
 
 BLOB = b"a blob of some bytes" * 50
@@ -153,3 +155,148 @@ class DocumentStoreContract:
             assert len(documents.all()) == 300
 
         asyncio.run(script())
+
+
+class SnapshotterContract:
+    """Needs a fixture `snapshotter` with an empty Snapshotter, and `reopen`, a function that gives a new one over the
+    same data, as after a restart.
+    """
+
+    def test_prepare_fill_commit(self, snapshotter: Snapshotter) -> None:
+        assert len(snapshotter.prepare("work")) == 1
+        assert snapshotter.info("work") == SnapshotInfo("work", "", "active", Usage(0, 0))
+        (snapshotter.layer_dir("work") / "file").write_text("x")
+        assert snapshotter.usage("work").inodes == 2
+        snapshotter.commit("layer", "work", Usage(4096, 1))
+        assert snapshotter.info("layer") == SnapshotInfo("layer", "", "committed", Usage(4096, 1))
+        assert snapshotter.usage("layer") == Usage(4096, 1)
+        assert (snapshotter.layer_dir("layer") / "file").read_text() == "x"
+        with pytest.raises(NotFound):
+            snapshotter.info("work")
+
+    def test_commit_counts_when_nobody_did(self, snapshotter: Snapshotter) -> None:
+        snapshotter.prepare("work")
+        (snapshotter.layer_dir("work") / "file").write_bytes(b"x" * 5000)
+        snapshotter.commit("layer", "work")
+        assert snapshotter.usage("layer").inodes == 2
+        assert snapshotter.usage("layer").size >= 5000
+
+    def test_children_hold_their_parent(self, snapshotter: Snapshotter) -> None:
+        self._layer(snapshotter, "base")
+        snapshotter.prepare("child", "base")
+        assert snapshotter.info("child").parent == "base"
+        with pytest.raises(Conflict):
+            snapshotter.remove("base")
+        snapshotter.remove("child")
+        snapshotter.remove("base")
+        assert list(snapshotter.walk()) == []
+
+    def test_names_are_taken_once(self, snapshotter: Snapshotter) -> None:
+        self._layer(snapshotter, "base")
+        snapshotter.prepare("a", "base")
+        snapshotter.prepare("b", "base")
+        for key in ("a", "base"):
+            with pytest.raises(Conflict):
+                snapshotter.prepare(key, "base")
+        with pytest.raises(Conflict):
+            snapshotter.commit("base", "a")
+        with pytest.raises(Conflict):
+            snapshotter.commit("a", "b")
+        assert sorted(info.key for info in snapshotter.walk()) == ["a", "b", "base"]
+
+    def test_only_a_committed_one_is_a_parent(self, snapshotter: Snapshotter) -> None:
+        snapshotter.prepare("active")
+        with pytest.raises(Conflict):
+            snapshotter.prepare("child", "active")
+        with pytest.raises(NotFound):
+            snapshotter.prepare("child", "missing")
+        with pytest.raises(NotFound):
+            snapshotter.info("child")
+
+    def test_only_an_active_one_is_committed(self, snapshotter: Snapshotter) -> None:
+        self._layer(snapshotter, "base")
+        snapshotter.view("look", "base")
+        for key in ("base", "look"):
+            with pytest.raises(Conflict):
+                snapshotter.commit("other", key)
+
+    def test_what_is_missing(self, snapshotter: Snapshotter) -> None:
+        for call in (
+            snapshotter.info,
+            snapshotter.mounts,
+            snapshotter.usage,
+            snapshotter.remove,
+            snapshotter.layer_dir,
+        ):
+            with pytest.raises(NotFound):
+                call("missing")
+        with pytest.raises(NotFound):
+            snapshotter.commit("name", "missing")
+
+    def test_mounts_are_the_same_each_time(self, snapshotter: Snapshotter) -> None:
+        self._layer(snapshotter, "base")
+        self._layer(snapshotter, "top", "base")
+        assert snapshotter.prepare("a", "top") == snapshotter.mounts("a")
+        assert snapshotter.view("v", "top") == snapshotter.mounts("v")
+        with pytest.raises(InvalidArgument):
+            snapshotter.mounts("top")
+
+    def test_a_restart_changes_nothing(self, snapshotter: Snapshotter, reopen: Callable[[], Snapshotter]) -> None:
+        self._layer(snapshotter, "base")
+        self._layer(snapshotter, "top", "base")
+        snapshotter.prepare("a", "top")
+        before = (sorted(snapshotter.walk(), key=lambda info: info.key), snapshotter.mounts("a"))
+        again = reopen()
+        assert (sorted(again.walk(), key=lambda info: info.key), again.mounts("a")) == before
+        with pytest.raises(Conflict):
+            again.remove("top")
+        again.remove("a")
+        again.remove("top")
+        again.prepare("b", "base")
+
+    def test_a_new_snapshot_has_owner_and_mode_of_its_parent(self, snapshotter: Snapshotter) -> None:
+        snapshotter.prepare("work")
+        snapshotter.layer_dir("work").chmod(0o1777)
+        snapshotter.commit("base", "work")
+        snapshotter.prepare("a", "base")
+        assert snapshotter.layer_dir("a").stat().st_mode & 0o7777 == 0o1777
+
+    def test_a_failed_prepare_leaves_nothing(self, snapshotter: Snapshotter) -> None:
+        with pytest.raises(NotFound):
+            snapshotter.prepare("a", "missing")
+        snapshotter.prepare("a")
+
+    def test_stacking_at_commit(self, snapshotter: Snapshotter) -> None:
+        self._layer(snapshotter, "base")
+        snapshotter.prepare("upper")
+        if not snapshotter.rebases:
+            with pytest.raises(InvalidArgument):
+                snapshotter.commit("top", "upper", parent="base")
+            return
+        (snapshotter.layer_dir("upper") / "etc").mkdir(mode=0o755)
+        (snapshotter.layer_dir("base") / "etc").mkdir(mode=0o700)
+        with pytest.raises(NotFound):
+            snapshotter.commit("top", "upper", parent="missing")
+        snapshotter.commit("top", "upper", parent="base", implied=["etc", "gone"])
+        assert snapshotter.info("top").parent == "base"
+        assert (snapshotter.layer_dir("top") / "etc").stat().st_mode & 0o7777 == 0o700
+        with pytest.raises(Conflict):
+            snapshotter.remove("base")
+
+    def test_threads_prepare_and_remove_at_once(self, snapshotter: Snapshotter) -> None:
+        self._layer(snapshotter, "base")
+
+        def work(number: int) -> None:
+            for turn in range(5):
+                snapshotter.prepare(f"{number}-{turn}", "base")
+                snapshotter.remove(f"{number}-{turn}")
+
+        with ThreadPoolExecutor(8) as pool:
+            list(pool.map(work, range(8)))
+        assert [info.key for info in snapshotter.walk()] == ["base"]
+        snapshotter.remove("base")
+
+    def _layer(self, snapshotter: Snapshotter, name: str, parent: str = "") -> None:
+        snapshotter.prepare("unpack-" + name, parent)
+        (snapshotter.layer_dir("unpack-" + name) / name).write_text(name)
+        snapshotter.commit(name, "unpack-" + name)
