@@ -23,7 +23,6 @@ if TYPE_CHECKING:
 
 READ_SIZE = 1024 * 1024
 STDIN_SIZE = 256 * 1024
-_IOV_MAX = 1024
 
 # What a user or an init system sends; the rest (SIGCHLD, SIGPIPE, SIGWINCH, …) is this process's own.
 _PROXIED = (
@@ -48,24 +47,10 @@ def write_all(fd: int, data: bytes | memoryview) -> None:
             _wait_writable(fd)
 
 
-def write_pieces(pieces: list[tuple[int, memoryview]]) -> None:
-    """Payload of frames to stdout and stderr, pieces for one of them in a row with one call."""
-    at = 0
-    while at < len(pieces):
-        stream = pieces[at][0]
-        end = at
-        while end < len(pieces) and end - at < _IOV_MAX and pieces[end][0] == stream:
-            end += 1
-        buffers = [piece for _, piece in pieces[at:end]]
-        fd = 2 if stream in (STDERR, SYSTEM) else 1
-        total = sum(map(len, buffers))
-        try:
-            written = os.writev(fd, buffers)
-        except BlockingIOError:
-            written = 0
-        if written < total:
-            write_all(fd, memoryview(b"".join(buffers))[written:])
-        at = end
+def write_pieces(pieces: list[tuple[int, bytes]]) -> None:
+    """Payload of frames to stdout and stderr."""
+    for stream, piece in pieces:
+        write_all(2 if stream in (STDERR, SYSTEM) else 1, piece)
 
 
 def _wait_writable(fd: int) -> None:

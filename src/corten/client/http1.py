@@ -2,13 +2,15 @@
 
 Measured before writing it: importing h11 costs 32 ms, more than the rest of `corten ps` together, so it is out of the
 question for a command line that answers within 45 ms. http.client costs 30 ms and cannot hand over an upgraded
-connection. This parser imports nothing and passes chunked bodies at more than 1 GB/s.
+connection. This parser imports only re, which every installed script does, and passes chunked bodies at over 1 GB/s.
 
 The parser is strict where a lenient one could be led to disagree with another reader of the same bytes: chunk sizes
 are plain hexadecimal of at most 16 digits, lengths plain decimal, heads and chunk lines bounded.
 """
 
 from __future__ import annotations
+
+import re
 
 from corten.client.errors import ConnectionLost, ProtocolError
 
@@ -20,6 +22,8 @@ MAX_HEAD = 64 * 1024
 MAX_CHUNK_LINE = 4096
 _UNRESERVED = frozenset(b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-._~")
 _HEX = frozenset(b"0123456789abcdefABCDEF")
+# The end of a chunk and the size of the next, without extensions.
+_NEXT_CHUNK = re.compile(rb"\r\n([0-9a-fA-F]{1,16})\r\n")
 
 
 def quote(text: str, safe: bytes = b"") -> str:
@@ -137,7 +141,9 @@ class ResponseParser:
         elif self._mode == _LENGTH:
             yield self._take_length(data)
         elif self._mode == _CHUNKED:
-            yield from self._take_chunks(data)
+            piece = self._take_chunks(data)
+            if piece:
+                yield piece
         else:
             raise ProtocolError("bytes after the end of the response")
 
@@ -187,28 +193,46 @@ class ResponseParser:
             self.done, self._mode = True, _NONE
         return data
 
-    def _take_chunks(self, data: bytes) -> Iterator[bytes]:
+    def _take_chunks(self, data: bytes) -> bytes:
+        """The payload of the chunks in `data`, joined: a daemon may send one for each line of a log."""
         if self._buffer:
             data = bytes(self._buffer) + data
             self._buffer.clear()
+        pieces: list[bytes] = []
         at, end = 0, len(data)
         while at < end:
             if self._left:
                 piece = data[at : at + self._left]
                 at += len(piece)
                 self._left -= len(piece)
-                yield piece
+                pieces.append(piece)
                 continue
+            if self._in_chunk:
+                at = self._whole_chunks(data, at, pieces)
             line_end = data.find(b"\n", at)
             if line_end < 0:
                 self._keep_line(data[at:])
-                return
+                break
             line = data[at:line_end]
             at = line_end + 1
             if len(line) > MAX_CHUNK_LINE or not line.endswith(b"\r"):
                 raise ProtocolError("malformed chunk")
             if self._chunk_line(line[:-1]) and at < end:
                 raise ProtocolError("bytes after the end of the response")
+        return b"".join(pieces)
+
+    @staticmethod
+    def _whole_chunks(data: bytes, at: int, pieces: list[bytes]) -> int:
+        """The short way for chunks that are complete in `data`, after one that has ended; the rest is left."""
+        end, match_next = len(data), _NEXT_CHUNK.match
+        while match := match_next(data, at):
+            start = match.end()
+            stop = start + int(match[1], 16)
+            if stop > end or stop == start:
+                break
+            pieces.append(data[start:stop])
+            at = stop
+        return at
 
     def _keep_line(self, part: bytes) -> None:
         if len(part) > MAX_CHUNK_LINE:

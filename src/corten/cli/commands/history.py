@@ -34,7 +34,7 @@ def shape(*, truncate: bool, human: bool) -> Shape:
         {
             "ID": "IMAGE",
             "CreatedAt": "CREATED AT",
-            "CreatedSince": "CREATED",
+            "CreatedSince": "CREATED" if human else "CREATED AT",
             "CreatedBy": "CREATED BY",
             "Size": "SIZE",
             "Comment": "COMMENT",
