@@ -1,0 +1,239 @@
+"""Image archives as they arrive: a tar, perhaps compressed, in Docker's or OCI's layout, streamed into the store.
+
+Nothing is written by the names in the archive: a name is only a key here, so one that climbs out reaches nothing. Small
+documents are kept in memory, everything else becomes a blob.
+"""
+
+from __future__ import annotations
+
+import bz2
+import gzip
+import lzma
+import posixpath
+import tarfile
+import zlib
+from dataclasses import dataclass, field
+from typing import Any, BinaryIO, cast
+
+import msgspec
+import zstandard
+
+from corten.engine.images.intake import Intake, compression_of, pieces
+from corten.engine.images.threads import ThreadBody
+from corten.errors import InvalidArgument, clip
+from corten.specs import digest as digests
+from corten.specs import oci_image as oci
+from corten.specs.oci_image import Descriptor, Index, Manifest
+from corten.storage.types import ContentStore
+
+MAX_DOCUMENT = 8 << 20
+MAX_DOCUMENTS = 64 << 20
+"""Bytes of one document at the archive's top, and of all of them together."""
+
+MAX_MEMBERS = 100_000
+_BLOBS = "blobs/sha256/"
+_MAX_LINKS = 8
+_BROKEN = (tarfile.TarError, EOFError, zlib.error, lzma.LZMAError, zstandard.ZstdError, gzip.BadGzipFile)
+
+
+class _DockerEntry(msgspec.Struct, rename="pascal"):
+    """One image in Docker's manifest.json."""
+
+    config: str
+    repo_tags: list[str] | None = None
+    layers: list[str] | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Archive:
+    """What an archive held, by normalised name: documents, digests of the stored blobs, and links."""
+
+    documents: dict[str, bytes] = field(default_factory=dict)
+    blobs: dict[str, str] = field(default_factory=dict)
+    links: dict[str, str] = field(default_factory=dict)
+
+    def resolve(self, name: str) -> str:
+        """The name that stands behind links."""
+        for _ in range(_MAX_LINKS):
+            if name not in self.links:
+                break
+            name = self.links[name]
+        return name
+
+
+@dataclass(frozen=True, slots=True)
+class Candidate:
+    """An image in an archive: what names would point to, and the names. For Docker's layout the manifest is made."""
+
+    target: Descriptor
+    names: list[str]
+
+
+class _Front:
+    """A file whose first bytes were read already."""
+
+    def __init__(self, start: bytes, rest: ThreadBody) -> None:
+        self._start, self._rest = start, rest
+
+    def read(self, size: int = -1) -> bytes:
+        if not self._start:
+            return self._rest.read(size)
+        if size < 0:
+            return self._start + self._rest.read()
+        part, self._start = self._start[:size], self._start[size:]
+        return part
+
+
+def receive(body: ThreadBody, blobs: Intake) -> Archive:
+    """Read an archive to its end (blocking). Raises InvalidArgument for one that is broken or too large to be true."""
+    start = b""
+    while len(start) < 16 and (part := body.read(1 << 16)):
+        start += part
+    archive = Archive()
+    try:
+        plain = _decompressed(start, _Front(start, body))
+        # A stream has no names to go back to, so members are taken as they come.
+        with tarfile.open(mode="r|", fileobj=plain, bufsize=1 << 20) as tar:
+            _take(tar, archive, blobs)
+        for _ in pieces(body):
+            pass  # what follows the end, so that the client can finish sending
+    except _BROKEN as error:
+        raise InvalidArgument(f"invalid archive: {clip(str(error)) or 'unexpected end of data'}") from None
+    return archive
+
+
+def _decompressed(start: bytes, file: _Front) -> BinaryIO:
+    kind = compression_of(start)
+    source = cast(BinaryIO, file)
+    if kind == "gzip":
+        return cast(BinaryIO, gzip.GzipFile(fileobj=source))
+    if kind == "zstd":
+        return cast(BinaryIO, zstandard.ZstdDecompressor().stream_reader(source, read_across_frames=True))
+    if kind == "bzip2":
+        return cast(BinaryIO, bz2.BZ2File(source))
+    return cast(BinaryIO, lzma.LZMAFile(source)) if kind == "xz" else source
+
+
+def _take(tar: tarfile.TarFile, archive: Archive, blobs: Intake) -> None:
+    total = 0
+    for count, member in enumerate(tar, 1):
+        if count > MAX_MEMBERS:
+            raise InvalidArgument(f"invalid archive: more than {MAX_MEMBERS} members")
+        name = _normalised(member.name)
+        if member.issym():
+            archive.links[name] = _normalised(posixpath.join(posixpath.dirname(name), member.linkname))
+        elif member.islnk():
+            archive.links[name] = _normalised(member.linkname)
+        elif member.isreg():
+            file = tar.extractfile(member)
+            assert file is not None
+            if _is_document(name, member.size):
+                total += member.size
+                if total > MAX_DOCUMENTS:
+                    raise InvalidArgument("invalid archive: its documents are too large")
+                archive.documents[name] = file.read()
+            else:
+                expected = f"sha256:{name.removeprefix(_BLOBS)}" if name.startswith(_BLOBS) else ""
+                archive.blobs[name] = blobs.store(pieces(file), expected if digests.is_digest(expected) else "")
+        # TarFile remembers all members, which a stream never asks for again.
+        tar.members = []  # type: ignore[attr-defined]
+
+
+def _normalised(name: str) -> str:
+    return posixpath.normpath("/" + name).lstrip("/")
+
+
+def _is_document(name: str, size: int) -> bool:
+    if name.startswith(_BLOBS) or size > MAX_DOCUMENT:
+        return False
+    return name.endswith((".json", "/json", "/VERSION")) or name in ("repositories", "oci-layout")
+
+
+def candidates(archive: Archive, content: ContentStore, blobs: Intake) -> list[Candidate]:
+    """The images in an archive (blocking). Raises InvalidArgument when it has none, or an incomplete one."""
+    if "index.json" in archive.documents:
+        return _from_layout(archive, content)
+    if "manifest.json" in archive.documents:
+        return [_from_docker(entry, archive, content, blobs) for entry in _docker_entries(archive)]
+    raise InvalidArgument("invalid archive: does not contain a manifest.json or an index.json")
+
+
+def _docker_entries(archive: Archive) -> list[_DockerEntry]:
+    try:
+        return msgspec.json.decode(archive.documents.get("manifest.json", b"[]"), type=list[_DockerEntry])
+    except (msgspec.MsgspecError, UnicodeDecodeError) as error:
+        raise InvalidArgument(f"invalid archive: manifest.json: {clip(str(error))}") from None
+
+
+def _from_layout(archive: Archive, content: ContentStore) -> list[Candidate]:
+    index = oci.parse_index(archive.documents["index.json"])
+    tags = {entry.config: entry.repo_tags or [] for entry in _docker_entries(archive)}
+    found: dict[str, Candidate] = {}
+    for descriptor in index.manifests:
+        if descriptor.media_type not in (*oci.MANIFEST_TYPES, *oci.INDEX_TYPES):
+            continue
+        candidate = found.setdefault(descriptor.digest, Candidate(descriptor, []))
+        candidate.names.extend(_names_in(descriptor.annotations))
+        if descriptor.media_type in oci.MANIFEST_TYPES and content.exists(descriptor.digest):
+            config = oci.parse_manifest(content.read(descriptor.digest)).config.digest
+            candidate.names.extend(tags.get(_BLOBS + digests.hex_of(config), []))
+    if not found:
+        raise InvalidArgument("invalid archive: its index names no image")
+    return list(found.values())
+
+
+def _names_in(annotations: dict[str, str]) -> list[str]:
+    if name := annotations.get(oci.ANNOTATION_IMAGE_NAME):
+        return [name]
+    # OCI's own annotation may be a bare tag, which is the name of nothing.
+    name = annotations.get(oci.ANNOTATION_REF_NAME, "")
+    return [name] if ":" in name or "/" in name else []
+
+
+def _from_docker(entry: _DockerEntry, archive: Archive, content: ContentStore, blobs: Intake) -> Candidate:
+    config_name = archive.resolve(_normalised(entry.config))
+    config = archive.documents.get(config_name)
+    if config is None:
+        config = content.read(_blob(archive, config_name))
+    config_digest = blobs.put(config)
+    layers = []
+    for name in entry.layers or []:
+        digest = _blob(archive, archive.resolve(_normalised(name)))
+        layers.append(describe_layer(content, digest))
+    descriptor = Descriptor(media_type=oci.OCI_CONFIG, digest=config_digest, size=len(config))
+    data = encode_manifest(descriptor, layers)
+    target = Descriptor(media_type=oci.OCI_MANIFEST, digest=blobs.put(data), size=len(data))
+    return Candidate(target, list(entry.repo_tags or []))
+
+
+def _blob(archive: Archive, name: str) -> str:
+    if name not in archive.blobs:
+        raise InvalidArgument(f"invalid archive: {clip(name, 128)} is missing")
+    return archive.blobs[name]
+
+
+def describe_layer(content: ContentStore, digest: str) -> Descriptor:
+    """The descriptor of a stored layer, its type told by its first bytes (blocking)."""
+    with content.open(digest) as file:
+        kind = compression_of(file.read(16))
+    media_type = {"gzip": oci.OCI_LAYER_GZIP, "zstd": oci.OCI_LAYER_ZSTD}.get(kind, oci.OCI_LAYER)
+    return Descriptor(media_type=media_type, digest=digest, size=content.info(digest).size)
+
+
+def encode_manifest(config: Descriptor, layers: list[Descriptor]) -> bytes:
+    """A manifest of our own; the same parts give the same bytes."""
+    document: dict[str, Any] = {
+        "schemaVersion": 2,
+        "mediaType": oci.OCI_MANIFEST,
+        "config": config,
+        "layers": layers,
+    }
+    return msgspec.json.encode(document)
+
+
+def read_manifest(content: ContentStore, digest: str) -> Manifest:
+    return oci.parse_manifest(content.read(digest))
+
+
+def read_index(content: ContentStore, digest: str) -> Index:
+    return oci.parse_index(content.read(digest))

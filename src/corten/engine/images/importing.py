@@ -1,0 +1,132 @@
+"""`docker import`: an image of one layer, made of a root file system's tar."""
+
+from __future__ import annotations
+
+import bz2
+import lzma
+from collections.abc import AsyncIterator, Iterator, Sequence
+from dataclasses import dataclass
+
+import msgspec
+
+from corten.engine.images import changes as instructions
+from corten.engine.images.archive import describe_layer, encode_manifest
+from corten.engine.images.index import ImageIndex, StoredImage, Target
+from corten.engine.images.intake import Intake, compression_of, intake, pieces
+from corten.engine.images.layers import LayerStore
+from corten.engine.images.progress import ProgressStream
+from corten.engine.images.threads import ThreadBody, in_thread, to_the_end
+from corten.errors import InvalidArgument, clip
+from corten.specs import digest as digests
+from corten.specs import oci_image as oci
+from corten.specs import platform as platforms
+from corten.specs.oci_image import Descriptor, History, ImageConfig, RootFS, RunConfig
+from corten.specs.reference import Reference
+
+
+@dataclass(frozen=True, slots=True)
+class ImportOptions:
+    """`reference` None leaves the image without a name; `created_ns` is the time to record."""
+
+    reference: Reference | None
+    message: str
+    changes: Sequence[str]
+    platform: str
+    created_ns: int
+
+    def config(self) -> ImageConfig:
+        """The image's config without its layer. Raises InvalidArgument for a bad platform or change."""
+        platform = platforms.parse(self.platform) if self.platform else platforms.host()
+        if platform.os != "linux":
+            raise InvalidArgument(f'operating system "{platform.os}" is not supported')
+        run = RunConfig()
+        instructions.apply(self.changes, run)
+        created = oci.format_time(self.created_ns)
+        comment = self.message or "Imported from -"
+        return ImageConfig(
+            created=created,
+            architecture=platform.architecture,
+            os=platform.os,
+            variant=platform.variant,
+            config=run,
+            history=[History(created=created, comment=comment)],
+            comment=comment,
+        )
+
+
+async def run(
+    index: ImageIndex, layers: LayerStore, archive: AsyncIterator[bytes], options: ImportOptions, stream: ProgressStream
+) -> StoredImage:
+    """Import; the stream's one message is the new image's id."""
+    config = options.config()
+    async with intake(layers) as blobs:
+        body = ThreadBody(archive)
+        try:
+            digest = await in_thread(_receive, blobs, body)
+        finally:
+            body.close()
+        async with layers.lease([digest]):
+            layer = await in_thread(describe_layer, layers.content, digest)
+            diff_id, size = await layers.adopt(digest, layer.media_type, lambda update: None)
+            image = await _record(blobs, config, layer, diff_id)
+            image.size = size
+            async with layers.lease(image.chain_ids), index.lock:
+                names = [options.reference] if options.reference is not None else []
+                await to_the_end(layers.tasks, f"store {image.id}", index.add(image, names))
+    stream.status(image.id)
+    return image
+
+
+def _receive(blobs: Intake, body: ThreadBody) -> str:
+    start = body.read(1 << 16)
+    if not start:
+        raise InvalidArgument("the archive is empty")
+    kind = compression_of(start)
+    source = _chained(start, body)
+    try:
+        return blobs.store(_decompressed(kind, source) if kind in ("bzip2", "xz") else source)
+    except (lzma.LZMAError, EOFError, ValueError) as error:
+        raise InvalidArgument(f"invalid archive: {clip(str(error))}") from None
+
+
+def _chained(start: bytes, body: ThreadBody) -> Iterator[bytes]:
+    yield start
+    yield from pieces(body)
+
+
+def _decompressed(kind: str, source: Iterator[bytes]) -> Iterator[bytes]:
+    """Compressions that image layers may not have are taken off."""
+    decompressor: bz2.BZ2Decompressor | lzma.LZMADecompressor
+    decompressor = bz2.BZ2Decompressor() if kind == "bzip2" else lzma.LZMADecompressor()
+    for part in source:
+        if decompressor.eof:
+            break
+        try:
+            yield decompressor.decompress(part)
+        except OSError as error:
+            raise InvalidArgument(f"invalid archive: {clip(str(error))}") from None
+    if not decompressor.eof:
+        raise InvalidArgument("invalid archive: unexpected end of data")
+
+
+async def _record(blobs: Intake, config: ImageConfig, layer: Descriptor, diff_id: str) -> StoredImage:
+    config.rootfs = RootFS(diff_ids=[diff_id])
+    data = msgspec.json.encode(config)
+    config_digest = await in_thread(blobs.put, data)
+    manifest = encode_manifest(Descriptor(media_type=oci.OCI_CONFIG, digest=config_digest, size=len(data)), [layer])
+    manifest_digest = await in_thread(blobs.put, manifest)
+    return StoredImage(
+        id=config_digest,
+        target=Target(
+            digest=manifest_digest,
+            media_type=oci.OCI_MANIFEST,
+            manifest=manifest_digest,
+            manifest_media_type=oci.OCI_MANIFEST,
+        ),
+        size=0,
+        created_ns=config.created_ns,
+        platform=str(config.platform.normalised()),
+        chain_ids=digests.chain_ids([diff_id]),
+        layers=[layer.digest],
+        blobs=sorted({config_digest, manifest_digest, layer.digest}),
+    )

@@ -1,0 +1,223 @@
+"""Which images there are and what they are called: in memory for reading, one durable write for each change.
+
+Two kinds of documents: an image by its id, and a name by its canonical spelling (with a tag or a digest). A name that
+points to no image, as a crash between two writes may leave it, is dropped at the start.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+import msgspec
+from msgspec import Struct, field
+
+from corten.clock import Clock
+from corten.engine.models import Image
+from corten.errors import NotFound
+from corten.specs import digest as digests
+from corten.specs import platform as platforms
+from corten.specs import reference as references
+from corten.specs.reference import Reference
+from corten.storage.types import DocumentStore
+
+
+class Target(Struct, kw_only=True, frozen=True):
+    """What a name points to: a manifest, or the index that the manifest was chosen from (else `digest` is it)."""
+
+    digest: str
+    media_type: str
+    manifest: str
+    manifest_media_type: str
+
+
+class StoredImage(Struct, kw_only=True):
+    """One image of one platform. `blobs` is everything in the content store that it needs, `layers` lowest first."""
+
+    id: str
+    target: Target
+    size: int
+    created_ns: int
+    platform: str
+    chain_ids: list[str]
+    layers: list[str]
+    blobs: list[str]
+    parent_id: str = ""
+    last_tagged_ns: int = 0
+
+
+class StoredName(Struct, kw_only=True):
+    image_id: str
+    target: Target
+    tagged_ns: int = field(default=0)
+
+
+class ImageIndex:
+    """See the module. `lock` is held by those who look and then change."""
+
+    def __init__(self, images: DocumentStore, names: DocumentStore, clock: Clock) -> None:
+        self.lock = asyncio.Lock()
+        self._image_documents, self._name_documents, self._clock = images, names, clock
+        self._images = {id: msgspec.json.decode(body, type=StoredImage) for id, body in images.all().items()}
+        self._names: dict[str, StoredName] = {}
+        self._by_image: dict[str, set[str]] = {id: set() for id in self._images}
+        self._views: dict[str, Image] = {}
+        for name, body in names.all().items():
+            stored = msgspec.json.decode(body, type=StoredName)
+            if stored.image_id in self._images:
+                self._remember(name, stored)
+
+    def images(self) -> Sequence[StoredImage]:
+        return list(self._images.values())
+
+    def get(self, id: str) -> StoredImage | None:
+        return self._images.get(id)
+
+    def name(self, reference: Reference) -> StoredName | None:
+        return self._names.get(reference.canonical)
+
+    def names_of(self, id: str) -> list[Reference]:
+        """All names of an image, those with tags first."""
+        found = [references.parse(name) for name in self._by_image.get(id, ())]
+        return sorted(found, key=lambda reference: (bool(reference.digest), reference.canonical))
+
+    def tags_in(self, repository: str) -> list[Reference]:
+        """The tagged names in `repository` ("docker.io/library/alpine")."""
+        prefix = repository + ":"
+        return [references.parse(name) for name in sorted(self._names) if name.startswith(prefix) and "@" not in name]
+
+    def find(self, text: str) -> tuple[StoredImage, Reference | None]:
+        """The image that `text` means: an id, a name, or an unambiguous start of an id, in this order.
+
+        With it comes the name by which it was found. Raises NotFound, InvalidArgument for what is no reference.
+        """
+        if digests.is_digest(text) or digests.is_digest("sha256:" + text):
+            id = text if text.startswith("sha256:") else "sha256:" + text
+            if id in self._images:
+                return self._images[id], None
+            raise NotFound("image", text)
+        reference = references.parse(text)
+        if (named := self._lookup(reference)) is not None:
+            return self._images[named.image_id], reference
+        start = "sha256:" + text.removeprefix("sha256:")
+        matches = [id for id in self._images if id.startswith(start)] if len(start) > len("sha256:") else []
+        if len(matches) == 1:
+            return self._images[matches[0]], None
+        raise NotFound("image", reference.familiar)
+
+    def _lookup(self, reference: Reference) -> StoredName | None:
+        if reference.digest:
+            # With a tag and a digest the digest decides.
+            reference = reference.with_digest(reference.digest)
+        return self._names.get(reference.canonical)
+
+    def for_platform(self, text: str, platform: str) -> StoredImage:
+        """Like `find`, of the images under a name the one that serves `platform` best. Raises NotFound."""
+        stored, reference = self.find(text)
+        if not platform:
+            return stored
+        target = stored.target.digest
+        if reference is not None and (named := self._lookup(reference)) is not None:
+            target = named.target.digest
+        offered = [stored, *(i for i in self._images.values() if i.target.digest == target and i is not stored)]
+        best = platforms.best(platforms.parse(platform), [platforms.parse(image.platform) for image in offered])
+        if best is None:
+            raise NotFound(
+                "image",
+                text,
+                f"image with reference {text} was found but does not provide the specified platform ({platform})",
+            )
+        return offered[best]
+
+    def view(self, stored: StoredImage) -> Image:
+        """The record that the API reads; not to be changed."""
+        if (image := self._views.get(stored.id)) is None:
+            names = self.names_of(stored.id)
+            image = self._views[stored.id] = Image(
+                id=stored.id,
+                target=stored.target.digest,
+                target_media_type=stored.target.media_type,
+                manifest=stored.target.manifest,
+                size=stored.size,
+                created_ns=stored.created_ns,
+                platform=stored.platform,
+                chain_ids=stored.chain_ids,
+                names=[name.canonical for name in names if name.tag],
+                digests=[name.canonical for name in names if name.digest],
+                parent_id=stored.parent_id,
+                last_tagged_ns=stored.last_tagged_ns,
+            )
+        return image
+
+    async def add(self, image: StoredImage, names: Iterable[Reference] = ()) -> None:
+        """Store `image` and point `names` to it; durable on return. An image that is there keeps what it had."""
+        known = self._images.get(image.id)
+        if known is not None:
+            image.blobs = sorted({*known.blobs, *image.blobs})
+            image.parent_id = image.parent_id or known.parent_id
+            image.last_tagged_ns = known.last_tagged_ns
+        wanted = list(names)
+        if wanted:
+            image.last_tagged_ns = self._clock.now_ns()
+        await self._image_documents.put(image.id, msgspec.json.encode(image), durable=not wanted)
+        self._images[image.id] = image
+        self._by_image.setdefault(image.id, set())
+        self._views.pop(image.id, None)
+        for at, reference in enumerate(wanted, 1):
+            # Writes keep their order, so the last one makes all of them durable.
+            await self._point(reference, image.id, image.target, durable=at == len(wanted))
+
+    async def tag(self, image: StoredImage, reference: Reference, target: Target) -> None:
+        """Point one more name to an image; a name that points elsewhere moves."""
+        image.last_tagged_ns = self._clock.now_ns()
+        await self._image_documents.put(image.id, msgspec.json.encode(image), durable=False)
+        await self._point(reference, image.id, target, durable=True)
+
+    async def _point(self, reference: Reference, image_id: str, target: Target, *, durable: bool) -> None:
+        name = reference.canonical
+        stored = StoredName(image_id=image_id, target=target, tagged_ns=self._clock.now_ns())
+        await self._name_documents.put(name, msgspec.json.encode(stored), durable=durable)
+        self._forget(name)
+        self._remember(name, stored)
+
+    async def untag(self, names: Sequence[Reference], *, durable: bool = True) -> None:
+        """Take names away. Without `durable` they go with the next durable write, such as that of `delete`."""
+        for at, reference in enumerate(names, 1):
+            await self._name_documents.delete(reference.canonical, durable=durable and at == len(names))
+            self._forget(reference.canonical)
+
+    async def delete(self, id: str) -> StoredImage | None:
+        """Forget an image whose names are gone already; durable on return."""
+        await self._image_documents.delete(id)
+        self._by_image.pop(id, None)
+        self._views.pop(id, None)
+        return self._images.pop(id, None)
+
+    def referenced(self) -> tuple[set[str], set[str]]:
+        """Blobs and chain ids that some image needs."""
+        blobs: set[str] = set()
+        chains: set[str] = set()
+        for image in self._images.values():
+            blobs.update(image.blobs)
+            chains.update(image.chain_ids)
+        return blobs, chains
+
+    def children(self, id: str) -> bool:
+        return any(image.parent_id == id for image in self._images.values())
+
+    def _remember(self, name: str, stored: StoredName) -> None:
+        self._names[name] = stored
+        self._by_image[stored.image_id].add(name)
+        self._views.pop(stored.image_id, None)
+
+    def _forget(self, name: str) -> None:
+        if (old := self._names.pop(name, None)) is not None:
+            self._by_image.get(old.image_id, set()).discard(name)
+            self._views.pop(old.image_id, None)
+
+
+def familiar_names(index: ImageIndex, id: str) -> dict[str, Any]:
+    """An image's first name for events: {"name": …}, or nothing."""
+    names = index.names_of(id)
+    return {"name": names[0].familiar} if names else {}

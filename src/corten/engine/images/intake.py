@@ -1,0 +1,79 @@
+"""Blobs that come in a request's body: read by a worker thread, hashed, stored; taken back when the whole fails."""
+
+from __future__ import annotations
+
+import hashlib
+import itertools
+import secrets
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager
+from typing import BinaryIO, Protocol
+
+from corten.engine.images.layers import LayerStore
+from corten.storage.types import ContentStore
+
+CHUNK = 1 << 20
+_MAGIC = ((b"\x1f\x8b", "gzip"), (b"\x28\xb5\x2f\xfd", "zstd"), (b"BZh", "bzip2"), (b"\xfd7zXZ\x00", "xz"))
+
+
+class Readable(Protocol):
+    def read(self, size: int = -1, /) -> bytes: ...
+
+
+def compression_of(start: bytes) -> str:
+    """What the first bytes of a file say: gzip, zstd, bzip2, xz, or "" for none of these."""
+    return next((name for magic, name in _MAGIC if start.startswith(magic)), "")
+
+
+class Intake:
+    """Blobs that one request brought. `taken` are those that were not in the store before.
+
+    All methods but `undo` block and are called by one worker thread.
+    """
+
+    def __init__(self, content: ContentStore) -> None:
+        self._content = content
+        self._prefix = f"intake-{secrets.token_hex(8)}"
+        self._serial = itertools.count(1)
+        self.taken: set[str] = set()
+
+    def store(self, source: Iterator[bytes], expected: str = "") -> str:
+        """Store the bytes of `source`; their digest. Raises DataCorrupt when `expected` is another."""
+        ingest = self._content.ingest(f"{self._prefix}-{next(self._serial)}")
+        try:
+            hasher = hashlib.sha256()
+            for part in source:
+                if not expected:
+                    hasher.update(part)
+                ingest.write(part)
+            digest = expected or f"sha256:{hasher.hexdigest()}"
+            known = self._content.exists(digest)
+            ingest.commit(digest)
+        except BaseException:
+            ingest.abort()
+            raise
+        if not known:
+            self.taken.add(digest)
+        return digest
+
+    def put(self, data: bytes) -> str:
+        return self.store(iter([data]))
+
+
+@asynccontextmanager
+async def intake(layers: LayerStore) -> AsyncIterator[Intake]:
+    """An Intake whose blobs go again when the block fails, and those that it did not keep when it succeeds.
+
+    What is kept is what images refer to by then.
+    """
+    blobs = Intake(layers.content)
+    try:
+        yield blobs
+    finally:
+        await layers.free(sorted(blobs.taken), [])
+
+
+def pieces(file: Readable | BinaryIO) -> Iterator[bytes]:
+    """What is left in `file`, in pieces."""
+    while part := file.read(CHUNK):
+        yield part

@@ -1,0 +1,198 @@
+"""Pulling: what a name means at its registry, the platform's manifest of it, its layers, and at last the name."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from corten.engine.images.index import ImageIndex, StoredImage, Target
+from corten.engine.images.jobs import Update, together
+from corten.engine.images.layers import Layer, LayerStore, plan_layers
+from corten.engine.images.progress import ProgressStream
+from corten.engine.images.threads import in_thread, to_the_end
+from corten.errors import CortenError, InvalidArgument, NotFound, SystemFault
+from corten.registry.client import Fetched, RegistryClient
+from corten.specs import digest as digests
+from corten.specs import oci_image as oci
+from corten.specs import platform as platforms
+from corten.specs.oci_image import Descriptor, ImageConfig, Manifest
+from corten.specs.platform import Platform
+from corten.specs.reference import Reference
+
+MAX_INDEX_DEPTH = 3
+
+
+@dataclass(frozen=True, slots=True)
+class Found:
+    """An image at the registry: documents fetched and checked, layers not yet. `documents` are manifest, indexes and
+    config as they came, by digest.
+    """
+
+    target: Target
+    manifest: Manifest
+    config: ImageConfig
+    layers: list[Layer]
+    documents: dict[str, bytes]
+
+    @property
+    def blobs(self) -> list[str]:
+        return sorted({*self.documents, *(layer.descriptor.digest for layer in self.layers)})
+
+
+class Puller:
+    """Brings one image in. Used once."""
+
+    def __init__(
+        self, index: ImageIndex, layers: LayerStore, client: RegistryClient, platform: str, stream: ProgressStream
+    ) -> None:
+        self._index, self._layers, self._client = index, layers, client
+        self._platform = platforms.parse(platform) if platform else None
+        self._stream = stream
+
+    async def run(self, pulled: Callable[[StoredImage], None]) -> None:
+        """Pull; `pulled` is told the image once it is there. Raises what the registry or the disk refuses."""
+        reference = self._client.reference
+        if (current := await self._up_to_date(reference)) is not None:
+            self._say_from(reference)
+            self._finish(reference, current.target.digest, new=False)
+            pulled(current)
+            return
+        found = await self._find()
+        self._say_from(reference)
+        keys = [*found.blobs, *(layer.chain_id for layer in found.layers)]
+        async with self._layers.lease(keys):
+            await self._bring(found)
+            image = await self._store(found, reference)
+        self._finish(reference, found.target.digest, new=True)
+        pulled(image)
+
+    def _say_from(self, reference: Reference) -> None:
+        self._stream.status(f"Pulling from {reference.path}", reference.tag or reference.digest)
+
+    def _finish(self, reference: Reference, digest: str, *, new: bool) -> None:
+        self._stream.status(f"Digest: {digest}")
+        word = "Downloaded newer image for" if new else "Image is up to date for"
+        self._stream.status(f"Status: {word} {reference.familiar}")
+
+    async def _up_to_date(self, reference: Reference) -> StoredImage | None:
+        """The image that the name means already, when the registry says the same and nothing of it is damaged."""
+        named = self._index.name(reference)
+        stored = self._index.get(named.image_id) if named is not None else None
+        if named is None or stored is None or stored.target != named.target:
+            return None
+        if self._platform is not None and platforms.best(self._platform, [platforms.parse(stored.platform)]) is None:
+            return None
+        if await self._client.resolve() != named.target.digest:
+            return None
+        return stored if await in_thread(self._whole, stored) else None
+
+    def _whole(self, stored: StoredImage) -> bool:
+        """Whether everything is there, and documents are what their digests say; large blobs are not read for it."""
+        layers = set(stored.layers)
+        try:
+            for digest in stored.blobs:
+                if digest not in layers:
+                    self._layers.content.read(digest)
+                elif not self._layers.content.exists(digest):
+                    return False
+        except CortenError:
+            return False
+        return all(self._layers.committed(chain_id) for chain_id in stored.chain_ids)
+
+    async def _find(self) -> Found:
+        top = fetched = await self._client.manifest()
+        documents = {top.digest: top.data}
+        depth = 0
+        while fetched.media_type in oci.INDEX_TYPES:
+            depth += 1
+            if depth > MAX_INDEX_DEPTH:
+                raise SystemFault("the image index holds indexes too deep to follow", step="registry")
+            chosen = self._choose(fetched)
+            fetched = await self._client.manifest(chosen.digest)
+            documents[fetched.digest] = fetched.data
+        manifest = oci.parse_manifest(fetched.data)
+        config = await self._config(manifest, documents)
+        target = Target(
+            digest=top.digest,
+            media_type=top.media_type,
+            manifest=fetched.digest,
+            manifest_media_type=fetched.media_type,
+        )
+        return Found(target, manifest, config, plan_layers(manifest.layers, config.rootfs.diff_ids), documents)
+
+    def _choose(self, fetched: Fetched) -> Descriptor:
+        offers = oci.parse_index(fetched.data).manifests
+        wanted = self._platform or platforms.host()
+        known = [offer for offer in offers if offer.media_type in (*oci.MANIFEST_TYPES, *oci.INDEX_TYPES)]
+        best = platforms.best(wanted, [offer.platform or Platform() for offer in known])
+        if best is not None:
+            return known[best]
+        # An index that leaves the platform out, as some tools write for a single image, means whatever is in it.
+        if len(known) == 1 and known[0].platform is None:
+            return known[0]
+        text = f"no matching manifest for {wanted} in the manifest list entries"
+        raise NotFound("manifest", self._client.reference.familiar, text)
+
+    async def _config(self, manifest: Manifest, documents: dict[str, bytes]) -> ImageConfig:
+        descriptor = manifest.config
+        if descriptor.media_type not in oci.CONFIG_TYPES:
+            raise InvalidArgument(
+                f"unsupported image config type {descriptor.media_type!r}: this is no container image"
+            )
+        data = await self._client.config(descriptor)
+        documents[descriptor.digest] = data
+        config = oci.parse_config(data)
+        if config.os and config.os != "linux":
+            raise InvalidArgument(
+                f'image operating system "{config.os}" cannot be used on this platform: '
+                "operating system is not supported"
+            )
+        return config
+
+    async def _bring(self, found: Found) -> None:
+        for data in found.documents.values():
+            await in_thread(self._layers.content.put, data)
+        work = []
+        for at, layer in enumerate(found.layers):
+            id = digests.short(layer.descriptor.digest)
+            if await in_thread(self._layers.complete, [layer]):
+                self._stream.layer(id, Update("Already exists"))
+            else:
+                self._stream.layer(id, Update("Pulling fs layer"))
+                work.append(self._one(found.layers, at, id))
+        await together(*work)
+
+    async def _one(self, layers: list[Layer], at: int, id: str) -> None:
+        await self._layers.ensure(layers, at, self._client, self._stream.observer(id))
+        self._stream.layer(id, Update("Pull complete"))
+
+    async def _store(self, found: Found, reference: Reference) -> StoredImage:
+        image = await describe(self._layers, found.target, found.config, found.manifest, found.layers, found.blobs)
+        names = [reference.with_digest(found.target.digest)]
+        if reference.tag and not reference.digest:
+            names.append(reference)
+        async with self._index.lock:
+            await to_the_end(self._layers.tasks, f"store {image.id}", self._index.add(image, names))
+        return image
+
+
+async def describe(
+    layers: LayerStore,
+    target: Target,
+    config: ImageConfig,
+    manifest: Manifest,
+    plan: list[Layer],
+    blobs: list[str],
+) -> StoredImage:
+    """The record of an image whose layers are committed."""
+
+    return StoredImage(
+        id=manifest.config.digest,
+        target=target,
+        size=await in_thread(layers.size_of, [layer.chain_id for layer in plan]),
+        created_ns=config.created_ns,
+        platform=str(config.platform.normalised() if config.os else platforms.host()),
+        chain_ids=[layer.chain_id for layer in plan],
+        layers=[layer.descriptor.digest for layer in plan],
+        blobs=blobs,
+    )

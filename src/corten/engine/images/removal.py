@@ -1,0 +1,134 @@
+"""Removing images, by Docker's rules.
+
+A name goes first, the image with its last name; what a container uses goes only by force, what one runs not at all.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Protocol
+
+from corten.engine.images.index import ImageIndex, StoredImage
+from corten.engine.images.layers import LayerStore
+from corten.engine.images.threads import in_thread
+from corten.errors import Conflict
+from corten.specs import digest as digests
+from corten.specs.reference import Reference
+
+InUse = Callable[[str], Sequence[tuple[str, bool]]]
+"""The containers of an image, by its id: each one's id, and whether it is running."""
+
+Changes = list[dict[str, str]]
+
+
+class Emit(Protocol):
+    """Publishes an event."""
+
+    def emit(self, type: str, action: str, actor_id: str, attributes: dict[str, str]) -> None: ...
+
+
+class Remover:
+    """Takes names and images away. The rows go at once, blobs and snapshots in the background."""
+
+    def __init__(self, index: ImageIndex, layers: LayerStore, in_use: InUse, events: Emit) -> None:
+        self._index, self._layers, self._in_use, self._events = index, layers, in_use, events
+
+    async def remove(self, ref: str, *, force: bool, prune: bool) -> Changes:
+        """What went, in Docker's order. Call with the index's lock held. Raises NotFound, Conflict."""
+        image, reference = self._index.find(ref)
+        names = self._index.names_of(image.id)
+        changes: Changes = []
+        if reference is not None:
+            going = self._going_with(reference, names)
+            if len(going) < len(names):
+                self._untagged(image, going, changes)
+                await self._index.untag(going)
+                return changes
+            if not force:
+                self._refuse_last_name(ref, image)
+            self._refuse(image, hard_only=True)
+        elif _single_repository(names):
+            self._refuse(image, hard_only=force)
+        else:
+            self._refuse(image, hard_only=force)
+            if not force:
+                raise _conflict(image, "must be forced", "image is referenced in multiple repositories")
+        await self._delete(image, changes)
+        if prune:
+            await self._prune_parents(image, changes)
+        return changes
+
+    @staticmethod
+    def _going_with(reference: Reference, names: Sequence[Reference]) -> list[Reference]:
+        """The name itself and, with the last tag of a repository, the digests that were pulled along with it."""
+        named = reference.with_digest(reference.digest) if reference.digest else reference
+        rest = [name for name in names if name != named]
+        siblings = [name for name in rest if name.name == named.name]
+        if named.digest or any(name.tag for name in siblings):
+            return [named]
+        return [named, *siblings]
+
+    def _refuse_last_name(self, ref: str, image: StoredImage) -> None:
+        for container_id, _ in self._in_use(image.id):
+            raise Conflict(
+                f'conflict: unable to remove repository reference "{ref}" (must force) - container {container_id[:12]}'
+                f" is using its referenced image {digests.short(image.id)}"
+            )
+
+    def _refuse(self, image: StoredImage, *, hard_only: bool) -> None:
+        if self._index.children(image.id):
+            raise _conflict(image, "cannot be forced", "image has dependent child images")
+        users = self._in_use(image.id)
+        for container_id, running in users:
+            if running:
+                reason = f"image is being used by running container {container_id[:12]}"
+                raise _conflict(image, "cannot be forced", reason)
+        if not hard_only and users:
+            reason = f"image is being used by stopped container {users[0][0][:12]}"
+            raise _conflict(image, "must be forced", reason)
+
+    async def _delete(self, image: StoredImage, changes: Changes) -> None:
+        names = self._index.names_of(image.id)
+        self._untagged(image, names, changes)
+        await self._index.untag(names, durable=False)
+        await self._index.delete(image.id)
+        changes.append({"Deleted": image.id})
+        needed = self._index.referenced()[1]
+        changes += [{"Deleted": chain_id} for chain_id in reversed(image.chain_ids) if chain_id not in needed]
+        self._events.emit("image", "delete", image.id, {"name": image.id})
+        self._layers.tasks.start(f"free {image.id}", self._layers.free(image.blobs, image.chain_ids))
+
+    def _untagged(self, image: StoredImage, names: Sequence[Reference], changes: Changes) -> None:
+        for name in names:
+            changes.append({"Untagged": name.familiar})
+            self._events.emit("image", "untag", image.id, {"name": name.familiar})
+
+    async def _prune_parents(self, image: StoredImage, changes: Changes) -> None:
+        """Parents that a builder left without a name, as far as nothing else needs them."""
+        parent = self._index.get(image.parent_id)
+        while parent is not None and not self._index.names_of(parent.id):
+            if self._index.children(parent.id) or self._in_use(parent.id):
+                return
+            await self._delete(parent, changes)
+            parent = self._index.get(parent.parent_id)
+
+    async def prune(self, chosen: Sequence[StoredImage]) -> tuple[Changes, int]:
+        """Delete those of `chosen` that no container uses; what went, and the bytes of disk that come free."""
+        changes: Changes = []
+        before = self._index.referenced()[1]
+        sizes = await in_thread(lambda: {chain_id: self._layers.size_known([chain_id]) for chain_id in before})
+        for image in chosen:
+            if not self._in_use(image.id) and not self._index.children(image.id):
+                await self._delete(image, changes)
+        gone = before - self._index.referenced()[1]
+        return changes, sum(sizes[chain_id] for chain_id in gone)
+
+
+def _single_repository(names: Sequence[Reference]) -> bool:
+    """At most one tag, and digests of its repository only: then an id means them all."""
+    tags = [name for name in names if name.tag]
+    return len(tags) <= 1 and len({name.name for name in names}) <= 1
+
+
+def _conflict(image: StoredImage, force: str, reason: str) -> Conflict:
+    return Conflict(f"conflict: unable to delete {digests.short(image.id)} ({force}) - {reason}")

@@ -1,0 +1,228 @@
+"""The image service: what `api.docker.backends.ImageBackend` asks for, and `resolve` for the container service."""
+
+from __future__ import annotations
+
+import builtins
+from collections import OrderedDict
+from collections.abc import AsyncIterator, Sequence
+from dataclasses import dataclass
+
+import msgspec
+
+from corten.clock import Clock
+from corten.engine.images import importing, selecting
+from corten.engine.images.importing import ImportOptions
+from corten.engine.images.index import ImageIndex, StoredImage
+from corten.engine.images.layers import LayerStore
+from corten.engine.images.loading import Loader
+from corten.engine.images.progress import ProgressStream
+from corten.engine.images.pull import Puller
+from corten.engine.images.push import Pusher
+from corten.engine.images.removal import Changes, Emit, InUse, Remover
+from corten.engine.images.saving import Saver
+from corten.engine.images.threads import in_thread, to_the_end
+from corten.engine.models import Filters, Image, ImageDetails, ProgressMessage, RegistryAuth
+from corten.errors import InvalidArgument, NotFound
+from corten.registry.auth import Credentials
+from corten.registry.client import RegistryClient
+from corten.registry.transport import Transport
+from corten.specs import oci_image as oci
+from corten.specs import reference as references
+from corten.specs.oci_image import ImageConfig
+from corten.storage.types import ContentStore, DocumentStore, LayerApplier, Snapshotter
+from corten.tasks import TaskOwner
+
+KEPT_CONFIGS = 64
+"""Parsed configs that stay in memory for the next container of the same image."""
+
+
+@dataclass(frozen=True, slots=True)
+class ResolvedImage:
+    """What a container is made of: `name` as the user said it, `chain_id` "" for an image without layers."""
+
+    id: str
+    config: ImageConfig
+    chain_id: str
+    name: str
+
+
+@dataclass(frozen=True, slots=True)
+class ImageParts:
+    """What the image service stands on. The registry transport is closed by its owner, not by the service."""
+
+    content: ContentStore
+    snapshotter: Snapshotter
+    applier: LayerApplier
+    images: DocumentStore
+    names: DocumentStore
+    registries: Transport
+    clock: Clock
+    events: Emit
+    in_use: InUse
+
+
+class ImageService:
+    """Images by name and id. Entering it cleans up what a crash left, leaving it cancels what is going on."""
+
+    def __init__(self, parts: ImageParts) -> None:
+        self._clock, self._registries, self._events = parts.clock, parts.registries, parts.events
+        self._tasks = TaskOwner("images")
+        self._index = ImageIndex(parts.images, parts.names, parts.clock)
+        self._layers = LayerStore(parts.content, parts.snapshotter, parts.applier, self._tasks, self._index.referenced)
+        self._remover = Remover(self._index, self._layers, parts.in_use, parts.events)
+        self._in_use = parts.in_use
+        self._configs: OrderedDict[str, ImageConfig] = OrderedDict()
+
+    async def __aenter__(self) -> ImageService:
+        self._tasks.start("sweep", self._layers.sweep(self._clock.now_ns() / 1e9))
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        await self._tasks.close("the image service is closed")
+
+    async def resolve(self, ref: str, platform: str = "") -> ResolvedImage:
+        """The image for a new container. Raises NotFound in Docker's words, InvalidArgument for a bad reference."""
+        image = self._index.for_platform(ref, platform)
+        config = await self._config(image.id)
+        return ResolvedImage(image.id, config, image.chain_ids[-1] if image.chain_ids else "", ref)
+
+    async def _config(self, id: str) -> ImageConfig:
+        if id not in self._configs:
+            self._configs[id] = oci.parse_config(await in_thread(self._layers.content.read, id))
+            if len(self._configs) > KEPT_CONFIGS:
+                self._configs.popitem(last=False)
+        self._configs.move_to_end(id)
+        return self._configs[id]
+
+    def list(self) -> Sequence[Image]:
+        """All images, the newest first."""
+        images = sorted(self._index.images(), key=lambda image: image.created_ns, reverse=True)
+        return [self._index.view(image) for image in images]
+
+    def get(self, ref: str) -> Image:
+        return self._index.view(self._index.find(ref)[0])
+
+    async def details(self, ref: str) -> ImageDetails:
+        image, _ = self._index.find(ref)
+
+        def read() -> tuple[bytes, builtins.list[int]]:
+            sizes = [self._layers.size_of([chain_id]) for chain_id in image.chain_ids]
+            return self._layers.content.read(image.id), sizes
+
+        data, sizes = await in_thread(read)
+        return ImageDetails(self._index.view(image), msgspec.json.decode(data), sizes)
+
+    async def pull(self, ref: str, platform: str, auth: RegistryAuth | None) -> AsyncIterator[ProgressMessage]:
+        reference = references.parse(ref)
+        client = RegistryClient(self._registries, reference, _credentials(auth))
+        stream = ProgressStream(self._clock)
+        puller = Puller(self._index, self._layers, client, platform, stream)
+        familiar = reference.familiar
+        done = puller.run(lambda image: self._emit("pull", familiar, {"name": reference.familiar_name}))
+        async for message in stream.run(self._tasks, f"pull {familiar}", done):
+            yield message
+
+    async def push(self, ref: str, auth: RegistryAuth | None) -> AsyncIterator[ProgressMessage]:
+        reference = references.parse(ref)
+        named = self._index.name(reference)
+        if named is None:
+            text = f"An image does not exist locally with the tag: {reference.familiar_name}"
+            raise NotFound("image", reference.familiar, text)
+        client = RegistryClient(self._registries, reference, _credentials(auth), push=True)
+        stream = ProgressStream(self._clock)
+        pusher = Pusher(self._index, self._layers, client, named.target, stream)
+        async for message in stream.run(self._tasks, f"push {reference.familiar}", pusher.run()):
+            yield message
+        self._emit("push", reference.familiar, {"name": reference.familiar_name})
+
+    async def load(
+        self, archive: AsyncIterator[bytes], *, quiet: bool, platform: str = ""
+    ) -> AsyncIterator[ProgressMessage]:
+        stream = ProgressStream(self._clock)
+        loader = Loader(self._index, self._layers, platform, stream, quiet=quiet)
+
+        async def run() -> None:
+            for image in await loader.run(archive):
+                self._emit("load", image.id, {"name": image.id})
+
+        async for message in stream.run(self._tasks, "load", run()):
+            yield message
+
+    async def save(self, refs: Sequence[str], platform: str = "") -> AsyncIterator[bytes]:
+        saver = Saver(self._index, self._layers)
+        images = saver.selected(refs, platform)
+        async for part in saver.run(refs, platform):
+            yield part
+        for image in images:
+            self._emit("save", image.id, {"name": image.id})
+
+    async def import_rootfs(
+        self, archive: AsyncIterator[bytes], ref: str, *, message: str, changes: Sequence[str], platform: str
+    ) -> AsyncIterator[ProgressMessage]:
+        reference = references.parse(ref) if ref else None
+        if reference is not None and reference.digest:
+            raise InvalidArgument("cannot import digest reference")
+        options = ImportOptions(reference, message, changes, platform, self._clock.now_ns())
+        stream = ProgressStream(self._clock)
+
+        async def run() -> None:
+            image = await importing.run(self._index, self._layers, archive, options, stream)
+            self._emit("import", image.id, {"name": reference.familiar if reference else image.id})
+
+        async for said in stream.run(self._tasks, "import", run()):
+            yield said
+
+    async def tag(self, ref: str, target: str) -> None:
+        wanted = references.parse(target)
+        if wanted.digest:
+            raise InvalidArgument("refusing to create a tag with a digest reference")
+        async with self._index.lock:
+            image, reference = self._index.find(ref)
+            named = self._index.name(reference) if reference is not None else None
+            points_to = named.target if named is not None else image.target
+            await to_the_end(self._tasks, f"tag {wanted}", self._index.tag(image, wanted, points_to))
+        self._emit("tag", image.id, {"name": wanted.familiar})
+
+    async def remove(self, ref: str, *, force: bool, prune: bool) -> Changes:
+        """`prune` takes along nameless parents that nothing needs any more."""
+        async with self._index.lock:
+            work = self._remove(ref, force=force, prune=prune)
+            result = await to_the_end(self._tasks, f"remove {ref[:80]}", work)
+        if isinstance(result, Exception):
+            raise result
+        return result
+
+    async def _remove(self, ref: str, *, force: bool, prune: bool) -> Changes | Exception:
+        # Handed back instead of raised, as the task that it runs in would be logged as failed.
+        try:
+            return await self._remover.remove(ref, force=force, prune=prune)
+        except Exception as error:
+            return error
+
+    async def prune(self, filters: Filters) -> tuple[Changes, int]:
+        """Remove images without a name; all that no container uses with the filter dangling=false."""
+        async with self._index.lock:
+            chosen = await self._prunable(filters)
+            changes, freed = await to_the_end(self._tasks, "prune", self._remover.prune(chosen))
+        self._emit("prune", "", {"reclaimed": str(freed)})
+        return changes, freed
+
+    async def _prunable(self, filters: Filters) -> builtins.list[StoredImage]:
+        selection = selecting.parse(filters, self._clock.now_ns())
+        chosen = []
+        for image in self._index.images():
+            tagged = any(name.tag for name in self._index.names_of(image.id))
+            if self._in_use(image.id) or not selection.wants(tagged=tagged, created_ns=image.created_ns):
+                continue
+            if not selection.labels or selection.wants_labels((await self._config(image.id)).run.labels or {}):
+                chosen.append(image)
+        return chosen
+
+    def _emit(self, action: str, actor_id: str, attributes: dict[str, str]) -> None:
+        self._events.emit("image", action, actor_id, attributes)
+
+
+def _credentials(auth: RegistryAuth | None) -> Credentials:
+    if auth is None:
+        return Credentials()
+    return Credentials(auth.username, auth.password, auth.identity_token, auth.registry_token)
