@@ -1,0 +1,82 @@
+"""How the embedded runtime starts, stops and cleans up: calls into runtime.child and the cgroup."""
+
+from __future__ import annotations
+
+from corten.runtime import protocol
+from corten.runtime.cgroups import Cgroup
+from corten.runtime.child.errors import ChildFailed
+from corten.runtime.child.join import join
+from corten.runtime.child.launch import launch
+from corten.runtime.shim.control import Refusal
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
+
+    from corten.runtime.shim.process import Process
+
+
+class Embedded:
+    """Implements what the shim asks of a runtime. `settings` are those of the LAUNCH message."""
+
+    def __init__(self, settings: dict[str, Any]) -> None:
+        self._wire: bytes = settings.pop("wire")
+        self._cgroup = Cgroup(settings["cgroup"]) if settings["cgroup"] else None
+        self._shared_pids: bool = settings["shared_pids"]
+        self._console = -1
+
+    def launch(self, process: Process) -> list[str]:
+        """Start the container's first process; the warnings of its launch. Raises Refusal."""
+        try:
+            spawned = launch(self._wire, *process.stdio.child_fds)
+        except ChildFailed as failure:
+            raise refusal(failure) from None
+        self._wire = b""
+        process.started(spawned.pid, spawned.pidfd)
+        self._console = -1 if spawned.console is None else spawned.console
+        return list(spawned.warnings)
+
+    def exec(self, process: Process, init: Process, settings: dict[str, Any]) -> None:
+        """Start a further process beside `init`. Raises Refusal."""
+        try:
+            spawned = join(settings["wire"], init.pid, *process.stdio.child_fds)
+        except ChildFailed as failure:
+            raise refusal(failure) from None
+        process.started(spawned.pid, spawned.pidfd)
+        self._console = -1 if spawned.console is None else spawned.console
+
+    def take_console(self) -> int:
+        """The console of the process that was started last, -1 without one; the caller's from now on."""
+        console, self._console = self._console, -1
+        return console
+
+    def signal(self, process: Process, signo: int) -> None:
+        process.signal(signo)
+
+    def pause(self) -> None:
+        self._need_cgroup().freeze()
+
+    def resume(self) -> None:
+        self._need_cgroup().thaw()
+
+    def ended(self) -> bool:
+        """The first process has ended: end what is left of the container. Whether the kernel killed for memory."""
+        if self._cgroup is None:
+            return False
+        oom = self._cgroup.oom_killed()
+        if self._shared_pids:  # with a pid namespace of its own the kernel has done it
+            self._cgroup.kill_all()
+        return oom
+
+    def clean_up(self) -> None:
+        if self._cgroup is not None:
+            self._cgroup.remove()
+
+    def _need_cgroup(self) -> Cgroup:
+        if self._cgroup is None:
+            raise Refusal(protocol.CONFLICT, "the container has no cgroup that could be frozen")
+        return self._cgroup
+
+
+def refusal(failure: ChildFailed) -> Refusal:
+    return Refusal(protocol.START_FAILED, failure.detail, failure.step, failure.errno, failure.exit_code)

@@ -1,0 +1,282 @@
+"""The shim: one process that stands by one container until it has ended and everyone knows.
+
+Code after fork. It runs in a fork of the spawner: no threads, no locks, no imports that the spawner has not made, and
+it never returns; every path ends in os._exit. An exception that nobody expected goes to `shim.log` in the run
+directory, through the interpreter's own hook, which needs no imports.
+
+It survives the daemon's death and the spawner's. It ends when the container has ended, the exit file is on disk, the
+attached clients have their output, and the daemon has said "forget", or there is no daemon.
+"""
+
+from __future__ import annotations
+
+import _socket
+import os
+import sys
+
+from corten.linux.process import PR_SET_CHILD_SUBREAPER, prctl, set_process_name
+from corten.logs.writer import open_writer
+from corten.runtime import protocol
+from corten.runtime.shim import signals
+from corten.runtime.shim.control import Control, Refusal
+from corten.runtime.shim.embedded import Embedded
+from corten.runtime.shim.loop import IN, Loop
+from corten.runtime.shim.process import Process
+from corten.runtime.shim.records import write_exit
+from corten.runtime.shim.stdio import Stdio
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from typing import Any, NoReturn
+
+    from corten.logs.writer import LogWriter
+
+DRAIN = 2.0  # seconds that output may go on after its process has ended, when another process holds the pipe
+
+
+class Shim:
+    """Everything that one shim holds. `settings` come from cortend with LAUNCH."""
+
+    def __init__(self, settings: dict[str, Any]) -> None:
+        self.loop = Loop()
+        self.control = Control(self.loop, self._greeting, self._request, self._maybe_leave)
+        self._run_dir: str = settings["run_dir"]
+        self._exit_file: str = settings["exit_file"]
+        self._runtime = Embedded(settings)
+        self._main = Process("", Stdio(self.loop, settings["terminal"], settings["open_stdin"], settings["stdin_once"]))
+        self._execs: dict[str, Process] = {}
+        self._paused = False
+        self._oom_killed = False
+        self._left = False
+        self._settings = settings
+        self._unheard: list[tuple[Any, ...]] = []
+
+    def launch(self, fds: list[int]) -> None:
+        """Start the container and say how it went. Raises Refusal or OSError; nothing is left then."""
+        settings, stdio = self._settings, self._main.stdio
+        stdio.on_idle = lambda: self._idle(self._main)
+        for stream in settings["streams"]:
+            stdio.attach(fds.pop(0), stream)
+        self._keep = fds  # held until the shim ends
+        try:
+            stdio.log = _open_log(settings["log"], self._log_failed)
+            stdio.prepare()
+            self.control.listen(self._run_dir + "/shim.sock")
+            warnings = self._runtime.launch(self._main)
+        except BaseException:
+            stdio.finish()
+            self.control.deaf()
+            self._runtime.clean_up()
+            raise
+        stdio.started(self._runtime.take_console(), settings["size"])
+        self.control.tell((protocol.LAUNCHED, self._main.pid, self._main.started_ns, warnings))
+        del self._settings
+
+    def run(self) -> None:
+        """Until there is nothing left to do."""
+        self._watch_children()
+        self.loop.run()
+
+    def _watch_children(self) -> None:
+        """SIGCHLD writes a byte into a pipe that the loop reads. Ended already is found by the first look."""
+        self._bell = signals.child_bell()
+        self.loop.watch(self._bell, IN, lambda events: self._reap())
+        self._reap()
+
+    def _reap(self) -> None:
+        """Wait for whoever has ended: our processes, and orphans of the container that came to us as subreaper."""
+        try:
+            while os.read(self._bell, 4096):
+                pass
+        except BlockingIOError:
+            pass
+        while True:
+            try:
+                pid, status = os.waitpid(-1, os.WNOHANG)
+            except ChildProcessError:
+                return
+            if not pid:
+                return
+            for process in (*self._execs.values(), self._main):
+                if process.pid == pid and process.exit_code is None:
+                    process.ended(status)
+                    self._ended(process)
+
+    def _ended(self, process: Process) -> None:
+        if process is self._main:
+            self._oom_killed = self._runtime.ended()
+        if process.stdio.drain():
+            self._finish(process)
+        else:
+            self.loop.after(DRAIN, f"drain {process.target}", lambda: self._finish(process))
+
+    def _idle(self, process: Process) -> None:
+        """Its output is at its end, or its clients have gone."""
+        if process.exit_code is None:
+            return
+        if not process.reported:
+            self._finish(process)
+        elif process.stdio.idle:
+            if process is not self._main:
+                self._execs.pop(process.target, None)
+            self._maybe_leave()
+
+    def _finish(self, process: Process) -> None:
+        """All output is in the log: record the exit, then tell it."""
+        if process.reported:
+            return
+        process.reported = True
+        self.loop.cancel(f"drain {process.target}")
+        code = process.exit_code
+        if process is self._main:
+            process.stdio.close_log()
+            write_exit(self._exit_file, code or 0, process.finished_ns, process.started_ns, self._oom_killed)
+            self.control.tell((protocol.EXITED, code, process.finished_ns, self._oom_killed))
+            process.stdio.finish()
+            self._clean_up()
+        else:
+            told = (protocol.EXEC_EXITED, process.target, code, process.finished_ns)
+            if not self.control.tell(told):
+                self._unheard.append(told)
+            process.stdio.finish()
+        self._idle(process)
+
+    def _clean_up(self) -> None:
+        try:
+            self._runtime.clean_up()
+        except OSError as error:
+            self._complain(f"the control group stays: {error}")
+
+    def _maybe_leave(self) -> None:
+        """End when nobody needs us: all is reported, no client waits for output, the daemon forgot us or is gone."""
+        for told in self._unheard if self.control.connected else ():
+            self.control.tell(told)
+        self._unheard = [] if self.control.connected else self._unheard
+        if not self._main.reported or (self.control.connected and not self._left):
+            return
+        if self._main.stdio.idle and all(process.stdio.idle for process in self._execs.values()):
+            self.control.deaf()
+            self.loop.stopped = True
+
+    def _greeting(self) -> tuple[Any, ...]:
+        main = self._main
+        ended = (main.exit_code, main.finished_ns, self._oom_killed) if main.reported else None
+        running = [target for target, process in self._execs.items() if not process.reported]
+        state = {
+            "pid": main.pid,
+            "started_ns": main.started_ns,
+            "exit": ended,
+            "paused": self._paused,
+            "execs": running,
+        }
+        return (protocol.HELLO, protocol.VERSION, state)
+
+    def _request(self, verb: str, arguments: tuple[Any, ...], fds: list[int]) -> Any:
+        try:
+            return getattr(self, "_do_" + verb)(*arguments, fds)
+        finally:
+            for fd in fds:
+                os.close(fd)
+
+    def _target(self, target: str) -> Process:
+        process = self._execs.get(target) if target else self._main
+        if process is None:
+            raise Refusal(protocol.CONFLICT, f"exec session {target} has ended")
+        return process
+
+    def _do_attach(self, target: str, stream: tuple[Any, ...], fds: list[int]) -> None:
+        self._target(target).stdio.attach(fds.pop(0), stream)
+
+    def _do_signal(self, target: str, signo: int, fds: list[int]) -> None:
+        process = self._execs.get(target) if target else self._main
+        if process is not None and process.exit_code is None:
+            self._runtime.signal(process, signo)
+
+    def _do_resize(self, target: str, height: int, width: int, fds: list[int]) -> None:
+        self._target(target).stdio.resize(height, width)
+
+    def _do_pause(self, fds: list[int]) -> None:
+        self._must_run()
+        self._runtime.pause()
+        self._paused = True
+
+    def _do_resume(self, fds: list[int]) -> None:
+        self._must_run()
+        self._runtime.resume()
+        self._paused = False
+
+    def _do_forget(self, fds: list[int]) -> None:
+        if not self._main.reported:
+            raise Refusal(protocol.CONFLICT, "the container has not ended")
+        self._left = True
+        self.control.deaf()
+
+    def _do_exec(self, target: str, settings: dict[str, Any], fds: list[int]) -> int:
+        self._must_run()
+        stdio = Stdio(self.loop, settings["terminal"], settings["open_stdin"], settings["stdin_once"])
+        process = Process(target, stdio)
+        stdio.on_idle = lambda: self._idle(process)
+        for stream in settings["streams"]:
+            stdio.attach(fds.pop(0), stream)
+        try:
+            stdio.prepare()
+            self._runtime.exec(process, self._main, settings)
+        except BaseException:
+            stdio.finish()
+            raise
+        self._execs[target] = process
+        stdio.started(self._runtime.take_console(), settings["size"])
+        return process.pid
+
+    def _must_run(self) -> None:
+        if self._main.exit_code is not None:
+            raise Refusal(protocol.CONFLICT, "the container is not running")
+
+    def _log_failed(self, error: OSError) -> None:
+        self._complain(f"log lines are lost: {error}")
+
+    def _complain(self, text: str) -> None:
+        os.write(2, f"{text}\n".encode())
+
+
+def _open_log(log: tuple[str, str, int, int], complain: Callable[[OSError], None]) -> LogWriter | None:
+    driver, path, max_size, max_files = log
+    return open_writer(driver, path, max_size, max_files, complain)
+
+
+def run(control_fd: int) -> NoReturn:
+    """The life of a shim, in the fork that the spawner has just made."""
+    status = 1
+    try:
+        _live(_socket.socket(_socket.AF_UNIX, _socket.SOCK_SEQPACKET, 0, control_fd))
+        status = 0
+    except BaseException:
+        sys.excepthook(*sys.exc_info())
+    finally:
+        os._exit(status)
+
+
+def _live(control: _socket.socket) -> None:
+    os.setsid()
+    set_process_name("corten-shim")
+    prctl(PR_SET_CHILD_SUBREAPER, 1)
+    signals.restore(signals.SIGCHLD)
+    received = protocol.receive(control)
+    if received is None:  # the daemon died in between: nothing was asked, nothing is left
+        return
+    (_, settings), fds = received
+    log = os.open(settings["run_dir"] + "/shim.log", os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    os.dup2(log, 2)
+    os.close(log)
+    shim = Shim(settings)
+    shim.control.adopt(control)
+    try:
+        shim.launch(fds)
+    except Refusal as refusal:
+        shim.control.tell((protocol.FAILED, refusal.fields))
+        return
+    except OSError as error:
+        shim.control.tell((protocol.FAILED, (protocol.FAULT, str(error), "prepare", error.errno or 0, 128)))
+        return
+    shim.run()

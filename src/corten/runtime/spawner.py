@@ -1,0 +1,46 @@
+"""The spawner: an interpreter that is warm, and forks a shim for each container.
+
+Run as `python -I -S -c BOOT` by `spawner_process`, from a sealed copy of the interpreter. It has imported all that a
+shim needs and nothing more, has one thread, and keeps no state: killed at any moment it loses nothing but its warmth.
+It ends when the daemon's end of its socket is closed. The shims are in sessions of their own and are not its concern.
+"""
+
+from __future__ import annotations
+
+import _socket
+import gc
+import os
+
+from corten.linux.process import PR_SET_DUMPABLE, prctl, set_process_name
+from corten.linux.scm import recv_fds
+from corten.runtime import protocol
+from corten.runtime.shim import signals
+from corten.runtime.shim.main import run
+
+
+def main(socket_fd: int, program_fd: int) -> None:
+    """Serve FORK requests on `socket_fd`. `program_fd` is what we were executed from; it is not needed any more."""
+    os.close(program_fd)
+    os.set_inheritable(socket_fd, False)
+    # /proc/self/fd and /proc/self/exe are closed to others, to containers with our credentials too.
+    prctl(PR_SET_DUMPABLE, 0)
+    set_process_name("corten-spawner")
+    os.chdir("/")
+    os.umask(0o022)
+    # The shims inherit these: only SIGKILL parts them from their container. And the kernel reaps the shims.
+    signals.ignore((signals.SIGINT, signals.SIGHUP, signals.SIGTERM, signals.SIGQUIT, signals.SIGCHLD))
+    sock = _socket.socket(_socket.AF_UNIX, _socket.SOCK_SEQPACKET, 0, socket_fd)
+    gc.collect()
+    gc.freeze()  # the collector never writes into the pages that the shims share with us
+    while True:
+        data, fds = recv_fds(sock, 16, 1)
+        if not data:
+            return
+        if data != protocol.FORK or len(fds) != 1:
+            for fd in fds:
+                os.close(fd)
+            continue
+        if os.fork() == 0:
+            sock.close()
+            run(fds[0])
+        os.close(fds[0])
