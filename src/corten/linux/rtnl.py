@@ -40,6 +40,7 @@ IFF_UP, IFF_LOOPBACK = 0x1, 0x8
 IFLA_ADDRESS, IFLA_IFNAME, IFLA_MTU, IFLA_MASTER, IFLA_LINKINFO, IFLA_STATS64 = 1, 3, 4, 10, 18, 23
 IFLA_AF_SPEC, IFLA_NET_NS_FD, IFLA_EXT_MASK = 26, 28, 29
 IFLA_INFO_KIND, IFLA_INFO_DATA, IFLA_INFO_SLAVE_KIND, IFLA_INFO_SLAVE_DATA = 1, 2, 4, 5
+IFLA_BR_NF_CALL_IPTABLES = 36
 IFLA_BRPORT_MODE, IFLA_BRPORT_ISOLATED = 4, 33
 IFLA_INET6_ADDR_GEN_MODE, IN6_ADDR_GEN_MODE_NONE = 8, 1
 VETH_INFO_PEER = 1
@@ -102,6 +103,13 @@ def set_up(index: int) -> Message:
 
 def set_mtu(index: int, mtu: int) -> Message:
     return Message(RTM_NEWLINK, 0, _ifinfo(index) + u32(IFLA_MTU, mtu), f"set mtu of link {index}")
+
+
+def bridge_filters(index: int) -> Message:
+    """Show what passes from port to port of a bridge to the filters of the IP layer. Needs br_netfilter."""
+    data = nested(IFLA_INFO_DATA, u8(IFLA_BR_NF_CALL_IPTABLES, 1))
+    payload = _ifinfo(index) + nested(IFLA_LINKINFO, string(IFLA_INFO_KIND, "bridge"), data)
+    return Message(RTM_NEWLINK, 0, payload, f"filter between the ports of bridge {index}")
 
 
 def set_master(index: int, master: int) -> Message:

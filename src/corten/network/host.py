@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import errno
 import logging
+import os
 import re
 import threading
 from collections.abc import Iterator, Sequence
@@ -99,6 +100,8 @@ class Host:
         messages = [rtnl.delete_address(link.index, *other) for other in there if ours and other != wanted]
         if wanted not in there:
             messages.append(rtnl.add_address(link.index, *wanted))
+        if not spec.icc and bridged_is_filtered():
+            messages.append(rtnl.bridge_filters(link.index))
         socket.batch([*messages, rtnl.set_mtu(link.index, spec.mtu), rtnl.set_up(link.index)])
         self._bridges[spec.bridge] = link.index
         # Replies to 127.0.0.1 come in by this bridge; the guard chain drops everything else that is for 127.0.0.0/8.
@@ -136,7 +139,7 @@ class Host:
         bridge = self._bridges.get(spec.bridge, 0)
         return [
             rtnl.add_veth(name, bridge, endpoint.interface, endpoint.mac, namespace.fd, mtu=spec.mtu),
-            rtnl.bridge_port_up(name, isolated=not spec.icc),
+            rtnl.bridge_port_up(name, isolated=_isolated(spec)),
         ]
 
     def _bridge_stands(self, socket: NetlinkSocket, name: str) -> bool:
@@ -156,7 +159,7 @@ class Host:
                 socket.batch(
                     [
                         rtnl.set_master(link.index, self._bridges[spec.bridge]),
-                        rtnl.bridge_port_up(link.name, isolated=not spec.icc),
+                        rtnl.bridge_port_up(link.name, isolated=_isolated(spec)),
                     ]
                 )
 
@@ -227,6 +230,20 @@ class Host:
                                 socket.batch([conntrack.delete(flow)])
         except OSError as refusal:
             log.warning("old UDP flows to the ports of %s are not ended: %s", endpoint.id[:12], refusal)
+
+
+def bridged_is_filtered() -> bool:
+    """Whether the kernel has br_netfilter."""
+    return os.path.isdir("/proc/sys/net/bridge")
+
+
+def _isolated(spec: NetworkSpec) -> bool:
+    """Without icc, neighbours are parted by the forward chain where it sees them, else by isolating their ports.
+
+    Not by both: with br_netfilter a neighbour's packet to a published port is translated inside the bridge, and an
+    isolated port would not take it.
+    """
+    return not spec.icc and not bridged_is_filtered()
 
 
 @contextlib.contextmanager
