@@ -1,0 +1,73 @@
+"""What the steps of one child share."""
+
+from __future__ import annotations
+
+import os
+import stat
+
+from corten.linux.openat2 import O_PATH
+from corten.runtime.child.errors import ChildFailed
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from corten.runtime.cgroups import Cgroup
+    from corten.runtime.child.channel import Channel
+
+    Handler = Callable[..., None]
+
+_NULL_DEVICE = os.makedev(1, 3)
+
+
+class Context:
+    """State that one step leaves for a later one. Descriptors in it live until execve or the end of the process.
+
+    `root` is the container's root; `proc` and `null` are the host's /proc and /dev/null, opened before anything of the
+    container could be in their place (CVE-2025-31133, CVE-2025-52881).
+    """
+
+    __slots__ = (
+        "args",
+        "cgroup",
+        "channel",
+        "command",
+        "cwd_pending",
+        "groups",
+        "hold",
+        "home",
+        "init",
+        "mask_directory",
+        "notify_created",
+        "null",
+        "proc",
+        "proc_device",
+        "root",
+        "root_path",
+        "terminal",
+        "uid_gid",
+        "umask",
+    )
+
+    def __init__(self, channel: Channel, cgroup: Cgroup, root_path: str) -> None:
+        self.channel, self.cgroup, self.root_path = channel, cgroup, root_path
+        self.root = -1
+        self.proc = os.open("/proc", O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+        self.null = os.open("/dev/null", O_PATH | os.O_CLOEXEC)
+        status = os.fstat(self.null)
+        if not stat.S_ISCHR(status.st_mode) or status.st_rdev != _NULL_DEVICE:
+            raise ChildFailed("open /dev/null", 0, "the host's /dev/null is not the null device")
+        self.proc_device = -1
+        self.mask_directory = -1
+        self.uid_gid = (0, 0)
+        self.groups: list[int] = []
+        self.home = "/"
+        self.umask = 0o022
+        self.cwd_pending = ""
+        self.command = ""
+        self.args: list[str] = []
+        self.init = self.terminal = self.hold = self.notify_created = False
+
+    def warn(self, text: str) -> None:
+        """Tell the parent of something that was left out and does not keep the container from running."""
+        self.channel.warn(text)

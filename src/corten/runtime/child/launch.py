@@ -1,0 +1,136 @@
+"""Starting a container: control group, namespaces, and a child that executes a plan."""
+
+from __future__ import annotations
+
+import marshal
+import os
+
+from corten.linux import process
+from corten.runtime.cgroups import Cgroup
+from corten.runtime.child import channel as messages
+from corten.runtime.child import console, mounts
+from corten.runtime.child import process as steps
+from corten.runtime.child.context import Context
+from corten.runtime.child.errors import ChildFailed, fail, reason
+from corten.runtime.child.parent import Spawned, follow, run_child
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from typing import Any
+
+HANDLERS = {**mounts.HANDLERS, **console.HANDLERS, **steps.HANDLERS}
+
+
+def launch(
+    wire: bytes,
+    stdin: int,
+    stdout: int,
+    stderr: int,
+    *,
+    on_created: Callable[[int], None] | None = None,
+    hold: bool = False,
+) -> Spawned:
+    """Start the container of `wire` (LaunchPlan.to_wire) and return when its program has been executed.
+
+    The caller has a single thread, is a child subreaper, and from here on non-dumpable, so that processes of the
+    container can neither trace nor look into the child before it executes their program. The three descriptors become
+    the standard streams (-1: /dev/null); a plan with a terminal passes them over and returns the pty's master.
+
+    `on_created` is called with the pid when all namespaces and mounts are there and the root has not been switched
+    yet: the time of the prestart and createRuntime hooks. With `hold` the call returns before execve, for OCI's
+    create; `Spawned.release` goes on.
+
+    Raises ChildFailed; then nothing is left: no process, no control group.
+    """
+    plan: dict[str, Any] = marshal.loads(wire)
+    try:
+        cgroup = Cgroup.create(plan["cgroup"], plan["writes"])
+    except OSError as error:
+        name = f" {error.filename}" if error.filename else ""
+        raise ChildFailed("create cgroup", error.errno or 0, f"creating the cgroup:{name} {reason(error)}") from None
+    try:
+        ours, theirs = messages.pair()
+        try:
+            pid, pidfd = _clone(plan, cgroup, ours, theirs, (stdin, stdout, stderr), (on_created is not None, hold))
+        except BaseException:
+            ours.close()
+            raise
+        finally:
+            theirs.close()
+        spawned = Spawned(pid, pidfd, ours if hold else None)
+        spawned.warnings.extend(plan["warnings"])
+        follow(ours, spawned, on_created, hold)
+        return spawned
+    except BaseException:
+        cgroup.remove()
+        raise
+
+
+def _clone(
+    plan: dict[str, Any],
+    cgroup: Cgroup,
+    ours: messages.Channel,
+    theirs: messages.Channel,
+    stdio: tuple[int, int, int],
+    modes: tuple[bool, bool],
+) -> tuple[int, int]:
+    """The pid and pidfd of the child. A pid namespace that exists already is entered only for the clone itself: of the
+    caller it changes where children are born, and that is changed back."""
+    process.prctl(process.PR_SET_DUMPABLE, 0)
+    own = entered = -1
+    unified = cgroup.open_unified()
+    try:
+        if plan["pid_namespace"]:
+            own = os.open("/proc/self/ns/pid", os.O_RDONLY | os.O_CLOEXEC)
+            entered = _open_namespace(plan["pid_namespace"])
+            process.setns(entered, process.CLONE_NEWPID)
+        try:
+            pid, pidfd = process.clone3(plan["flags"], cgroup_fd=unified)
+        except OSError as error:
+            fail("clone", error, "creating the container's process")
+        if pid == 0:
+            ours.close()
+            _child(plan, cgroup, theirs, stdio, modes)
+        return pid, pidfd
+    finally:
+        if entered >= 0:
+            process.setns(own, process.CLONE_NEWPID)
+        for fd in (own, entered, unified):
+            if fd >= 0:
+                os.close(fd)
+
+
+def _child(
+    plan: dict[str, Any],
+    cgroup: Cgroup,
+    channel: messages.Channel,
+    stdio: tuple[int, int, int],
+    modes: tuple[bool, bool],
+) -> None:
+    current = ["prepare"]
+
+    def body() -> None:
+        ctx = Context(channel, cgroup, plan["root"])
+        ctx.notify_created, ctx.hold = modes
+        ctx.init = plan["init"]
+        cgroup.enter_v1()
+        for kind, path in plan["joins"]:
+            fd = _open_namespace(path)
+            process.setns(fd, kind)
+            os.close(fd)
+        if plan["unshare_cgroup"]:
+            # Only now: the namespace's root is the group that its creator is in.
+            process.unshare(process.CLONE_NEWCGROUP)
+        for name, *values in plan["steps"]:
+            current[0] = name
+            HANDLERS[name](ctx, *values)
+
+    run_child(channel, stdio, body, lambda: current[0])
+
+
+def _open_namespace(path: str) -> int:
+    try:
+        return os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+    except OSError as error:
+        fail("join namespace", error, f"joining the namespace {path}")

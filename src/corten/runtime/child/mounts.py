@@ -1,0 +1,334 @@
+"""Building the container's tree of mounts, all of it through descriptors and before pivot_root."""
+
+from __future__ import annotations
+
+import os
+import stat
+
+from corten.linux import mount as api
+from corten.linux.openat2 import O_PATH, RESOLVE_IN_ROOT, RESOLVE_NO_SYMLINKS, open_in_root, openat2
+from corten.runtime.child.channel import CREATED
+from corten.runtime.child.errors import ChildFailed, fail, reason
+from corten.runtime.child.root import ensure, ensure_parent
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from corten.runtime.child.context import Context, Handler
+
+    Attributes = tuple[int, int, int, int, tuple[tuple[int, bool], ...]]
+    """MOUNT_ATTR_ bits to set and to clear on the mount, the same for all mounts below it, and the propagations as
+    (MS_ flag, recursive) in their order."""
+    Options = tuple[tuple[str, str | None], ...]
+
+_S_IFMT = {"c": stat.S_IFCHR, "u": stat.S_IFCHR, "b": stat.S_IFBLK, "p": stat.S_IFIFO}
+_EPERM = 1
+
+# What may be mounted over inside /proc: files that lxcfs and the like provide. Anything else could hide from us, or
+# from the container's owner, what the kernel says (CVE-2019-16884).
+_PROC_FILES = frozenset(
+    "/proc/" + name
+    for name in (
+        "cpuinfo", "diskstats", "meminfo", "stat", "swaps", "uptime", "loadavg", "slabinfo", "net/dev",
+        "sys/kernel/ns_last_pid", "sys/crypto/fips_enabled",
+    )
+)  # fmt: skip
+
+
+def set_propagation(ctx: Context, flags: int) -> None:
+    """Of all mounts of the new namespace, which so far are peers of the host's."""
+    api.mount("", "/", "", flags)
+
+
+def isolate_root_parent(ctx: Context) -> None:
+    """Make the mount that the root lies on private: pivot_root refuses a shared one, and ours would show there."""
+    best = "/"
+    with open("/proc/self/mountinfo", encoding="utf-8", errors="surrogateescape") as file:
+        for line in file:
+            point = line.split(" ")[4].replace("\\040", " ").replace("\\011", "\t").replace("\\134", "\\")
+            inside = ctx.root_path == point or ctx.root_path.startswith(point.rstrip("/") + "/")
+            if inside and len(point) >= len(best):
+                best = point
+    api.mount("", best, "", api.MS_PRIVATE)
+
+
+def overlay_mount(
+    ctx: Context, target: str, lower: tuple[str, ...], upper: str, work: str, options: Options, attributes: Attributes
+) -> None:
+    """One layer per call of fsconfig, so that many fit; kernels before 6.7 do not know lowerdir+."""
+    directories = (("upperdir", upper), ("workdir", work)) if upper else ()
+    fs = api.fsopen("overlay")
+    try:
+        try:
+            api.fsconfig_set(fs, "source", "overlay")
+            for directory in lower:
+                api.fsconfig_set(fs, "lowerdir+", directory)
+            for key, value in (*directories, *options):
+                api.fsconfig_set(fs, key, value)
+            api.fsconfig_create(fs)
+            mounted = api.fsmount(fs, attributes[0])
+        except OSError as error:
+            messages = api.fs_messages(fs)
+            try:
+                mounted = _overlay_by_page(ctx, lower, (*directories, *options), attributes[0])
+            except OSError:
+                fail("mount overlay", error, f"mounting the root file system{': ' + messages if messages else ''}")
+    finally:
+        os.close(fs)
+    _finish(mounted, attributes)
+    _attach(ctx, mounted, target)
+
+
+def _overlay_by_page(ctx: Context, lower: tuple[str, ...], options: Options, attributes: int) -> int:
+    """mount(2), whose options fit in one page; the mount, made at the root's directory and taken off again."""
+    escaped = ":".join(path.replace("\\", "\\\\").replace(":", "\\:").replace(",", "\\,") for path in lower)
+    words = [f"{key}={value.replace(',', chr(92) + ',')}" if value is not None else key for key, value in options]
+    api.mount("overlay", ctx.root_path, "overlay", 0, ",".join([f"lowerdir={escaped}", *words]))
+    tree = api.open_tree(api.AT_FDCWD, ctx.root_path, api.OPEN_TREE_CLONE)
+    api.umount2(ctx.root_path, api.MNT_DETACH)
+    if attributes:
+        api.mount_setattr(tree, "", attr_set=attributes)
+    return tree
+
+
+def bind_mount(ctx: Context, source: str, target: str, recursive: bool, attributes: Attributes) -> None:
+    try:
+        tree = api.open_tree(api.AT_FDCWD, source, api.OPEN_TREE_CLONE | (api.AT_RECURSIVE if recursive else 0))
+    except OSError as error:
+        fail("bind mount", error, f'error mounting "{source}" to rootfs at "{target or "/"}": open {source}')
+    if attributes[0] or attributes[1]:
+        api.mount_setattr(tree, "", attr_set=attributes[0], attr_clr=attributes[1])
+    _finish(tree, attributes)
+    _attach(ctx, tree, target, directory=stat.S_ISDIR(os.fstat(tree).st_mode))
+
+
+def file_system_mount(
+    ctx: Context, kind: str, source: str, target: str, options: Options, attributes: Attributes
+) -> None:
+    """A fresh file system. Its directory is made first, since a tmpfs takes over the mode of the one it hides."""
+    place, existed = _open_target(ctx, target, directory=True, plain=kind in ("proc", "sysfs"))
+    try:
+        if kind == "tmpfs" and existed:
+            options = (("mode", f"{stat.S_IMODE(os.fstat(place).st_mode):04o}"), *options)
+        fs = api.fsopen(kind)
+        try:
+            if source:
+                api.fsconfig_set(fs, "source", source)
+            for key, value in options:
+                api.fsconfig_set(fs, key, value)
+            api.fsconfig_create(fs)
+            mounted = api.fsmount(fs, attributes[0])
+        except OSError as error:
+            messages = api.fs_messages(fs)
+            what = f'error mounting "{source or kind}" to rootfs at "{target}"'
+            fail(f"mount {kind}", error, f"{what}: {messages}" if messages else what)
+        finally:
+            os.close(fs)
+        if kind == "proc":
+            ctx.proc_device = os.fstat(mounted).st_dev
+        _finish(mounted, attributes)
+        _move(mounted, place, target)
+    finally:
+        os.close(place)
+    os.close(mounted)
+
+
+def cgroup_mount(ctx: Context, target: str, attributes: Attributes, private: bool) -> None:
+    """The container's own groups at /sys/fs/cgroup: the v2 directory, or a tmpfs with one directory per hierarchy.
+
+    They are bind mounts of the container's directories: with a cgroup namespace just what a fresh mount would show,
+    and without one nothing of the other groups is to be seen. A pure v2 host without a namespace gets the whole tree,
+    as nothing else fits what /proc/self/cgroup says then.
+    """
+    layout = ctx.cgroup.layout
+    if layout.pure_v2:
+        source = ctx.cgroup.unified if private else layout.unified
+        tree = api.open_tree(api.AT_FDCWD, source, api.OPEN_TREE_CLONE)
+        api.mount_setattr(tree, "", attr_set=attributes[0], attr_clr=attributes[1])
+        _finish(tree, attributes)
+        _attach(ctx, tree, target)
+        return
+    writable = (attributes[0] & ~api.MOUNT_ATTR_RDONLY, 0, 0, 0, ())
+    file_system_mount(ctx, "tmpfs", "cgroup", target, (("mode", "755"),), writable)
+    for hierarchy, directory in ctx.cgroup.v1_directories():
+        names = [name.removeprefix("name=") for name in hierarchy.controllers]
+        tree = api.open_tree(api.AT_FDCWD, directory, api.OPEN_TREE_CLONE)
+        api.mount_setattr(tree, "", attr_set=attributes[0])
+        _attach(ctx, tree, f"{target}/{','.join(names)}")
+        for name in names if len(names) > 1 else ():
+            make_symlink(ctx, f"{target}/{name}", ",".join(names))
+    if attributes[0] & api.MOUNT_ATTR_RDONLY:
+        place = open_in_root(ctx.root, target)
+        api.mount_setattr(place, "", attr_set=api.MOUNT_ATTR_RDONLY)
+        os.close(place)
+
+
+def make_device(ctx: Context, path: str, kind: str, major: int, minor: int, mode: int, uid: int, gid: int) -> None:
+    """A device node, or a bind mount of the host's where mknod is not allowed."""
+    parent, name = ensure_parent(ctx.root, path)
+    try:
+        try:
+            os.mknod(name, _S_IFMT[kind] | mode, os.makedev(major, minor), dir_fd=parent)
+        except FileExistsError:
+            status = os.stat(name, dir_fd=parent, follow_symlinks=False)
+            if stat.S_IFMT(status.st_mode) != _S_IFMT[kind] or status.st_rdev != os.makedev(major, minor):
+                _replace_device(parent, name, kind, major, minor, mode)
+        except OSError as error:
+            if error.errno != _EPERM:
+                fail("make device", error, f"creating device node {path}")
+            bind_mount(ctx, path, path, False, (0, 0, 0, 0, ()))
+            return
+        if uid or gid:
+            os.chown(name, uid, gid, dir_fd=parent, follow_symlinks=False)
+    finally:
+        os.close(parent)
+
+
+def _replace_device(parent: int, name: str, kind: str, major: int, minor: int, mode: int) -> None:
+    """An image's file is where a device of the specification goes."""
+    os.unlink(name, dir_fd=parent)
+    os.mknod(name, _S_IFMT[kind] | mode, os.makedev(major, minor), dir_fd=parent)
+
+
+def make_symlink(ctx: Context, path: str, target: str) -> None:
+    parent, name = ensure_parent(ctx.root, path)
+    try:
+        try:
+            os.symlink(target, name, dir_fd=parent)
+        except FileExistsError:
+            if name == "ptmx":  # must be the container's own, whatever was there
+                os.unlink(name, dir_fd=parent)
+                os.symlink(target, name, dir_fd=parent)
+    finally:
+        os.close(parent)
+
+
+def mask_path(ctx: Context, path: str) -> None:
+    """Hide `path`: a file behind the null device, a directory behind an empty read-only tmpfs. Absent: nothing."""
+    try:
+        place = open_in_root(ctx.root, path)
+    except OSError:
+        return
+    try:
+        if not stat.S_ISDIR(os.fstat(place).st_mode):
+            cover = api.open_tree(ctx.null, "", api.OPEN_TREE_CLONE | api.AT_EMPTY_PATH)
+        elif ctx.mask_directory < 0:
+            cover = ctx.mask_directory = _empty_directory()
+        else:
+            cover = api.open_tree(ctx.mask_directory, "", api.OPEN_TREE_CLONE | api.AT_EMPTY_PATH)
+        _move(cover, place, path)
+        if cover != ctx.mask_directory:
+            os.close(cover)
+    finally:
+        os.close(place)
+
+
+def _empty_directory() -> int:
+    fs = api.fsopen("tmpfs")
+    try:
+        for key, value in (("source", "tmpfs"), ("nr_blocks", "1"), ("nr_inodes", "1"), ("mode", "755")):
+            api.fsconfig_set(fs, key, value)
+        api.fsconfig_create(fs)
+        return api.fsmount(fs, api.MOUNT_ATTR_RDONLY)
+    finally:
+        os.close(fs)
+
+
+def readonly_path(ctx: Context, path: str) -> None:
+    try:
+        place = open_in_root(ctx.root, path)
+    except OSError:
+        return
+    try:
+        tree = api.open_tree(place, "", api.OPEN_TREE_CLONE | api.AT_EMPTY_PATH | api.AT_RECURSIVE)
+        api.mount_setattr(tree, "", attr_set=api.MOUNT_ATTR_RDONLY, recursive=True)
+        _move(tree, place, path)
+        os.close(tree)
+    finally:
+        os.close(place)
+
+
+def readonly_root(ctx: Context) -> None:
+    api.mount_setattr(ctx.root, "", attr_set=api.MOUNT_ATTR_RDONLY)
+
+
+def pivot_root(ctx: Context, propagation: int) -> None:
+    """Make the root the root. The old one is put on top of the new at the same place and taken off: no directory."""
+    if ctx.notify_created:
+        ctx.channel.send(CREATED)
+        ctx.channel.await_go()
+    os.fchdir(ctx.root)
+    api.pivot_root(".", ".")
+    # Not to be propagated to the host: the detaching of its mounts.
+    api.mount("", ".", "", api.MS_SLAVE | api.MS_REC)
+    api.umount2(".", api.MNT_DETACH)
+    os.chdir("/")
+    if propagation:
+        api.mount("", "/", "", propagation)
+
+
+def _finish(mounted: int, attributes: Attributes) -> None:
+    """The parts of the options that a mount has only after it is made."""
+    _, _, recursive_set, recursive_clear, propagation = attributes
+    if recursive_set or recursive_clear:
+        api.mount_setattr(mounted, "", attr_set=recursive_set, attr_clr=recursive_clear, recursive=True)
+    for flag, recursive in propagation:
+        api.mount_setattr(mounted, "", propagation=flag, recursive=recursive)
+
+
+def _attach(ctx: Context, mounted: int, target: str, *, directory: bool = True) -> None:
+    """Attach the mount and close it; one without a target becomes the root and stays open."""
+    if not target:
+        try:
+            api.move_mount(mounted, api.AT_FDCWD, ctx.root_path)
+        except OSError as error:
+            fail("mount root", error, f"mounting the root file system at {ctx.root_path}")
+        ctx.root = mounted
+        return
+    place, _ = _open_target(ctx, target, directory=directory)
+    try:
+        _move(mounted, place, target)
+    finally:
+        os.close(place)
+    os.close(mounted)
+
+
+def _move(mounted: int, place: int, target: str) -> None:
+    try:
+        api.move_mount(mounted, place)
+    except OSError as error:
+        fail("mount", error, f'error mounting to rootfs at "{target}"')
+
+
+def _open_target(ctx: Context, target: str, *, directory: bool, plain: bool = False) -> tuple[int, bool]:
+    """The place of a mount, made where it is missing; `plain` refuses symbolic links on the way."""
+    try:
+        if plain:
+            try:
+                return openat2(ctx.root, target, O_PATH, RESOLVE_IN_ROOT | RESOLVE_NO_SYMLINKS), True
+            except FileNotFoundError:
+                pass
+        place, existed = ensure(ctx.root, target, directory=directory, mode=0o755)
+    except OSError as error:
+        raise ChildFailed(
+            "mount", error.errno or 0, f'error mounting to rootfs at "{target}": {reason(error)}'
+        ) from None
+    if os.fstat(place).st_dev == ctx.proc_device and os.path.normpath(target) not in _PROC_FILES:
+        os.close(place)
+        raise ChildFailed("mount", _EPERM, f'"{target}" cannot be mounted because it is inside /proc')
+    return place, existed
+
+
+HANDLERS: dict[str, Handler] = {
+    "SetPropagation": set_propagation,
+    "IsolateRootParent": isolate_root_parent,
+    "OverlayMount": overlay_mount,
+    "BindMount": bind_mount,
+    "FileSystemMount": file_system_mount,
+    "CgroupMount": cgroup_mount,
+    "MakeDevice": make_device,
+    "MakeSymlink": make_symlink,
+    "MaskPath": mask_path,
+    "ReadonlyPath": readonly_path,
+    "ReadonlyRoot": readonly_root,
+    "PivotRoot": pivot_root,
+}

@@ -1,0 +1,343 @@
+"""From a mounted root to execve: identity, limits, privileges, the program."""
+
+from __future__ import annotations
+
+import errno
+import os
+import resource
+import stat
+
+from corten.linux import capability, keyring, process
+from corten.linux.openat2 import RESOLVE_IN_ROOT, RESOLVE_NO_MAGICLINKS, openat2
+from corten.linux.seccomp import prepare_filter
+from corten.runtime.child import init, network, users
+from corten.runtime.child.channel import EXEC, READY
+from corten.runtime.child.errors import NOT_EXECUTABLE, NOT_FOUND, OTHER, ChildFailed, fail, reason
+from corten.runtime.child.root import ensure
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import NoReturn
+
+    from corten.runtime.child.context import Context, Handler
+
+_REFUSED = (errno.EPERM, errno.EACCES)
+_INFINITY = (1 << 64) - 1
+_ALL = (1 << 64) - 1
+_NULL_DEVICE = os.makedev(1, 3)
+
+
+def set_hostname(ctx: Context, name: str) -> None:
+    process.sethostname(name)
+
+
+def set_domainname(ctx: Context, name: str) -> None:
+    process.setdomainname(name)
+
+
+def raise_loopback(ctx: Context) -> None:
+    """A network namespace made here has one interface, lo, and it is down."""
+    network.set_link_up("lo")
+
+
+def set_sysctl(ctx: Context, key: str, value: str) -> None:
+    """Through the host's /proc, before pivot_root; what is written belongs to the namespaces of the writer."""
+    try:
+        _write_proc(ctx, "sys/" + key, value.encode())
+    except OSError as error:
+        fail("set sysctl", error, f"writing sysctl {key.replace('/', '.')}")
+
+
+def set_oom_score(ctx: Context, value: int) -> None:
+    """Lowering it needs CAP_SYS_RESOURCE, which a nested host may lack: then it stays, with a warning."""
+    try:
+        _write_proc(ctx, "self/oom_score_adj", b"%d" % value)
+    except OSError as error:
+        if error.errno not in _REFUSED:
+            fail("set oom_score_adj", error, f"setting oom_score_adj to {value}")
+        ctx.warn(f"oom_score_adj {value} was not set: {reason(error)}")
+
+
+def new_keyring(ctx: Context, name: str) -> None:
+    """Keys of the host's session must not be reachable. A kernel or a filter without keyctl has none to protect."""
+    try:
+        key = keyring.join_session_keyring(name)
+        keyring.set_permissions(
+            key, keyring.KEY_POS_ALL | keyring.KEY_USR_VIEW | keyring.KEY_USR_READ | keyring.KEY_USR_SEARCH
+        )
+    except OSError as error:
+        if error.errno not in (errno.ENOSYS, errno.EPERM, errno.EACCES):
+            fail("join session keyring", error, "joining a new session keyring")
+
+
+def set_scheduler(
+    ctx: Context, policy: int, flags: int, nice: int, priority: int, runtime: int, deadline: int, period: int
+) -> None:
+    try:
+        process.sched_setattr(policy, flags, nice, priority, runtime, deadline, period)
+    except OSError as error:
+        fail("set scheduler", error, "setting the scheduling policy")
+
+
+def set_io_priority(ctx: Context, ioclass: int, priority: int) -> None:
+    try:
+        process.ioprio_set(ioclass, priority)
+    except OSError as error:
+        fail("set I/O priority", error, "setting the I/O priority")
+
+
+def set_personality(ctx: Context, persona: int) -> None:
+    process.personality(persona)
+
+
+def set_affinity(ctx: Context, cpus: tuple[int, ...]) -> None:
+    try:
+        os.sched_setaffinity(0, cpus)
+    except OSError as error:
+        fail("set CPU affinity", error, "setting the CPU affinity")
+
+
+def resolve_user(ctx: Context, user: str, groups: tuple[str, ...], uid: int, gid: int, gids: tuple[int, ...]) -> None:
+    """By name in the container's own files, or with an empty `user` the numbers given."""
+    if user or groups:
+        ruid, rgid, rgroups, home = users.resolve(ctx.root, user or f"{uid}:{gid}", groups)
+        extra = [number for number in gids if number not in rgroups]
+        ctx.uid_gid, ctx.groups, ctx.home = (ruid, rgid), rgroups + extra, home
+    else:
+        ctx.uid_gid, ctx.groups, ctx.home = (uid, gid), list(gids), users.home_of(ctx.root, uid)
+    if ctx.uid_gid[1] not in ctx.groups:
+        # The primary group is also a supplementary one: else a setgid program sheds it and passes by a file's
+        # "group may not" entry (CVE-2022-36109).
+        ctx.groups = [ctx.uid_gid[1], *ctx.groups]
+
+
+def enter_directory(ctx: Context, path: str) -> None:
+    """Make the working directory where it is missing and go there, as root so that its mode does not matter.
+
+    It is opened without the links of /proc that lead out of the root, and looked at afterwards (CVE-2024-21626).
+    """
+    try:
+        os.close(ensure(ctx.root, path, directory=True)[0])
+    except OSError as error:
+        if error.errno != errno.EACCES:
+            _directory_failed(path, error)
+    try:
+        _change_directory(ctx, path)
+    except OSError as error:
+        if error.errno != errno.EACCES:
+            _directory_failed(path, error)
+        ctx.cwd_pending = path  # a file system that trusts users more than root, such as NFS: try as the user
+
+
+def _change_directory(ctx: Context, path: str) -> None:
+    fd = openat2(ctx.root, path, os.O_RDONLY | os.O_DIRECTORY, RESOLVE_IN_ROOT | RESOLVE_NO_MAGICLINKS)
+    try:
+        os.fchdir(fd)
+    finally:
+        os.close(fd)
+    # The system call says "(unreachable)/..." for a directory outside the root; the C library fails with ENOENT then.
+    if not os.getcwd().startswith("/"):
+        raise OSError(errno.ENOENT, "current working directory is outside of the container's root")
+
+
+def _directory_failed(path: str, error: OSError) -> NoReturn:
+    code = NOT_EXECUTABLE if error.errno in (errno.EACCES, errno.ENOTDIR) else OTHER
+    fail("enter working directory", error, f'chdir to cwd ("{path}") set in config.json failed', code)
+
+
+def switch_user(ctx: Context, umask: int, bounding: int, effective: int, permitted: int, inheritable: int) -> None:
+    """Become the user. All capabilities stay permitted until the last step, but only the user's are in effect."""
+    uid, gid = ctx.uid_gid
+    ctx.umask = umask
+    _own_stdio(uid)
+    try:
+        capability.limit_bounding(bounding)
+        os.setgroups(ctx.groups)
+        os.setresgid(gid, gid, gid)
+        process.prctl(process.PR_SET_KEEPCAPS, 1)
+        os.setresuid(uid, uid, uid)
+        process.prctl(process.PR_SET_KEEPCAPS, 0)
+        _, kept, _ = capability.capget()
+        capability.capset(effective & kept, kept, inheritable & kept)
+    except OSError as error:
+        fail("switch user", error, f"becoming user {uid}:{gid}")
+    if ctx.cwd_pending:
+        try:
+            _change_directory(ctx, ctx.cwd_pending)
+        except OSError as error:
+            _directory_failed(ctx.cwd_pending, error)
+
+
+def _own_stdio(uid: int) -> None:
+    """Let the user open /dev/stdout and the like again by name; the null device stays root's."""
+    for fd in (0, 1, 2):
+        status = os.fstat(fd)
+        if status.st_uid == uid or (stat.S_ISCHR(status.st_mode) and status.st_rdev == _NULL_DEVICE):
+            continue
+        try:
+            os.fchown(fd, uid, status.st_gid)
+        except OSError as error:
+            if error.errno not in (errno.EINVAL, errno.EPERM, errno.EROFS):
+                raise
+
+
+def find_command(ctx: Context, args: tuple[str, ...], path: str) -> None:
+    """Look args[0] up as execvp does, in the container's PATH and with the user's rights."""
+    ctx.args = list(args)
+    name = args[0]
+    if "/" in name:
+        _check_executable(name)
+        ctx.command = name
+        return
+    for directory in path.split(":") if path else ():
+        if not directory.startswith("/"):
+            continue  # a relative entry would run what lies in the working directory
+        candidate = f"{directory}/{name}"
+        try:
+            _check_executable(candidate)
+        except ChildFailed:
+            continue
+        ctx.command = candidate
+        return
+    raise ChildFailed(
+        "find command", errno.ENOENT, f'exec: "{name}": executable file not found in $PATH: unknown', NOT_FOUND
+    )
+
+
+def _check_executable(path: str) -> None:
+    try:
+        status = os.stat(path)
+    except OSError as error:
+        code = NOT_FOUND if error.errno in (errno.ENOENT, errno.ELOOP) else NOT_EXECUTABLE
+        fail("find command", error, f'exec: "{path}": stat {path}', code)
+    if stat.S_ISDIR(status.st_mode):
+        raise ChildFailed("find command", errno.EISDIR, f'exec: "{path}": is a directory: unknown', NOT_EXECUTABLE)
+    if not os.access(path, os.X_OK, effective_ids=True) or not status.st_mode & 0o111:
+        detail = f'exec: "{path}": permission denied: unknown'
+        raise ChildFailed("find command", errno.EACCES, detail, NOT_EXECUTABLE)
+
+
+def set_rlimits(ctx: Context, limits: tuple[tuple[int, int, int], ...]) -> None:
+    """(resource, soft, hard). Raising a hard limit that the host does not let us raise leaves it, with a warning.
+
+    From here on everything permitted is in effect again: raising needs CAP_SYS_RESOURCE.
+    """
+    _, permitted, inheritable = capability.capget()
+    capability.capset(permitted, permitted, inheritable)
+    for number, soft, hard in limits:
+        wanted = (_rlim(soft), _rlim(hard))
+        try:
+            resource.setrlimit(number, wanted)
+        except (OSError, ValueError) as error:
+            _set_lower_limit(ctx, number, soft, error)
+
+
+def _set_lower_limit(ctx: Context, number: int, soft: int, error: Exception) -> None:
+    _, ceiling = resource.getrlimit(number)
+    if isinstance(error, OSError) and error.errno != errno.EPERM:
+        fail("set rlimit", error, f"setting resource limit {number}")
+    allowed = soft if ceiling == -1 else min(soft, ceiling)
+    try:
+        resource.setrlimit(number, (_rlim(allowed), ceiling))
+    except (OSError, ValueError) as second:
+        raise ChildFailed("set rlimit", errno.EINVAL, f"setting resource limit {number}: {second}") from None
+    ctx.warn(f"the hard limit of resource {number} stays at {ceiling}: operation not permitted")
+
+
+def _rlim(value: int) -> int:
+    return -1 if value >= _INFINITY or value < 0 else value
+
+
+def execute(
+    ctx: Context,
+    env: tuple[str, ...],
+    capabilities: tuple[int, int, int, int],
+    no_new_privileges: bool,
+    label: tuple[str, str],
+    program: bytes,
+    filter_flags: int,
+) -> None:
+    """The last step. `capabilities` are effective, permitted, inheritable and ambient; `label` a file of
+    /proc/self/attr and what to write there.
+
+    The filter is the very last thing before execve, so that it needs to allow nothing else of us. Without
+    no_new_privs loading needs CAP_SYS_ADMIN: it is kept in effect until execve, which computes all sets anew from the
+    bounding, inheritable and ambient ones.
+    """
+    words = list(env)
+    if not any(word.startswith("HOME=") for word in words):
+        words.append("HOME=" + ctx.home)
+    run = process.prepare_execve(ctx.command, ctx.args, words)
+    load = prepare_filter(program, filter_flags) if program else None
+    if ctx.hold:
+        ctx.channel.send(READY)
+        ctx.channel.await_go()
+    if ctx.init:
+        pid = os.fork()
+        if pid:
+            init.become(pid, ctx, capabilities)
+        init.take_terminal(ctx)
+    if no_new_privileges:
+        process.prctl(process.PR_SET_NO_NEW_PRIVS, 1)
+    if label[0]:
+        _write_label(ctx, *label)
+    set_capabilities(capabilities, capability.CAP_SYS_ADMIN if load and not no_new_privileges else 0)
+    os.umask(ctx.umask)
+    process.close_range(3, flags=process.CLOSE_RANGE_CLOEXEC)
+    ctx.channel.send(EXEC)
+    if load:
+        try:
+            load()
+        except OSError as error:
+            fail("load seccomp filter", error, "loading the seccomp filter")
+    try:
+        run()
+    except OSError as error:
+        code = {errno.ENOENT: NOT_FOUND, errno.ELOOP: NOT_FOUND}.get(error.errno or 0, NOT_EXECUTABLE)
+        fail("exec", error, f"exec {ctx.command}", code)
+
+
+def set_capabilities(capabilities: tuple[int, int, int, int], extra: int) -> None:
+    """The final sets, limited to what this process has; `extra` is kept permitted and in effect besides."""
+    effective, permitted, inheritable, ambient = capabilities
+    _, kept, _ = capability.capget()
+    permitted &= kept
+    inheritable &= kept
+    extra &= kept
+    capability.capset((effective & permitted) | extra, permitted | extra, inheritable)
+    capability.set_ambient(ambient & permitted & inheritable)
+
+
+def _write_label(ctx: Context, name: str, value: str) -> None:
+    try:
+        _write_proc(ctx, "self/attr/" + name, value.encode())
+    except OSError as error:
+        fail("set security label", error, f"applying security label {value}")
+
+
+def _write_proc(ctx: Context, path: str, value: bytes) -> None:
+    fd = os.open(path, os.O_WRONLY | os.O_CLOEXEC, dir_fd=ctx.proc)
+    try:
+        os.write(fd, value)
+    finally:
+        os.close(fd)
+
+
+HANDLERS: dict[str, Handler] = {
+    "SetHostname": set_hostname,
+    "SetDomainname": set_domainname,
+    "RaiseLoopback": raise_loopback,
+    "SetSysctl": set_sysctl,
+    "SetOomScore": set_oom_score,
+    "NewKeyring": new_keyring,
+    "SetScheduler": set_scheduler,
+    "SetIoPriority": set_io_priority,
+    "SetPersonality": set_personality,
+    "SetAffinity": set_affinity,
+    "ResolveUser": resolve_user,
+    "EnterDirectory": enter_directory,
+    "SwitchUser": switch_user,
+    "FindCommand": find_command,
+    "SetRlimits": set_rlimits,
+    "Execute": execute,
+}
