@@ -11,6 +11,7 @@ import os
 
 from corten.errors import SystemFault
 from corten.linux.mount import (
+    AT_FDCWD,
     MNT_DETACH,
     MS_PRIVATE,
     MS_RDONLY,
@@ -20,6 +21,7 @@ from corten.linux.mount import (
     fsmount,
     fsopen,
     mount,
+    move_mount,
     umount2,
 )
 from corten.linux.process import CLONE_NEWNS, unshare
@@ -47,40 +49,51 @@ def copy_up(layers: list[str], path: str, target: str) -> bool:
     try:
         if os.listdir(volume):
             return False
-        root = _open_root(layers, target)
+        if len(layers) == 1:
+            return _copy(layers[0], path, volume)
+        # The merged tree covers the volume's path meanwhile; `volume` still leads to what is below. It stays attached
+        # while it is read: in a detached mount the kernel resolves no `..` after a link (EAGAIN, for ever).
+        _mount_layers(layers, target)
         try:
-            place = open_in_root(root, os.fsencode(path), _READ_DIR)
-        except (FileNotFoundError, NotADirectoryError):
-            return False
+            return _copy(target, path, volume)
         finally:
-            os.close(root)
-        try:
-            TreeCopier(place, volume).run()
-            return True
-        finally:
-            os.close(place)
+            umount2(target, MNT_DETACH)
     finally:
         os.close(volume)
 
 
-def _open_root(layers: list[str], place: str) -> int:
-    """The merged tree as a descriptor; `place` is mounted over for a moment."""
-    if len(layers) == 1:
-        return os.open(layers[0], _READ_DIR)
+def _copy(root_path: str, path: str, volume: int) -> bool:
+    root = os.open(root_path, _READ_DIR)
+    try:
+        place = open_in_root(root, os.fsencode(path), _READ_DIR)
+    except (FileNotFoundError, NotADirectoryError):
+        return False
+    finally:
+        os.close(root)
+    try:
+        TreeCopier(place, volume).run()
+        return True
+    finally:
+        os.close(place)
+
+
+def _mount_layers(layers: list[str], place: str) -> None:
     options = "lowerdir=" + ":".join(layers)
     if len(options) < _PAGE:
         mount("overlay", place, "overlay", MS_RDONLY, options)
-        root = os.open(place, _READ_DIR)
-        umount2(place, MNT_DETACH)
-        return root
+        return
     context = fsopen("overlay")
     try:
         for layer in layers:
             fsconfig_set(context, "lowerdir+", layer)
         fsconfig_create(context)
-        return fsmount(context)
+        merged = fsmount(context)
     finally:
         os.close(context)
+    try:
+        move_mount(merged, AT_FDCWD, place)
+    finally:
+        os.close(merged)
 
 
 def _handle(request: dict[str, Any], send: Callable[[dict[str, Any]], None]) -> dict[str, Any]:
