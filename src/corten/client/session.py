@@ -25,6 +25,7 @@ class Response:
         assert parser.head is not None
         self.head: Head = parser.head
         self._session, self._sock, self._parser, self._early = session, sock, parser, early
+        self._released = False
         if parser.done:
             self._release()
 
@@ -82,6 +83,9 @@ class Response:
         self._sock.close()
 
     def _release(self) -> None:
+        if self._released:
+            return
+        self._released = True
         if self._parser.done and self.head.keep_alive and not self.head.upgraded:
             self._session.keep(self._sock)
         else:
