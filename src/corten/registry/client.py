@@ -13,7 +13,7 @@ from corten.errors import CortenError, DataCorrupt, NotFound, SystemFault, Unaut
 from corten.registry.auth import Credentials
 from corten.registry.endpoints import Endpoint
 from corten.registry.faults import Refused, translate
-from corten.registry.transport import Body, NoAnswer, Request, Transport, read_bounded
+from corten.registry.transport import Body, BrokenOff, NoAnswer, Request, Transport, read_bounded
 from corten.specs import digest as digests
 from corten.specs import oci_image as oci
 from corten.specs.reference import Reference
@@ -96,7 +96,7 @@ class RegistryClient:
                 async with self._send(request) as response:
                     data = await read_bounded(response, MAX_MANIFEST)
                     return data, response.headers.get("Content-Type", "").partition(";")[0].strip()
-            except NoAnswer:
+            except BrokenOff:
                 if attempt == self._transport.settings.attempts:
                     raise
                 await self._transport.pause(attempt)
@@ -126,15 +126,15 @@ class RegistryClient:
                         failures = 0
                         yield part
                 if offset < size:
-                    raise NoAnswer(f"unexpected EOF: {digest} ended after {offset} of {size} bytes")
-            except NoAnswer:
+                    raise BrokenOff(f"unexpected EOF: {digest} ended after {offset} of {size} bytes")
+            except BrokenOff:
                 failures += 1
                 if failures >= self._transport.settings.attempts:
                     raise
                 await self._transport.pause(failures)
 
     async def _blob_once(self, digest: str, size: int, offset: int) -> AsyncGenerator[bytes, None]:
-        request = self._request("GET", f"blobs/{digest}", missing="BLOB_UNKNOWN", attempts=1)
+        request = self._request("GET", f"blobs/{digest}", missing="BLOB_UNKNOWN")
         if offset:
             request.headers["Range"] = f"bytes={offset}-"
         async with self._send(request) as response:
@@ -237,9 +237,9 @@ class RegistryClient:
         async with self._send(Request("PUT", path, self._scope, headers, body)):
             return
 
-    def _request(self, method: str, tail: str, *, missing: str, attempts: int = 0, scope: str = "") -> Request:
+    def _request(self, method: str, tail: str, *, missing: str, scope: str = "") -> Request:
         path = f"/v2/{self.reference.path}/{tail}"
-        return Request(method, path, scope or self._scope, {}, missing=missing, attempts=attempts)
+        return Request(method, path, scope or self._scope, {}, missing=missing)
 
     @asynccontextmanager
     async def _send(self, request: Request) -> AsyncIterator[aiohttp.ClientResponse]:

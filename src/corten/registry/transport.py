@@ -64,6 +64,10 @@ class NoAnswer(Unavailable):
     """The registry could not be reached or broke off; another attempt may do better."""
 
 
+class BrokenOff(NoAnswer):
+    """The registry had begun to answer. Attempts that got no answer at all were made already; this is a new case."""
+
+
 class Transport:
     """See the module. Made once; `close` ends the connections. Safe for many tasks."""
 
@@ -91,10 +95,8 @@ class Transport:
         response = await self._persist(endpoint, credentials, request)
         try:
             yield response
-        except (TimeoutError, OSError) as error:
-            raise self._no_answer(error, f"{response.url.scheme}://{endpoint.host}") from error
-        except _client_error() as error:
-            raise self._no_answer(error, f"{response.url.scheme}://{endpoint.host}") from error
+        except (TimeoutError, OSError, _client_error()) as error:
+            raise BrokenOff(str(self._no_answer(error, f"{response.url.scheme}://{endpoint.host}"))) from error
         finally:
             # A body that was not read to its end would stand in the way of the connection's next user.
             if response.content.at_eof():
@@ -215,9 +217,7 @@ class Transport:
             raise SystemFault(
                 f"the registry gave an address that is none: {clip(str(error))}", step="registry"
             ) from None
-        except (TimeoutError, OSError) as error:
-            raise self._no_answer(error, f"{parts.scheme}://{parts.netloc}") from error
-        except _client_error() as error:
+        except (TimeoutError, OSError, _client_error()) as error:
             raise self._no_answer(error, f"{parts.scheme}://{parts.netloc}") from error
 
     async def _fetch_token(self, endpoint: Endpoint, wanted: TokenRequest) -> bytes:
@@ -255,9 +255,7 @@ class Transport:
         origin = f"{response.url.scheme}://{response.url.authority}"
         try:
             yield
-        except (TimeoutError, OSError) as error:
-            raise self._no_answer(error, origin) from error
-        except _client_error() as error:
+        except (TimeoutError, OSError, _client_error()) as error:
             raise self._no_answer(error, origin) from error
         finally:
             response.release()

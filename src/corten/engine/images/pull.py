@@ -12,6 +12,7 @@ from corten.engine.images.progress import ProgressStream
 from corten.engine.images.threads import in_thread, to_the_end
 from corten.errors import CortenError, InvalidArgument, NotFound, SystemFault
 from corten.registry.client import Fetched, RegistryClient
+from corten.registry.transport import NoAnswer
 from corten.specs import digest as digests
 from corten.specs import oci_image as oci
 from corten.specs import platform as platforms
@@ -82,8 +83,13 @@ class Puller:
             return None
         if self._platform is not None and platforms.best(self._platform, [platforms.parse(stored.platform)]) is None:
             return None
-        if await self._client.resolve() != named.target.digest:
-            return None
+        try:
+            if await self._client.resolve() != named.target.digest:
+                return None
+        except NoAnswer:
+            raise
+        except CortenError:
+            return None  # the answer to a HEAD has no words; asked again for the manifest, the registry says why
         return stored if await in_thread(self._whole, stored) else None
 
     def _whole(self, stored: StoredImage) -> bool:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import tarfile
 from collections.abc import AsyncGenerator, Sequence
+from contextlib import aclosing
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -82,8 +83,9 @@ class Saver:
             blobs = {descriptor.digest: descriptor for plan in plans for descriptor in plan}
             yield _directory("blobs/") + _directory("blobs/sha256/")
             for digest in sorted(blobs):
-                async for part in self._blob(digest):
-                    yield part
+                async with aclosing(self._blob(digest)) as parts:
+                    async for part in parts:
+                        yield part
             yield _file("index.json", _index_document(chosen, plans))
             yield _file("manifest.json", await in_thread(self._docker_document, chosen))
             yield _file("oci-layout", b'{"imageLayoutVersion":"1.0.0"}')

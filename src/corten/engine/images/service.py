@@ -5,6 +5,7 @@ from __future__ import annotations
 import builtins
 from collections import OrderedDict
 from collections.abc import AsyncIterator, Sequence
+from contextlib import aclosing
 from dataclasses import dataclass
 
 import msgspec
@@ -119,8 +120,9 @@ class ImageService:
         puller = Puller(self._index, self._layers, client, platform, stream)
         familiar = reference.familiar
         done = puller.run(lambda image: self._emit("pull", familiar, {"name": reference.familiar_name}))
-        async for message in stream.run(self._tasks, f"pull {familiar}", done):
-            yield message
+        async with aclosing(stream.run(self._tasks, f"pull {familiar}", done)) as told:
+            async for line in told:
+                yield line
 
     async def push(self, ref: str, auth: RegistryAuth | None) -> AsyncIterator[ProgressMessage]:
         reference = references.parse(ref)
@@ -131,8 +133,9 @@ class ImageService:
         client = RegistryClient(self._registries, reference, _credentials(auth), push=True)
         stream = ProgressStream(self._clock)
         pusher = Pusher(self._index, self._layers, client, named.target, stream)
-        async for message in stream.run(self._tasks, f"push {reference.familiar}", pusher.run()):
-            yield message
+        async with aclosing(stream.run(self._tasks, f"push {reference.familiar}", pusher.run())) as told:
+            async for line in told:
+                yield line
         self._emit("push", reference.familiar, {"name": reference.familiar_name})
 
     async def load(
@@ -145,14 +148,16 @@ class ImageService:
             for image in await loader.run(archive):
                 self._emit("load", image.id, {"name": image.id})
 
-        async for message in stream.run(self._tasks, "load", run()):
-            yield message
+        async with aclosing(stream.run(self._tasks, "load", run())) as told:
+            async for line in told:
+                yield line
 
     async def save(self, refs: Sequence[str], platform: str = "") -> AsyncIterator[bytes]:
         saver = Saver(self._index, self._layers)
         images = saver.selected(refs, platform)
-        async for part in saver.run(refs, platform):
-            yield part
+        async with aclosing(saver.run(refs, platform)) as parts:
+            async for part in parts:
+                yield part
         for image in images:
             self._emit("save", image.id, {"name": image.id})
 
@@ -169,8 +174,9 @@ class ImageService:
             image = await importing.run(self._index, self._layers, archive, options, stream)
             self._emit("import", image.id, {"name": reference.familiar if reference else image.id})
 
-        async for said in stream.run(self._tasks, "import", run()):
-            yield said
+        async with aclosing(stream.run(self._tasks, "import", run())) as told:
+            async for line in told:
+                yield line
 
     async def tag(self, ref: str, target: str) -> None:
         wanted = references.parse(target)
