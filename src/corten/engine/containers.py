@@ -65,7 +65,7 @@ class ContainerService:
 
     # -- the daemon's life -------------------------------------------------------------------------------------------
 
-    def load(self) -> LiveNetwork:
+    async def load(self) -> LiveNetwork:
         """Read the records. Nothing is started or stopped yet."""
         running = [
             entry.container

@@ -113,8 +113,9 @@ class Controller:
     async def _send(self, entry: Entry, signo: int) -> None:
         """A paused container would not notice its end: it is let go on."""
         container = entry.container
-        await self._deps.runtime.signal(container.id, signo)
+        # Told first, as its `die` may come before the call returns.
         self._announce.container(container, "kill", signal=str(int(signo)))
+        await self._deps.runtime.signal(container.id, signo)
         if container.state.status is Status.PAUSED and entry.no_restart:
             await self._deps.runtime.resume(container.id)
 

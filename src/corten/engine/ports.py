@@ -51,12 +51,11 @@ def mappings(host_config: HostConfig, exposed: Sequence[str]) -> tuple[PortMappi
 
 
 def table(exposed: Sequence[str], published: Sequence[PortMapping]) -> dict[str, list[PortBinding] | None]:
-    """NetworkSettings.Ports: exposed ports, None where nothing is bound; both families for a binding to any address."""
+    """NetworkSettings.Ports: exposed ports, None where nothing is bound."""
     result: dict[str, list[PortBinding] | None] = {_name(*parse_port(port)): None for port in exposed}
     for mapping in published:
-        hosts = [mapping.host_ip] if mapping.host_ip else ["0.0.0.0", "::"]
         row = result.get(_name(mapping.container_port, mapping.transport)) or []
-        row += [PortBinding(host_ip=host, host_port=str(mapping.host_port)) for host in hosts]
+        row.append(PortBinding(host_ip=mapping.host_ip or "0.0.0.0", host_port=str(mapping.host_port)))
         result[_name(mapping.container_port, mapping.transport)] = row
     return result
 
