@@ -38,13 +38,12 @@ RTN_UNICAST = 1
 IFF_UP, IFF_LOOPBACK = 0x1, 0x8
 # linux/if_link.h
 IFLA_ADDRESS, IFLA_IFNAME, IFLA_MTU, IFLA_MASTER, IFLA_LINKINFO, IFLA_STATS64 = 1, 3, 4, 10, 18, 23
-IFLA_AF_SPEC, IFLA_NET_NS_FD, IFLA_EXT_MASK = 26, 28, 29
+IFLA_AF_SPEC, IFLA_GROUP, IFLA_NET_NS_FD = 26, 27, 28
 IFLA_INFO_KIND, IFLA_INFO_DATA, IFLA_INFO_SLAVE_KIND, IFLA_INFO_SLAVE_DATA = 1, 2, 4, 5
 IFLA_BR_NF_CALL_IPTABLES = 36
 IFLA_BRPORT_MODE, IFLA_BRPORT_ISOLATED = 4, 33
 IFLA_INET6_ADDR_GEN_MODE, IN6_ADDR_GEN_MODE_NONE = 8, 1
 VETH_INFO_PEER = 1
-RTEXT_FILTER_SKIP_STATS = 8
 # linux/if_addr.h
 IFA_ADDRESS, IFA_LOCAL, IFA_BROADCAST = 1, 2, 4
 
@@ -119,6 +118,15 @@ def set_master(index: int, master: int) -> Message:
 
 def delete_link(name: str) -> Message:
     return Message(RTM_DELLINK, 0, _ifinfo() + string(IFLA_IFNAME, name), f"delete link {name}")
+
+
+def set_group(name: str, group: int) -> Message:
+    return Message(RTM_NEWLINK, 0, _ifinfo() + string(IFLA_IFNAME, name) + u32(IFLA_GROUP, group), f"mark link {name}")
+
+
+def delete_group(group: int) -> Message:
+    """Delete all links of a group at once: the kernel waits for its readers once for all, some 20 ms."""
+    return Message(RTM_DELLINK, 0, _ifinfo() + u32(IFLA_GROUP, group), f"delete links of group {group}")
 
 
 def _get_link(name: str) -> Message:

@@ -6,13 +6,14 @@ import asyncio
 import contextlib
 import errno
 import logging
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from ipaddress import IPv4Network
 from pathlib import Path
 from typing import TypeVar
 
 from corten.errors import Conflict, CortenError, InvalidArgument, NotFound, SystemFault
+from corten.network.departures import Departures
 from corten.network.host import Host
 from corten.network.ipam import DEFAULT_POOLS, PoolRange
 from corten.network.ledger import Ledger
@@ -37,9 +38,8 @@ DEFAULT_POOL_SIZE = 4
 class BridgeController:
     """Implements NetworkController with the kernel.
 
-    What is known is in the ledger, touched on the event loop only; what blocks runs in a few threads. Rules come
-    first in a teardown and last in a setup, so that a port never leads to a stranger. A link is removed after its
-    endpoint was, and its address is lent again only after that.
+    What is known is in the ledger, touched on the event loop only; what blocks runs in a few threads. Rules come last
+    in a setup, and first in a teardown (see `departures`).
     """
 
     def __init__(
@@ -51,15 +51,13 @@ class BridgeController:
         table: str = "corten",
     ) -> None:
         self._mounts = SandboxMounts(exec_root / "netns")
-        self._default_pools = default_pools
-        self._pool_size = pool_size
         self._host = Host(Rules(table))
         self._ledger = Ledger(pools=default_pools, dynamic_ports=ephemeral_range())
         self._tasks = TaskOwner("network")
         self._threads = ThreadPoolExecutor(4, thread_name_prefix="network")
+        self._departures = Departures(self._ledger, self._host, self._tasks, self._threads)
         self._pool = NamespacePool(pool_size, self._tasks)
         self._namespaces: dict[str, Namespace | None] = {}  # by container; None: not entered since the start
-        self._leaving: dict[str, tuple[str, asyncio.Task[None]]] = {}  # by endpoint: its network, and who removes it
         self._undoing: set[asyncio.Task[None]] = set()
         self._closed = False
         self._changing = asyncio.Lock()  # one change of bridges or of the table as a whole at a time
@@ -126,8 +124,9 @@ class BridgeController:
         if not keep:
             for container_id in {*self._namespaces, *(end.container_id for end in self._ledger.endpoints())}:
                 await self.close_sandbox(container_id)
-        while pending := {*self._undoing, *(task for _, task in self._leaving.values())}:
-            await asyncio.wait(pending)
+        while self._undoing:
+            await asyncio.wait(self._undoing)
+        await self._departures.settle()
         await self._tasks.close("the network controller is closed")
         await self._pool.close()
         for namespace in self._namespaces.values():
@@ -138,6 +137,7 @@ class BridgeController:
             with _faults("remove the network"):
                 await self._run(self._remove_all)
         self._threads.shutdown()
+        self._departures.close()
         self._host.close()
 
     def _remove_all(self) -> None:
@@ -183,7 +183,7 @@ class BridgeController:
     async def remove_network(self, network_id: str) -> None:
         async with self._changing:
             # Links that are on their way out are waited for, so that no link is left without a bridge.
-            await self._settle(network_id)
+            await self._departures.settle(network_id)
             spec = self._ledger.remove_network(network_id)
             if spec.driver == "bridge":
                 with _faults(f"remove network {spec.name}"):
@@ -224,7 +224,7 @@ class BridgeController:
         return sandbox
 
     async def close_sandbox(self, container_id: str) -> None:
-        await self._leave(self._ledger.of_container(container_id))
+        await self._departures.leave(self._ledger.of_container(container_id))
         namespace = self._namespaces.pop(container_id, None)
         if namespace is not None:
             namespace.close()
@@ -287,7 +287,7 @@ class BridgeController:
             try:
                 return Connected(*self._ledger.reserve(network_id, request, bind_host_port))
             except Conflict:
-                if not await self._settle(network_id):
+                if not await self._departures.settle(network_id):
                     raise
 
     async def _finish(self, job: Future[None]) -> None:
@@ -303,53 +303,10 @@ class BridgeController:
     async def _undo(self, job: Future[None], endpoint: Endpoint) -> None:
         with contextlib.suppress(BaseException):
             await asyncio.wrap_future(job)
-        await self._leave([endpoint])
+        await self._departures.leave([endpoint])
 
     async def disconnect(self, endpoint: Endpoint) -> None:
-        await self._leave([endpoint])
-
-    async def _leave(self, endpoints: Iterable[Endpoint]) -> None:
-        """Rules and ports now; links, and with them addresses, behind the caller's back. Goes on when cancelled."""
-        leaving = [endpoint for endpoint in endpoints if self._ledger.leave(endpoint)]
-        if leaving:
-            withdrawn = self._tasks.start("withdraw endpoints", self._withdraw(leaving))
-            self._leaving.update((endpoint.id, (endpoint.network_id, withdrawn)) for endpoint in leaving)
-            await asyncio.shield(withdrawn)
-
-    async def _withdraw(self, leaving: Sequence[Endpoint]) -> None:
-        ports = published(leaving)
-
-        def work() -> None:
-            self._host.unpublish(ports)
-            for endpoint in leaving:
-                self._host.end_flows(endpoint)
-
-        try:
-            if ports:
-                with _faults("withdraw published ports"):
-                    await self._run(work)
-            for endpoint in leaving:
-                self._ledger.release_ports(endpoint)
-        finally:
-            for endpoint in leaving:
-                task = self._tasks.start("remove a link", self._depart(endpoint))
-                self._leaving[endpoint.id] = (endpoint.network_id, task)
-
-    async def _depart(self, endpoint: Endpoint) -> None:
-        """The address of a link that could not be removed is not lent again."""
-        try:
-            await self._run(lambda: self._host.unlink(endpoint))
-            self._ledger.release_address(endpoint)
-        finally:
-            del self._leaving[endpoint.id]
-
-    async def _settle(self, network_id: str) -> bool:
-        """Wait until the links of a network that are on their way out are gone. False when there were none."""
-        waited = False
-        while tasks := [task for owner, task in self._leaving.values() if owner == network_id]:
-            await asyncio.wait(tasks)
-            waited = True
-        return waited
+        await self._departures.leave([endpoint])
 
     # Threads
 

@@ -20,6 +20,7 @@ from corten.network.types import InterfaceStats
 from corten.tasks import TaskOwner
 
 LOOPBACK_INDEX = 1
+REFILL_DELAY = 0.02  # seconds
 
 
 class Namespace:
@@ -101,6 +102,9 @@ class NamespacePool:
 
     async def _fill(self) -> None:
         try:
+            if self._ready:
+                # Whoever has just taken one makes links now, under the same lock in the kernel.
+                await asyncio.sleep(REFILL_DELAY)
             while not self._closed and len(self._ready) < self._size:
                 self._ready.append(await self._run(self._make))
         finally:
