@@ -81,3 +81,15 @@ def test_old_ingests_are_dropped_and_held_ones_kept(tmp_path: Path) -> None:
     assert store.drop_ingests(older_than=float("inf")) == 1
     held.write(BLOB)
     held.commit(DIGEST)
+
+
+def test_opening_drops_what_was_given_up_long_ago(tmp_path: Path) -> None:
+    store = LocalContentStore(tmp_path)
+    for ref in ("old", "new"):
+        ingest = store.ingest(ref)
+        ingest.write(b"x")
+        ingest.close()
+    old = tmp_path / "ingest" / hashlib.sha256(b"old").hexdigest()
+    os.utime(old, (1, 1))
+    again = LocalContentStore(tmp_path)
+    assert (again.ingest("old").offset, again.ingest("new").offset) == (0, 1)

@@ -83,6 +83,7 @@ def test_lower_directories_are_listed_topmost_first(overlay: OverlaySnapshotter)
 def test_a_directory_without_a_row_goes_at_start(overlay: OverlaySnapshotter, database: Database) -> None:
     overlay.prepare("kept")
     (overlay.root / "4711" / "fs").mkdir(parents=True)
+    (overlay.root / "4712.0.abcdef").mkdir()
     again = OverlaySnapshotter(overlay.root, database)
     again.close()
     assert ids(again) == [again.layer_dir("kept").parent.name]

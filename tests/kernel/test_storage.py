@@ -287,3 +287,54 @@ def test_copy_up_of_an_image_with_more_layers_than_one_page_of_options(
     snapshotter.prepare("c", parent)
     fill(snapshotter, "c", "/data", volume)
     assert len(os.listdir(volume)) == 60
+
+
+# In a mount namespace of its own, over a file system of 2 MB: each step says what it is told, then works again.
+FULL = """
+import asyncio, os, pathlib, subprocess, sys
+from corten.errors import SystemFault
+from corten.storage.apply import apply_layer
+from corten.storage.content import LocalContentStore
+from corten.storage.database import Database
+from corten.storage.documents import Documents, put_document
+from corten.testing.storage import digest_of
+from tests.unit.storage.tars import archive, file
+where, elsewhere = pathlib.Path(sys.argv[1]), pathlib.Path(sys.argv[2])
+subprocess.run(["mount", "-t", "tmpfs", "-o", "size=2m", "none", where], check=True)
+def refused(call, *arguments):
+    try:
+        call(*arguments)
+    except SystemFault as error:
+        assert str(error).endswith("no space left on device"), error
+        assert error.errno == 28
+    else:
+        raise AssertionError("not refused")
+store = LocalContentStore(where / "content")
+ingest = store.ingest("x")
+ingest.write(b"a" * 1000)
+refused(ingest.write, b"b" * (3 << 20))
+assert ingest.offset == 1000
+ingest.write(b"c" * 1000)
+ingest.commit(digest_of(b"a" * 1000 + b"c" * 1000))
+refused(store.put, b"x" * (3 << 20))
+store.put(b"small")
+(elsewhere / "blob").write_bytes(archive(file("big", b"x" * (3 << 20))))
+(where / "layer").mkdir()
+refused(apply_layer, str(elsewhere / "blob"), str(where / "layer"))
+(where / "layer" / "big").unlink()
+database = Database(where / "meta.db")
+database.write_blocking(lambda c: put_document(c, "k", "first", b""))
+refused(database.write_blocking, lambda c: put_document(c, "k", "big", b"x" * (3 << 20)))
+database.write_blocking(lambda c: put_document(c, "k", "second", b""))
+assert set(Documents(database, "k").all()) == {"first", "second"}
+database.close()
+"""
+
+
+def test_a_full_disk(tmp_path: Path) -> None:
+    small, other = tmp_path / "small", tmp_path / "other"
+    small.mkdir()
+    other.mkdir()
+    command = ["unshare", "-m", "--propagation", "private", sys.executable, "-c", FULL, str(small), str(other)]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr

@@ -13,6 +13,7 @@ import hashlib
 import os
 import re
 import threading
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import BinaryIO
@@ -25,6 +26,9 @@ _DIGEST = re.compile(r"sha256:[0-9a-f]{64}")
 _EMPTY = hashlib.sha256(b"").hexdigest()
 _SIZE_ATTRIBUTE = "user.corten.size"
 _CHUNK = 1 << 20
+
+KEEP_INGESTS_SECONDS = 24 * 3600
+"""How long a download that was broken off can go on; older ones are removed when the store is opened."""
 
 
 def hex_of(digest: str) -> str:
@@ -139,11 +143,13 @@ class LocalContentStore:
         self._busy: set[str] = set()
         self._lock = threading.Lock()
         with host("create the content store"):
+            root.mkdir(mode=0o700, parents=True, exist_ok=True)
             self.blobs.mkdir(parents=True, exist_ok=True)
             self._ingests.mkdir(exist_ok=True)
             layout = root / "oci-layout"
             if not layout.exists():
                 layout.write_text('{"imageLayoutVersion":"1.0.0"}')
+            self.drop_ingests(time.time() - KEEP_INGESTS_SECONDS)
 
     def path(self, digest: str) -> Path:
         return self.blobs / hex_of(digest)

@@ -11,6 +11,7 @@ next durable commit syncs all of it). A power cut may lose it, never tear it or 
 from __future__ import annotations
 
 import asyncio
+import os
 import queue
 import sqlite3
 import threading
@@ -195,6 +196,8 @@ def _connect(path: Path) -> sqlite3.Connection:
 def _open(path: Path) -> sqlite3.Connection:
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
+        # SQLite gives the WAL the mode of the file. Containers' environments are in it: for root's eyes only.
+        os.close(os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600))
         connection = _connect(path)
     except sqlite3.DatabaseError as error:
         raise _translate(path, error) from error

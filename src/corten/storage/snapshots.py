@@ -230,10 +230,13 @@ class SnapshotterBase:
             if parent is not None:
                 by_id[id].parent = by_id[parent]
                 by_id[parent].children += 1
-        present = {int(entry.name) for entry in self.root.iterdir() if entry.name.isdecimal()}
+        names = os.listdir(self.root)
+        present = {int(name) for name in names if name.isdecimal()}
         self._next = max([0, *by_id, *present]) + 1
-        for id in present - by_id.keys():
-            self._trash.throw(self.root / str(id))
+        for name in names:
+            # A number without a row, or a place that was only tried ("7.0.ab12"); never what is somebody else's.
+            if name[0].isdecimal() and not (name.isdecimal() and int(name) in by_id):
+                self._trash.throw(self.root / name)
         for id in sorted(by_id.keys() - present, reverse=True):
             self._drop_lost(by_id[id])
 

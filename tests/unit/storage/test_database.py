@@ -127,3 +127,10 @@ def test_durable_writes_run_with_full_synchronisation(database: Database) -> Non
     assert database.write_blocking(mode) == 2
     assert database.write_blocking(mode, durable=False) == 1
     assert database.write_blocking(mode) == 2
+
+
+def test_only_the_owner_reads_it(tmp_path: Path) -> None:
+    database = Database(tmp_path / "meta.db")
+    database.write_blocking(lambda c: put_document(c, "k", "x", b""))
+    assert {path.stat().st_mode & 0o777 for path in tmp_path.iterdir()} == {0o600}
+    database.close()
