@@ -85,10 +85,9 @@ def run(argv: list[str]) -> int:
 
 def load(path: str) -> Command:
     """The command filed under `path` of the table."""
-    import importlib
-
     module, attribute, _ = COMMANDS[path]
-    command: Command = getattr(importlib.import_module(module), attribute)
+    __import__(module)  # importlib would be one more import
+    command: Command = getattr(sys.modules[module], attribute)
     return command
 
 

@@ -88,7 +88,7 @@ def bar(message: Message, *, columns: int | None = None, now: float | None = Non
     drawn = ""
     if width > 110:
         filled = min(50, int(current / total * 100) // 2)
-        drawn = "[" + "=" * filled + ">" * (filled < 50) + " " * max(0, 49 - filled) + "]  "
+        drawn = f"[{'=' * filled}>{' ' * (50 - filled)}] "
     numbers = f"{human_size(current):>8}/{human_size(total)}"
     if current > total:
         numbers = f"{human_size(current):>8}"

@@ -9,9 +9,10 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from typing import Any
 
-_SIZE = re.compile(r"^(\d+(?:\.\d+)?) ?([kKmMgGtTpP])?[iI]?[bB]?$")
+# Compiled when first used, as `ps` needs neither.
+_SIZE = r"(\d+(?:\.\d+)?) ?([kKmMgGtTpP])?[iI]?[bB]?"
 _POWERS = {"": 0, "k": 1, "m": 2, "g": 3, "t": 4, "p": 5}
-_DURATION = re.compile(r"(\d+(?:\.\d*)?|\.\d+)(ns|us|µs|μs|ms|s|m|h)")
+_DURATION = r"(\d+(?:\.\d*)?|\.\d+)(ns|us|µs|μs|ms|s|m|h)"
 _UNITS = {
     "ns": 1,
     "us": 1_000,
@@ -59,7 +60,7 @@ def _bounded(text: str, bits: int) -> int:
 
 def size(text: str) -> int:
     """Bytes of "512", "64m", "1.5g", "2GiB": powers of 1024."""
-    match = _SIZE.match(text)
+    match = re.fullmatch(_SIZE, text)
     if not match:
         raise ValueError(f"invalid size: '{text}'")
     return int(float(match[1]) * 1024 ** _POWERS[(match[2] or "").lower()])
@@ -76,7 +77,7 @@ def duration(text: str) -> int:
     if body == "0":
         return 0
     total, at = 0.0, 0
-    for match in _DURATION.finditer(body):
+    for match in re.finditer(_DURATION, body):
         if match.start() != at:
             break
         total += float(match[1]) * _UNITS[match[2]]

@@ -24,6 +24,8 @@ def build(options: Options) -> Json:
     config = _config(options, image, command, {*bindings, *ports.expose(options["expose"])})
     host = _host_config(options) | {"NetworkMode": mode}
     body = _drop(config)
+    if "stop-timeout" in options.changed:
+        body["StopTimeout"] = options["stop-timeout"]  # 0 is a value here
     body["HostConfig"] = {**host, "PortBindings": bindings} if bindings else host
     if endpoints:
         body["NetworkingConfig"] = {"EndpointsConfig": endpoints}
@@ -96,7 +98,6 @@ def _config(options: Options, image: str, command: list[str], exposed: set[str])
         "Entrypoint": entrypoint,
         "Labels": pieces.labels(options["label-file"], options["label"]),
         "StopSignal": options["stop-signal"],
-        "StopTimeout": options.optional("stop-timeout"),
     }
 
 
@@ -111,8 +112,8 @@ def _host_config(options: Options) -> Json:
         "VolumeDriver": options["volume-driver"],
         "VolumesFrom": options["volumes-from"],
         "Annotations": pieces.as_map(options["annotation"]),
-        "CapAdd": options["cap-add"],
-        "CapDrop": options["cap-drop"],
+        "CapAdd": pieces.capabilities(options["cap-add"]),
+        "CapDrop": pieces.capabilities(options["cap-drop"]),
         "CgroupnsMode": options["cgroupns"],
         "Dns": options["dns"],
         "DnsOptions": options["dns-option"] + options["dns-opt"],
@@ -175,7 +176,7 @@ def _resources(options: Options) -> Json:
         "MemorySwap": options["memory-swap"],
         "OomKillDisable": options["oom-kill-disable"],
         "PidsLimit": options["pids-limit"],
-        "Ulimits": options["ulimit"],
+        "Ulimits": sorted(options["ulimit"], key=lambda limit: str(limit["Name"])),
         "CpuCount": options["cpu-count"],
         "CpuPercent": options["cpu-percent"],
         "IOMaximumIOps": options["io-maxiops"],

@@ -76,6 +76,16 @@ def devices(specs: list[str]) -> tuple[list[dict[str, str]], list[dict[str, Any]
     ] if named else []
 
 
+def capabilities(names: list[str]) -> list[str]:
+    """With the kernel's names, each once, sorted."""
+    return sorted({_capability(name) for name in names})
+
+
+def _capability(name: str) -> str:
+    upper = name.strip().upper()
+    return upper if upper == "ALL" or upper.startswith("CAP_") else f"CAP_{upper}"
+
+
 def gpus(specs: list[str]) -> list[dict[str, Any]]:
     """all, a count, or count=…,device=…,driver=…,capabilities=…,options=…"""
     import csv
