@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import io
 import json
 import os
 import stat
@@ -15,6 +16,7 @@ from typing import Any
 
 import pytest
 
+from corten.storage.archive import write_layer, write_tree
 from corten.storage.copying import CopySnapshotter
 from corten.storage.database import Database
 from corten.storage.overlay import OverlaySnapshotter
@@ -338,3 +340,43 @@ def test_a_full_disk(tmp_path: Path) -> None:
     command = ["unshare", "-m", "--propagation", "private", sys.executable, "-c", FULL, str(small), str(other)]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
+
+
+def packed(layer: Path, *, whiteouts: bool = True) -> bytes:
+    out = io.BytesIO()
+    (write_layer if whiteouts else write_tree)(str(layer), out)
+    return out.getvalue()
+
+
+def test_a_layer_comes_out_as_it_went_in(tmp_path: Path) -> None:
+    blob = archive(
+        *(directory("d", mode=0o1750, uid=3, gid=4), file("d/f", b"x" * 70_000, mode=0o4711, uid=1, mtime=1.000000001)),
+        *(file("d/.wh..wh..opq", b""), file("d/.wh.gone", b""), hard_link("h", "d/f"), symlink("s", "/etc/passwd")),
+        *(
+            member("p", tarfile.FIFOTYPE),
+            member("null", tarfile.CHRTYPE, devmajor=1, devminor=3),
+            file("e", mtime=-1.5),
+        ),
+        *(file("x", pax_headers={"SCHILY.xattr.user.k": "\udcff\0v"}), file("n" * 200), directory("empty")),
+    )
+    unpack(blob, tmp_path)
+    first = packed(tmp_path / "layer")
+    again = tmp_path / "again"
+    again.mkdir()
+    unpack(first, again)
+    assert packed(again / "layer") == first
+    with tarfile.open(fileobj=io.BytesIO(first)) as tar:
+        members = {info.name: info for info in tar}
+    expected = [".", "d", "d/.wh..wh..opq", "d/f", "d/.wh.gone", "e", "empty", "h", "n" * 200, "null", "p", "s", "x"]
+    assert list(members) == expected
+    assert (members["h"].type, members["h"].linkname) == (tarfile.LNKTYPE, "d/f")
+    assert members["d/f"].pax_headers["mtime"] == "1.000000001"
+    assert (again / "layer/e").stat().st_mtime_ns == -1_500_000_000
+    assert os.getxattr(again / "layer/x", "user.k") == b"\xff\x00v"
+    assert (members["d/f"].uid, members["d/f"].mode, members["d"].gid) == (1, 0o4711, 4)
+
+
+def test_a_tree_is_packed_with_its_devices(tmp_path: Path) -> None:
+    unpack(archive(file(".wh.x", b"")), tmp_path)
+    with tarfile.open(fileobj=io.BytesIO(packed(tmp_path / "layer", whiteouts=False))) as tar:
+        assert [(info.name, info.type) for info in tar] == [(".", tarfile.DIRTYPE), ("x", tarfile.CHRTYPE)]

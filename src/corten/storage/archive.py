@@ -1,0 +1,136 @@
+"""Trees as tar streams: a layer with its whiteouts, or any tree as it is.
+
+The same tree gives the same bytes each time: entries are sorted, owners are numbers, times have their nanoseconds.
+Links are never followed, so a tree from an image can be read. Imported by the workers: keep light.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import stat
+import tarfile
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import IO
+
+_READ_DIR = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
+_OPAQUE = "trusted.overlay.opaque"
+_RESERVED = "trusted.overlay."
+_TYPES = {
+    stat.S_IFREG: tarfile.REGTYPE,
+    stat.S_IFDIR: tarfile.DIRTYPE,
+    stat.S_IFLNK: tarfile.SYMTYPE,
+    stat.S_IFCHR: tarfile.CHRTYPE,
+    stat.S_IFBLK: tarfile.BLKTYPE,
+    stat.S_IFIFO: tarfile.FIFOTYPE,
+}
+
+
+def write_layer(layer: str, out: IO[bytes]) -> None:
+    """The files of one overlay layer as an image's layer: whiteouts and opaque directories in their `.wh.` form.
+
+    Raises OSError. `out` is written from where it stands and left open.
+    """
+    _write(layer, out, whiteouts=True)
+
+
+def write_tree(root: str, out: IO[bytes]) -> None:
+    """Everything below the directory `root`, which itself is the entry "./". Raises OSError."""
+    _write(root, out, whiteouts=False)
+
+
+def _write(root: str, out: IO[bytes], *, whiteouts: bool) -> None:
+    fd = os.open(root, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        with tarfile.open(fileobj=out, mode="w|", format=tarfile.PAX_FORMAT, bufsize=1 << 18) as tar:
+            _Writer(tar, whiteouts).directory(fd, "")
+    finally:
+        os.close(fd)
+
+
+class _Writer:
+    def __init__(self, tar: tarfile.TarFile, whiteouts: bool) -> None:
+        self._tar, self._whiteouts = tar, whiteouts
+        self._links: dict[tuple[int, int], str] = {}
+
+    def directory(self, fd: int, path: str) -> None:
+        """The open directory `fd`, called `path`, and what is in it."""
+        info = _header(path + "/" if path else "./", os.fstat(fd))
+        opaque = _add_xattrs(info, fd)
+        self._tar.addfile(info)
+        if opaque and self._whiteouts:
+            self._marker(f"{path}/.wh..wh..opq" if path else ".wh..wh..opq")
+        with os.scandir(fd) as entries:
+            names = sorted(os.fsencode(entry.name) for entry in entries)
+        for raw in names:
+            name = os.fsdecode(raw)
+            status = os.lstat(name, dir_fd=fd)
+            below = f"{path}/{name}" if path else name
+            if stat.S_ISDIR(status.st_mode):
+                inner = os.open(name, _READ_DIR, dir_fd=fd)
+                try:
+                    self.directory(inner, below)
+                finally:
+                    os.close(inner)
+            elif self._whiteouts and stat.S_ISCHR(status.st_mode) and status.st_rdev == 0:
+                self._marker(f"{path}/.wh.{name}" if path else f".wh.{name}")
+            elif not stat.S_ISSOCK(status.st_mode):  # which tar cannot hold, and nobody could use
+                self._file(fd, name, below, status)
+
+    def _marker(self, path: str) -> None:
+        self._tar.addfile(tarfile.TarInfo(path))
+
+    def _file(self, directory: int, name: str, path: str, status: os.stat_result) -> None:
+        info = _header(path, status)
+        if status.st_nlink > 1:
+            first = self._links.setdefault((status.st_dev, status.st_ino), path)
+            if first != path:
+                info.type, info.linkname, info.size = tarfile.LNKTYPE, first, 0
+                self._tar.addfile(info)
+                return
+        if stat.S_ISREG(status.st_mode):
+            fd = os.open(name, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=directory)
+            with open(fd, "rb", buffering=1 << 18) as file:
+                _add_xattrs(info, fd)
+                self._tar.addfile(info, file)
+            return
+        if stat.S_ISLNK(status.st_mode):
+            info.linkname = os.readlink(name, dir_fd=directory)
+        _add_xattrs(info, f"/proc/self/fd/{directory}/{name}")
+        self._tar.addfile(info)
+
+
+def _header(path: str, status: os.stat_result) -> tarfile.TarInfo:
+    info = tarfile.TarInfo(path)
+    info.type = _TYPES[stat.S_IFMT(status.st_mode)]
+    info.mode, info.uid, info.gid = stat.S_IMODE(status.st_mode), status.st_uid, status.st_gid
+    seconds, nanoseconds = divmod(status.st_mtime_ns, 1_000_000_000)
+    info.mtime = max(seconds, 0)
+    if nanoseconds or seconds < 0:
+        whole, fraction = divmod(abs(status.st_mtime_ns), 1_000_000_000)
+        info.pax_headers = {"mtime": f"{'-' if seconds < 0 else ''}{whole}.{fraction:09d}".rstrip("0").rstrip(".")}
+    if info.type == tarfile.REGTYPE:
+        info.size = status.st_size
+    elif info.type in (tarfile.CHRTYPE, tarfile.BLKTYPE):
+        info.devmajor, info.devminor = os.major(status.st_rdev), os.minor(status.st_rdev)
+    return info
+
+
+def _add_xattrs(info: tarfile.TarInfo, target: int | str) -> bool:
+    """Put the xattrs of `target` into the header. Whether it is an opaque directory of overlayfs."""
+    follow = isinstance(target, int)
+    try:
+        names = sorted(os.listxattr(target, follow_symlinks=follow))
+    except OSError as error:
+        if error.errno == errno.ENOTSUP:
+            return False
+        raise
+    headers = dict(info.pax_headers)
+    for name in names:
+        if not name.startswith(_RESERVED):
+            value = os.getxattr(target, name, follow_symlinks=follow)
+            headers[f"SCHILY.xattr.{name}"] = value.decode("utf-8", "surrogateescape")
+    info.pax_headers = headers
+    return _OPAQUE in names and os.getxattr(target, _OPAQUE, follow_symlinks=follow) == b"y"
