@@ -15,6 +15,8 @@ from corten.engine.attach import Attacher
 from corten.engine.control import Controller
 from corten.engine.create import Creator
 from corten.engine.deps import EngineDeps, EngineSettings
+from corten.engine.execs import ExecService
+from corten.engine.health import HealthMonitor
 from corten.engine.launch import Launcher
 from corten.engine.models import (
     AttachOptions,
@@ -54,10 +56,13 @@ class ContainerService:
     At the start of the daemon: `load`, then the networks, then `recover`. At its end: `shutdown`; containers go on.
     """
 
-    def __init__(self, deps: EngineDeps, settings: EngineSettings) -> None:
+    def __init__(self, deps: EngineDeps, settings: EngineSettings, execs: ExecService) -> None:
         self._deps, self._settings, self._catalog = deps, settings, deps.catalog
         releaser = Releaser(deps, settings)
         self.supervisor = Supervisor(deps, settings, Launcher(deps, settings), releaser)
+        self._health = HealthMonitor(deps, execs)
+        self.supervisor.watch(self._health.started, self._health.ended)
+        self.supervisor.watch(lambda entry: None, lambda entry: execs.container_ended(entry.container.id))
         self._creator = Creator(deps, settings)
         self._controller = Controller(deps, settings, self.supervisor, releaser)
         self._observer = Observer(deps, settings)
@@ -65,7 +70,7 @@ class ContainerService:
 
     # -- the daemon's life -------------------------------------------------------------------------------------------
 
-    async def load(self) -> LiveNetwork:
+    def load(self) -> LiveNetwork:
         """Read the records. Nothing is started or stopped yet."""
         running = [
             entry.container
@@ -100,6 +105,7 @@ class ContainerService:
 
     async def shutdown(self) -> None:
         """Let go of everything. Running containers go on; the next start finds them."""
+        await self._health.close()
         await self.supervisor.close()
         await self._controller.close()
 

@@ -12,7 +12,7 @@ from corten.clock import Clock
 from corten.engine.catalog import Catalog
 from corten.engine.events import EventBus
 from corten.engine.hostfacts import HostFacts
-from corten.engine.models import Container, LogWindow, Volume
+from corten.engine.models import Container, Image, LogWindow, Volume
 from corten.network.types import NetworkController, NetworkSpec
 from corten.runtime.types import Runtime
 from corten.specs.container import Ulimit
@@ -83,6 +83,8 @@ class Images(Protocol):
     async def resolve(self, ref: str, platform: str) -> ResolvedImage:
         """Raises NotFound ("No such image: x")."""
 
+    def list(self) -> Sequence[Image]: ...
+
 
 class Networks(Protocol):
     def find(self, ref: str) -> NetworkSpec:
@@ -94,6 +96,11 @@ class Volumes(Protocol):
         """The volume of this name, made when it is not there; an anonymous one for ""."""
 
     async def remove(self, name: str, *, force: bool) -> None: ...
+
+    def list(self) -> Sequence[Volume]: ...
+
+    async def usage(self, name: str) -> int:
+        """Bytes on disk."""
 
 
 class SeccompProfiles(Protocol):

@@ -25,6 +25,10 @@ class EventBus:
         self._listeners: set[asyncio.Queue[Event | None]] = set()
         self._last_ns = 0
 
+    @property
+    def listeners(self) -> int:
+        return len(self._listeners)
+
     def publish(self, type: str, action: str, actor_id: str, attributes: dict[str, str], scope: str = "local") -> Event:
         """Record an event at the present time. No two events have the same time, so that `since` can resume."""
         self._last_ns = max(self._last_ns + 1, self._clock.now_ns())

@@ -15,6 +15,7 @@ from corten.engine.catalog import Entry
 from corten.engine.deps import EngineDeps, EngineSettings
 from corten.engine.faults import host_fault
 from corten.engine.models import Container, Status
+from corten.engine.refusals import refusal
 from corten.engine.spec import builder, capabilities, devices, security
 from corten.errors import Conflict, CortenError, NotFound, StartFailed, clip
 from corten.network.types import Connected, Endpoint, EndpointRequest, NetworkSpec, PortMapping, Sandbox
@@ -147,7 +148,11 @@ class Launcher:
             return await self._deps.runtime.launch(request, streams, [held.fileno() for held in attempt.held])
         except StartFailed as error:
             raise StartFailed(
-                _refusal(error, entry.container.path), step=error.step, errno=error.errno, exit_code=error.exit_code
+                f"failed to create task for container: failed to start container process: "
+                f"{refusal(error, entry.container.path)}",
+                step=error.step,
+                errno=error.errno,
+                exit_code=error.exit_code,
             ) from error
 
     def _spec(self, container: Container, network_path: str) -> Spec:
@@ -317,16 +322,6 @@ def _log(container: Container) -> LogSpec:
     if not container.log_path:
         return LogSpec("none")
     return LogSpec(log.type, Path(container.log_path), dict(log.config or {}))
-
-
-def _refusal(error: StartFailed, program: str) -> str:
-    """Docker's words, as its command line finds its exit code (126, 127) in them."""
-    said = error.message
-    if error.exit_code == 127 and "not found" not in said and "no such file" not in said.lower():
-        said = f'exec: "{clip(program, 200)}": executable file not found in $PATH: {said}'
-    elif error.exit_code == 126 and "permission denied" not in said.lower():
-        said = f'exec: "{clip(program, 200)}": permission denied: {said}'
-    return f"failed to create task for container: failed to start container process: {said}"
 
 
 def _text(path: Path) -> str:

@@ -15,8 +15,9 @@ from corten.engine.catalog import Catalog
 from corten.engine.containers import ContainerService
 from corten.engine.deps import EngineDeps, EngineSettings
 from corten.engine.events import EventBus
+from corten.engine.execs import ExecService
 from corten.engine.hostfacts import HostFacts
-from corten.engine.models import Container, Event, Hijacked, LogWindow, Status
+from corten.engine.models import Container, Event, Hijacked, Image, LogWindow, Status
 from corten.engine.volumes import VolumeService
 from corten.errors import Conflict, NotFound
 from corten.network.types import NetworkSpec
@@ -58,6 +59,9 @@ class FakeImages:
         if ref not in self.known:
             raise NotFound("image", ref)
         return self.known[ref]
+
+    def list(self) -> Sequence[Image]:
+        return []
 
 
 class FakeNetworks:
@@ -171,10 +175,11 @@ class Engine:
             seccomp=FakeSeccomp(),
             logs=FakeLogs(),
         )
-        self.containers = ContainerService(self.deps, self.settings)
+        self.execs = ExecService(self.deps, self.settings)
+        self.containers = ContainerService(self.deps, self.settings, self.execs)
 
     async def start(self) -> None:
-        live = await self.containers.load()
+        live = self.containers.load()
         await self.controller.start(list(NETWORKS.values()), live.endpoints, live.sandboxes)
         await self.containers.recover()
         await settle()

@@ -90,11 +90,11 @@ def process(inputs: SpecInputs) -> Process:
     return Process(
         cwd=container.config.working_dir or "/",
         args=[container.path, *container.args],
-        env=environment(container),
+        env=environment(container, tty=container.config.tty),
         terminal=container.config.tty,
         console_size=ConsoleSize(height=height, width=width) if container.config.tty and height and width else None,
         capabilities=capability_sets(container, inputs.facts.capabilities),
-        rlimits=resources.rlimits(_ulimits(inputs)),
+        rlimits=resources.rlimits(ulimits(container, inputs.default_ulimits)),
         no_new_privileges=inputs.security.no_new_privileges,
         apparmor_profile="" if host_config.privileged else container.app_armor_profile,
         # Where the daemon protects itself from the OOM killer its children must not inherit that.
@@ -102,13 +102,15 @@ def process(inputs: SpecInputs) -> Process:
     )
 
 
-def environment(container: Container) -> list[str]:
-    """PATH, HOSTNAME and TERM as Docker sets them, overridden and followed by the container's own variables."""
-    config = container.config
-    base = [DEFAULT_PATH, f"HOSTNAME={config.hostname}"]
-    if config.tty:
+def environment(container: Container, *, tty: bool, further: Sequence[str] = ()) -> list[str]:
+    """PATH, HOSTNAME and TERM as Docker sets them, overridden and followed by the container's own variables.
+
+    `further` are those of an exec session.
+    """
+    base = [DEFAULT_PATH, f"HOSTNAME={container.config.hostname}"]
+    if tty:
         base.append("TERM=xterm")
-    return override(base, config.env or [])
+    return override(base, [*(container.config.env or []), *further])
 
 
 def override(base: Sequence[str], own: Sequence[str]) -> list[str]:
@@ -140,9 +142,10 @@ def limits(container: Container, granted: Sequence[devices.Granted] = ()) -> Lim
     return built
 
 
-def _ulimits(inputs: SpecInputs) -> list[Ulimit]:
-    own = {limit.name: limit for limit in inputs.container.host_config.ulimits or []}
-    return list({**inputs.default_ulimits, **own}.values())
+def ulimits(container: Container, defaults: Mapping[str, Ulimit]) -> list[Ulimit]:
+    """The container's, and the daemon's for what it says nothing of."""
+    own = {limit.name: limit for limit in container.host_config.ulimits or []}
+    return list({**defaults, **own}.values())
 
 
 def _mounts(inputs: SpecInputs) -> list[Mount]:

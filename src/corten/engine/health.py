@@ -1,0 +1,148 @@
+"""Health checks: a probe now and then, as an exec session, and what its results make of the container."""
+
+from __future__ import annotations
+
+import asyncio
+import signal
+import socket
+
+from corten.engine.announce import Announcer
+from corten.engine.catalog import Entry
+from corten.engine.deps import EngineDeps
+from corten.engine.execs import ExecService
+from corten.engine.models import Container, Exec, Health, HealthResult
+from corten.errors import CortenError, StartFailed
+from corten.runtime.types import Stream
+from corten.specs.container import ExecRequest, HealthConfig
+from corten.tasks import TaskOwner
+
+INTERVAL_NS = 30_000_000_000
+TIMEOUT_NS = 30_000_000_000
+START_INTERVAL_NS = 5_000_000_000
+RETRIES = 3
+MAX_OUTPUT = 4096
+MAX_LOG = 5
+
+
+def command(container: Container) -> list[str]:
+    """What is run as the probe; [] for none."""
+    test = (container.config.healthcheck or HealthConfig()).test or []
+    if not test or test[0] == "NONE":
+        return []
+    if test[0] == "CMD-SHELL":
+        return [*(container.config.shell or ["/bin/sh", "-c"]), *test[1:]]
+    return test[1:]
+
+
+def judge(health: Health, config: HealthConfig, result: HealthResult, *, starting: bool) -> str:
+    """Note a result. Returns the new status where it changed, else ""; failures while starting do not count."""
+    before = health.status
+    health.log = [*health.log, result][-MAX_LOG:]
+    if result.exit_code == 0:
+        health.failing_streak, health.status = 0, "healthy"
+    elif not (starting and health.status == "starting"):
+        health.failing_streak += 1
+        if health.failing_streak >= (config.retries or RETRIES):
+            health.status = "unhealthy"
+    return health.status if health.status != before else ""
+
+
+class HealthMonitor:
+    """One task for each running container that has a health check. `started` and `ended` never wait."""
+
+    def __init__(self, deps: EngineDeps, execs: ExecService) -> None:
+        self._deps, self._execs = deps, execs
+        self._announce = Announcer(deps.events)
+        self._tasks = TaskOwner("health")
+        self._running: dict[str, asyncio.Task[None]] = {}
+
+    def started(self, entry: Entry) -> None:
+        container = entry.container
+        if not command(container):
+            container.state.health = None
+            return
+        if container.state.health is None or container.state.health.status == "none":
+            container.state.health = Health(status="starting")
+        self._running[container.id] = self._tasks.start(container.name, self._watch(entry))
+
+    def ended(self, entry: Entry) -> None:
+        if (task := self._running.pop(entry.container.id, None)) is not None:
+            task.cancel("the container has ended")
+        if (health := entry.container.state.health) is not None and health.status != "none":
+            # What a stopped container was is no news of the next run.
+            entry.container.state.health = Health(
+                status="unhealthy", failing_streak=health.failing_streak, log=health.log
+            )
+
+    async def _watch(self, entry: Entry) -> None:
+        config = entry.container.config.healthcheck or HealthConfig()
+        while (health := entry.container.state.health) is not None:
+            age_ns = self._deps.clock.now_ns() - entry.container.state.started_ns
+            starting = age_ns < config.start_period
+            pause_ns = config.interval or INTERVAL_NS
+            if starting and health.status == "starting":
+                pause_ns = config.start_interval or START_INTERVAL_NS
+            await self._deps.clock.sleep(pause_ns / 1e9)
+            result = await self._probe(entry.container, config)
+            age_ns = result.start_ns - entry.container.state.started_ns
+            if changed := judge(health, config, result, starting=age_ns < config.start_period):
+                await self._deps.catalog.save(entry, durable=False)
+                self._announce.container(entry.container, f"health_status: {changed}")
+
+    async def _probe(self, container: Container, config: HealthConfig) -> HealthResult:
+        start_ns = self._deps.clock.now_ns()
+        timeout_ns = config.timeout or TIMEOUT_NS
+        session = self._execs.open(container, command(container), ExecRequest(attach_stdout=True, attach_stderr=True))
+        ours, theirs = socket.socketpair()
+        with ours:
+            ours.setblocking(False)
+            try:
+                await self._execs.begin(session, container, [Stream(theirs.detach(), raw=True)])
+            except StartFailed as error:
+                return self._result(start_ns, error.exit_code, error.message)
+            except CortenError as error:
+                return self._result(start_ns, -1, error.message)
+            return await self._follow(container.name, session, ours, start_ns, timeout_ns)
+
+    async def _follow(
+        self, name: str, session: Exec, output: socket.socket, start_ns: int, timeout_ns: int
+    ) -> HealthResult:
+        reading = self._tasks.start(f"probe of {name}", _read(output))
+        ended = self._execs.ended(session)
+        done = self._tasks.start(f"end of probe of {name}", _both(reading, ended))
+        try:
+            if not await self._within(done, timeout_ns / 1e9):
+                await self._execs.kill(session, signal.SIGKILL)
+                return self._result(start_ns, -1, f"Health check exceeded timeout ({timeout_ns / 1e9:g}s)")
+            return self._result(start_ns, ended.result(), reading.result())
+        finally:
+            reading.cancel()  # its socket is about to be closed
+
+    async def _within(self, work: asyncio.Task[None], seconds: float) -> bool:
+        sleeper = self._tasks.start("timeout", self._deps.clock.sleep(seconds))
+        both: set[asyncio.Task[None]] = {work, sleeper}
+        try:
+            await asyncio.wait(both, return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            sleeper.cancel()
+            if not work.done():
+                work.cancel()
+        return work.done() and not work.cancelled()
+
+    def _result(self, start_ns: int, code: int, output: str) -> HealthResult:
+        return HealthResult(start_ns=start_ns, end_ns=self._deps.clock.now_ns(), exit_code=code, output=output)
+
+    async def close(self) -> None:
+        await self._tasks.close("the daemon stops")
+
+
+async def _read(connection: socket.socket) -> str:
+    loop = asyncio.get_running_loop()
+    output = bytearray()
+    while data := await loop.sock_recv(connection, 65536):
+        output += data[: max(0, MAX_OUTPUT - len(output))]
+    return output.decode(errors="replace")
+
+
+async def _both(reading: asyncio.Task[str], ended: asyncio.Future[int]) -> None:
+    await asyncio.gather(reading, ended)

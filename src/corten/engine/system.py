@@ -1,0 +1,245 @@
+"""What the daemon says of itself: info, version, disk usage. Only what is true."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import platform
+import uuid
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import corten
+from corten.engine.deps import EngineDeps, EngineSettings
+from corten.engine.models import Container, Image, Status, Volume
+from corten.engine.validate import LOG_DRIVERS
+from corten.errors import CortenError
+from corten.specs.oci_image import format_time
+from corten.specs.platform import host
+
+API_VERSION = "1.56"
+MIN_API_VERSION = "1.24"
+REGISTRY = "https://index.docker.io/v1/"
+
+
+class SystemService:
+    """Implements `api.docker.backends.SystemBackend`. The constructor reads, or makes, the engine's id."""
+
+    def __init__(self, deps: EngineDeps, settings: EngineSettings) -> None:
+        self._deps, self._settings = deps, settings
+        self._id = _engine_id(settings.data_root / "engine-id")
+
+    async def version(self) -> dict[str, Any]:
+        facts = self._settings.facts
+        arch = host().architecture
+        details = {
+            "ApiVersion": API_VERSION,
+            "Arch": arch,
+            "KernelVersion": facts.kernel,
+            "MinAPIVersion": MIN_API_VERSION,
+            "Os": "linux",
+            "PythonVersion": platform.python_version(),
+        }
+        return {
+            "Platform": {"Name": "Corten"},
+            "Components": [{"Name": "Engine", "Version": corten.__version__, "Details": details}],
+            "Version": corten.__version__,
+            "ApiVersion": API_VERSION,
+            "MinAPIVersion": MIN_API_VERSION,
+            "Os": "linux",
+            "Arch": arch,
+            "KernelVersion": facts.kernel,
+        }
+
+    async def info(self) -> dict[str, Any]:
+        settings, facts = self._settings, self._settings.facts
+        return {
+            "ID": self._id,
+            **self._counts(),
+            "Driver": self._deps.snapshotter.name,
+            "DriverStatus": [
+                ["Backing Filesystem", "overlay" if self._deps.snapshotter.name == "overlayfs" else "any"]
+            ],
+            "DockerRootDir": str(settings.data_root),
+            "Plugins": {"Volume": ["local"], "Network": ["bridge", "host", "null"], "Log": sorted(LOG_DRIVERS)},
+            **self._limits(),
+            "IPv4Forwarding": _text("/proc/sys/net/ipv4/ip_forward") == "1",
+            "Debug": False,
+            "NFd": len(os.listdir("/proc/self/fd")),
+            "NGoroutines": len(asyncio.all_tasks()),
+            "NEventsListener": self._deps.events.listeners,
+            "SystemTime": format_time(self._deps.clock.now_ns()),
+            "LoggingDriver": settings.log_driver,
+            "CgroupDriver": "cgroupfs",
+            "CgroupVersion": str(facts.cgroup_version),
+            "KernelVersion": facts.kernel,
+            "OperatingSystem": facts.os_name,
+            "OSVersion": facts.os_version,
+            "OSType": "linux",
+            "Architecture": facts.machine,
+            "NCPU": facts.cpu_count,
+            "MemTotal": facts.memory,
+            "IndexServerAddress": REGISTRY,
+            "HttpProxy": "",
+            "HttpsProxy": "",
+            "NoProxy": "",
+            "Name": facts.hostname,
+            "Labels": [],
+            "ExperimentalBuild": False,
+            "ServerVersion": corten.__version__,
+            "Runtimes": {name: {"path": choice.path or "corten-runtime"} for name, choice in settings.runtimes.items()},
+            "DefaultRuntime": settings.default_runtime,
+            "Swarm": {"NodeID": "", "NodeAddr": "", "LocalNodeState": "inactive", "ControlAvailable": False},
+            "LiveRestoreEnabled": True,
+            "Isolation": "",
+            "InitBinary": "corten-init",
+            "SecurityOptions": self._security(),
+            "FirewallBackend": {"Driver": "nftables"},
+            "Warnings": self._warnings(),
+        }
+
+    def _counts(self) -> dict[str, int]:
+        states = [entry.container.state.status for entry in self._deps.catalog.entries()]
+        running = sum(status in (Status.RUNNING, Status.RESTARTING) for status in states)
+        paused = states.count(Status.PAUSED)
+        return {
+            "Containers": len(states),
+            "ContainersRunning": running,
+            "ContainersPaused": paused,
+            "ContainersStopped": len(states) - running - paused,
+            "Images": len(self._deps.images.list()),
+        }
+
+    def _limits(self) -> dict[str, bool]:
+        facts = self._settings.facts
+        v1 = facts.cgroup_version == 1
+        has = facts.controllers.__contains__
+        swap = "/sys/fs/cgroup/memory/memory.memsw.limit_in_bytes" if v1 else "/sys/fs/cgroup/memory.swap.max"
+        return {
+            "MemoryLimit": has("memory"),
+            "SwapLimit": has("memory") and (os.path.exists(swap) or not v1),
+            "CpuCfsPeriod": has("cpu"),
+            "CpuCfsQuota": has("cpu"),
+            "CPUShares": has("cpu"),
+            "CPUSet": has("cpuset"),
+            "PidsLimit": has("pids"),
+            "OomKillDisable": v1 and has("memory"),
+        }
+
+    def _security(self) -> list[str]:
+        facts = self._settings.facts
+        options = ["name=apparmor"] if facts.apparmor else []
+        options.append(f"name=seccomp,profile={self._settings.seccomp_profile}")
+        if facts.cgroup_version == 2:
+            options.append("name=cgroupns")
+        return options
+
+    def _warnings(self) -> list[str]:
+        names = {"MemoryLimit": "memory", "SwapLimit": "swap", "CPUSet": "cpuset", "PidsLimit": "pids"}
+        limits = self._limits()
+        return [f"WARNING: No {word} limit support" for name, word in names.items() if not limits[name]]
+
+    # -- disk usage --------------------------------------------------------------------------------------------------
+
+    async def disk_usage(self) -> dict[str, Any]:
+        """In the shape of the API before 1.52. Layers as accounted, containers and volumes counted now."""
+        containers = [entry.container for entry in self._deps.catalog.entries()]
+        layers, sizes = await asyncio.to_thread(self._count, containers)
+        images = self._deps.images.list()
+        users = {chain for image in images for chain in image.chain_ids}
+        return {
+            "LayersSize": sum(size for key, size in layers.items() if key in users),
+            "Images": [self._image(image, images, layers, containers) for image in images],
+            "Containers": [_container(container, sizes.get(container.id, 0), layers) for container in containers],
+            "Volumes": [await self._volume(volume) for volume in self._deps.volumes.list()],
+            "BuildCache": [],
+        }
+
+    def _count(self, containers: Sequence[Container]) -> tuple[dict[str, int], dict[str, int]]:
+        """(bytes of each committed layer, bytes of each container: its writable layer and its log)."""
+        snapshotter = self._deps.snapshotter
+        layers = {info.key: info.usage.size for info in snapshotter.walk() if info.kind == "committed"}
+        sizes = {}
+        for container in containers:
+            with contextlib.suppress(CortenError):  # removed meanwhile
+                sizes[container.id] = snapshotter.usage(container.id).size + _log_size(container)
+        return layers, sizes
+
+    def _image(
+        self, image: Image, images: Sequence[Image], layers: dict[str, int], containers: Sequence[Container]
+    ) -> dict[str, Any]:
+        others = {chain for other in images if other.id != image.id for chain in other.chain_ids}
+        return {
+            "Id": image.id,
+            "ParentId": image.parent_id,
+            "RepoTags": image.names,
+            "RepoDigests": image.digests,
+            "Created": image.created_ns // 1_000_000_000,
+            "Size": image.size,
+            "SharedSize": sum(layers.get(chain, 0) for chain in image.chain_ids if chain in others),
+            "Labels": {},
+            "Containers": sum(container.image_id == image.id for container in containers),
+        }
+
+    async def _volume(self, volume: Volume) -> dict[str, Any]:
+        size = -1
+        with contextlib.suppress(CortenError):
+            size = await self._deps.volumes.usage(volume.name)
+        return {
+            "Name": volume.name,
+            "Driver": volume.driver,
+            "Mountpoint": volume.mountpoint,
+            "CreatedAt": format_time(volume.created_ns),
+            "Labels": volume.labels,
+            "Scope": volume.scope,
+            "Options": volume.options or None,
+            "UsageData": {"RefCount": len(self._deps.catalog.volume_users(volume.name)), "Size": size},
+        }
+
+
+def _container(container: Container, size: int, layers: dict[str, int]) -> dict[str, Any]:
+    return {
+        "Id": container.id,
+        "Names": [f"/{container.name}"],
+        "Image": container.image_name,
+        "ImageID": container.image_id,
+        "Command": " ".join([container.path, *container.args]),
+        "Created": container.created_ns // 1_000_000_000,
+        "Ports": [],
+        "SizeRw": size,
+        "SizeRootFs": size + layers.get(container.chain_id, 0),
+        "Labels": container.config.labels or {},
+        "State": str(container.state.status),
+        "Status": str(container.state.status),
+        "HostConfig": {"NetworkMode": container.host_config.network_mode},
+        "NetworkSettings": {"Networks": {}},
+        "Mounts": [],
+    }
+
+
+def _log_size(container: Container) -> int:
+    if not container.log_path:
+        return 0
+    live = Path(container.log_path)
+    total = 0
+    for path in live.parent.glob(live.name + "*"):
+        with contextlib.suppress(OSError):
+            total += path.stat().st_blocks * 512
+    return total
+
+
+def _engine_id(path: Path) -> str:
+    with contextlib.suppress(OSError, ValueError):
+        return str(uuid.UUID(path.read_text().strip()))
+    id = str(uuid.uuid4())
+    path.write_text(id + "\n")
+    return id
+
+
+def _text(path: str) -> str:
+    try:
+        return Path(path).read_text().strip()
+    except OSError:
+        return ""
