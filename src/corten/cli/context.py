@@ -48,6 +48,10 @@ class Context:
             self._client = Client(endpoint, version=version, user_agent=agent)
         return self._client
 
+    def close(self) -> None:
+        if self._client is not None:
+            self._client.session.close()
+
     @property
     def config_dir(self) -> str:
         given = self.globals["config"] or os.environ.get("DOCKER_CONFIG")

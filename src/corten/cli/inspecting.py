@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 # Objects under these keys are maps in Go; all others are structures.
 _MAPS = frozenset(
-    "Labels Networks Options Sysctls Tmpfs Volumes DriverOpts Annotations StorageOpt Data Containers Config.Config "
+    "Labels Networks Options Sysctls Tmpfs Volumes DriverOpts Annotations StorageOpt Data Containers LogConfig.Config "
     "Platforms AuxiliaryAddresses IPAM.Options".split()
 )
 _PORT_MAPS = frozenset(("Ports", "PortBindings", "ExposedPorts"))

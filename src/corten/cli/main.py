@@ -111,6 +111,8 @@ def _run_command(context: Context, command: Command, called: str, argv: list[str
         return error.code
     except Exception as error:
         return _complain_client(context, error, called)
+    finally:
+        context.close()
     return 0
 
 

@@ -73,10 +73,6 @@ class ContainerIO:
         query = {"stream": "1" if stream else "0"}
         yield from self._session.request("GET", f"/containers/{segment(ref)}/stats", query).lines()
 
-    def stats_response(self, ref: str) -> Response:
-        """The open stream of `stats`, for callers that wait for several at once."""
-        return self._session.request("GET", f"/containers/{segment(ref)}/stats", {"stream": "1"})
-
     def update(self, ref: str, body: Json) -> Json:
         """`{"Warnings"}`"""
         result: Json = self._session.json("POST", f"/containers/{segment(ref)}/update", body=body)

@@ -51,7 +51,7 @@ def pull_image(context: Context, reference: str, out: TextIO, *, platform: str, 
         for _ in messages:
             pass
     else:
-        progress.show(messages, out, terminal=is_terminal(out.fileno()))
+        progress.show(messages, out, terminal=is_terminal(2 if out is sys.stderr else 1))
 
 
 def _pull(context: Context, options: Options) -> None:
