@@ -132,6 +132,15 @@ def test_a_failed_connect_leaves_nothing(tmp_path: Path) -> None:
     in_lab(tmp_path, scenario)
 
 
+def test_what_a_crash_left_in_the_place_of_a_sandbox_is_replaced(tmp_path: Path) -> None:
+    async def scenario(lab: Lab) -> None:
+        (tmp_path / "netns" / "web-id").touch()
+        web, _ = await lab.container("web", WEB)
+        assert tcp_peer(web, 80, lab.outside, HOST, 8080) == OUTSIDE
+
+    in_lab(tmp_path, scenario)
+
+
 def test_a_cancelled_connect_is_undone(tmp_path: Path) -> None:
     async def scenario(lab: Lab) -> None:
         sandbox = await lab.controller.open_sandbox("web-id")

@@ -266,7 +266,7 @@ class BridgeController:
 
         job = self._threads.submit(work)
         try:
-            await self._finish(job)
+            await self._finish(job, endpoint)
         except BaseException as failure:
             for held in connected.held:
                 held.close()
@@ -290,7 +290,7 @@ class BridgeController:
                 if not await self._departures.settle(network_id):
                     raise
 
-    async def _finish(self, job: Future[None]) -> None:
+    async def _finish(self, job: Future[None], endpoint: Endpoint) -> None:
         try:
             await asyncio.wrap_future(job)
         except OSError as refusal:
@@ -299,6 +299,7 @@ class BridgeController:
             log.warning("the nftables table was removed by somebody; it is made again")
             async with self._changing:
                 await self._rebuild()
+            await self._run(lambda: self._host.end_flows(endpoint))
 
     async def _undo(self, job: Future[None], endpoint: Endpoint) -> None:
         with contextlib.suppress(BaseException):

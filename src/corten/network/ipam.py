@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import heapq
+import re
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from ipaddress import AddressValueError, IPv4Address, IPv4Network
 
-from corten.errors import Conflict, InvalidArgument
+from corten.errors import Conflict, InvalidArgument, clip
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,6 +44,14 @@ def parse_address(text: str) -> IPv4Address:
 def mac_of(ip: str) -> str:
     """The hardware address that Docker derives from an address: 02:42 and its four bytes."""
     return ":".join(f"{byte:02x}" for byte in b"\x02\x42" + IPv4Address(ip).packed)
+
+
+def parse_mac(text: str) -> str:
+    """An address for an interface in the usual spelling. Raises InvalidArgument for none, and for a group's."""
+    digits = text.replace("-", ":").lower()
+    if not re.fullmatch(r"[0-9a-f]{2}(:[0-9a-f]{2}){5}", digits) or int(digits[:2], 16) & 1:
+        raise InvalidArgument(f"invalid MAC address: {clip(text, 40)}")
+    return digits
 
 
 def candidates(pools: Sequence[PoolRange]) -> Iterator[IPv4Network]:

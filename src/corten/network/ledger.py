@@ -9,7 +9,7 @@ from dataclasses import dataclass, field, replace
 from ipaddress import IPv4Network
 
 from corten.errors import Conflict, InvalidArgument, NotFound
-from corten.network.ipam import DEFAULT_POOLS, PoolRange, Subnet, choose_subnet, mac_of, parse_subnet
+from corten.network.ipam import DEFAULT_POOLS, PoolRange, Subnet, choose_subnet, mac_of, parse_mac, parse_subnet
 from corten.network.ports import Binder, Claim, PortTable
 from corten.network.types import Endpoint, EndpointRequest, NetworkSpec
 
@@ -111,6 +111,7 @@ class Ledger:
         if any(endpoint.container_id == request.container_id for endpoint in entry.endpoints.values()):
             raise Conflict(f"endpoint with name {request.name} already exists in network {entry.spec.name}")
         index = len(self.of_container(request.container_id))
+        wanted_mac = parse_mac(request.mac) if request.mac else ""
         ip = entry.subnet.take(request.ip)
         endpoint_id = secrets.token_hex(32)
         try:
@@ -126,7 +127,7 @@ class Ledger:
             container_id=request.container_id,
             interface=f"eth{index}",
             host_interface=VETH_PREFIX + endpoint_id[:12],
-            mac=request.mac or mac_of(ip),
+            mac=wanted_mac or mac_of(ip),
             ip=ip,
             prefix_len=entry.subnet.prefix_len,
             gateway=entry.spec.gateway,

@@ -184,7 +184,10 @@ class SandboxMounts:
         return sorted(entry.name for entry in os.scandir(self.directory))
 
     def hold(self, container_id: str, fd: int) -> None:
+        """Mount a namespace for a container, in place of what a crash may have left there."""
         path = str(self.path(container_id))
+        if os.path.lexists(path):
+            self.drop(container_id)
         os.close(os.open(path, os.O_CREAT | os.O_EXCL | os.O_CLOEXEC | os.O_RDONLY, 0o444))
         try:
             mount(f"/proc/self/fd/{fd}", path, "", MS_BIND)

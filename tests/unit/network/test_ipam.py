@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import Bundle, RuleBasedStateMachine, consumes, invariant, rule
 
 from corten.errors import Conflict, InvalidArgument
-from corten.network.ipam import DEFAULT_POOLS, PoolRange, Subnet, candidates, choose_subnet, mac_of
+from corten.network.ipam import DEFAULT_POOLS, PoolRange, Subnet, candidates, choose_subnet, mac_of, parse_mac
 
 
 def nets(*texts: str) -> list[IPv4Network]:
@@ -58,6 +58,13 @@ def test_a_chosen_subnet_overlaps_nothing_and_none_before_it_was_free(taken: lis
 
 def test_macs_are_made_of_addresses() -> None:
     assert mac_of("172.17.0.2") == "02:42:ac:11:00:02"
+
+
+def test_macs_that_users_give_are_checked() -> None:
+    assert parse_mac("92-D0-C6-0A-29-33") == "92:d0:c6:0a:29:33"
+    for wrong in ("", "92:d0:c6:0a:29", "92:d0:c6:0a:29:33:44", "zz:d0:c6:0a:29:33", "01:00:5e:00:00:01"):
+        with pytest.raises(InvalidArgument, match="invalid MAC address"):
+            parse_mac(wrong)
 
 
 @pytest.mark.parametrize(
