@@ -32,7 +32,7 @@ class OnDisk(SnapshotterContract):
     def snapshotter(self, tmp_path: Path, database: Database) -> Iterator[Snapshotter]:
         made = self.kind(tmp_path / "s", database)
         yield made
-        made.close()
+        made.settle()
 
     @pytest.fixture
     def reopen(self, tmp_path: Path, database: Database) -> Callable[[], Snapshotter]:
@@ -85,7 +85,7 @@ def test_a_directory_without_a_row_goes_at_start(overlay: OverlaySnapshotter, da
     (overlay.root / "4711" / "fs").mkdir(parents=True)
     (overlay.root / "4712.0.abcdef").mkdir()
     again = OverlaySnapshotter(overlay.root, database)
-    again.close()
+    again.settle()
     assert ids(again) == [again.layer_dir("kept").parent.name]
     assert os.listdir(again.root / "trash") == []
 
@@ -121,7 +121,7 @@ def test_removed_files_are_gone_from_the_disk(overlay: OverlaySnapshotter) -> No
     deep.mkdir(parents=True)
     (deep / "link").symlink_to("/")
     overlay.remove("a")
-    overlay.close()
+    overlay.settle()
     assert ids(overlay) == []
     assert os.listdir(overlay.root / "trash") == []
     assert os.listdir("/") != []
@@ -146,3 +146,14 @@ def test_a_copy_has_the_files_of_its_parent(tmp_path: Path, database: Database) 
     assert (copy.layer_dir("base") / "f").read_text() == "base"
     (view,) = copy.view("v", "base")
     assert view == MountPlan("bind", str(copy.layer_dir("base")), ("rbind", "ro"))
+
+
+def test_after_close_the_next_start_deletes(overlay: OverlaySnapshotter, database: Database) -> None:
+    overlay.prepare("a")
+    overlay.close()
+    overlay.remove("a")
+    overlay.settle()
+    assert len(os.listdir(overlay.root / "trash")) == 1
+    again = OverlaySnapshotter(overlay.root, database)
+    again.settle()
+    assert os.listdir(again.root / "trash") == []

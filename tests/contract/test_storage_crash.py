@@ -73,7 +73,7 @@ def check(root: Path, expected: Expected) -> None:
         for info in list(infos.values()):
             if info.key.startswith("unpack-"):
                 snapshots.remove(info.key)  # as the image service does at start
-        snapshots.close()
+        snapshots.settle()
         numbers = {name for name in os.listdir(root / "snapshots") if name != "trash"}
         assert len(numbers) == len(list(snapshots.walk()))
         assert os.listdir(root / "snapshots" / "trash") == []
@@ -114,7 +114,7 @@ async def main():
     applier = WorkerApplier()
     task = asyncio.ensure_future(applier.apply(*(pathlib.Path(sys.argv[1]), "", pathlib.Path(sys.argv[2]))))
     while not applier._pool.pids:
-        await asyncio.sleep(0.001)
+        await asyncio.sleep(0)
     print(applier._pool.pids[0], flush=True)
     await task
 asyncio.run(main())

@@ -74,7 +74,7 @@ def snapshotter(request: pytest.FixtureRequest, tmp_path: Path, database: Databa
     kind: type[SnapshotterBase] = request.param
     made = kind(tmp_path / "s", database)
     yield made
-    made.close()
+    made.settle()
 
 
 @pytest.fixture
@@ -249,12 +249,11 @@ def test_copy_up_of_what_the_layers_show(tmp_path: Path, snapshotter: Snapshotte
     add_layer(snapshotter, tmp_path, "base", "", base)
     add_layer(snapshotter, tmp_path, "top", "base", archive(file("data/a", b"new", uid=9), file("data/.wh.b", b"")))
     snapshotter.prepare("c", "top")
-    mounts = Path("/proc/self/mounts").read_text()
     fill(snapshotter, "c", "/l/../data", volume)
     assert os.listdir(volume) == ["a"]
     assert (volume / "a").read_bytes() == b"new"
     assert ((volume / "a").stat().st_uid, volume.stat().st_uid, stat.S_IMODE(volume.stat().st_mode)) == (9, 9, 0o700)
-    assert Path("/proc/self/mounts").read_text() == mounts
+    assert str(tmp_path) not in Path("/proc/self/mounts").read_text()
 
 
 def test_copy_up_leaves_a_volume_with_data_alone(tmp_path: Path, snapshotter: SnapshotterBase, volume: Path) -> None:

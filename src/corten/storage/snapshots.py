@@ -149,9 +149,13 @@ class SnapshotterBase:
             rows = list(self._rows.values())
         yield from (_info(row) for row in rows if row.ready)
 
-    def close(self) -> None:
+    def settle(self) -> None:
         """Wait until what was removed is deleted."""
         self._trash.wait()
+
+    def close(self) -> None:
+        """Stop deleting what was removed; the next start goes on with it."""
+        self._trash.close()
 
     # What a kind of snapshotter decides
 

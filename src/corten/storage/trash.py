@@ -21,6 +21,7 @@ class Trash:
         self._queue: queue.Queue[Path] = queue.Queue()
         self._lock = threading.Lock()
         self._thread: threading.Thread | None = None
+        self._closed = False
         root.mkdir(parents=True, exist_ok=True)
         for left in root.iterdir():
             self._delete(left)
@@ -52,6 +53,8 @@ class Trash:
                         return
                 continue
             try:
+                if self._closed:
+                    continue
                 if place.is_dir() and not place.is_symlink():
                     shutil.rmtree(place)
                 else:
@@ -61,6 +64,10 @@ class Trash:
             finally:
                 self._queue.task_done()
 
+    def close(self) -> None:
+        """Begin with no further tree; what is left is deleted after the next start."""
+        self._closed = True
+
     def wait(self) -> None:
-        """Until everything thrown so far is deleted."""
+        """Until everything thrown so far is deleted (or left, after `close`)."""
         self._queue.join()

@@ -14,15 +14,7 @@ import pytest
 from corten.errors import InvalidArgument, SystemFault, Unavailable
 from corten.storage.workers import WorkerApplier, WorkerPool
 from tests.unit.storage.tars import archive, directory, file
-
-DEADLINE = 10.0
-
-
-async def until(condition: Callable[[], bool]) -> None:
-    """Poll a process's state; there is nothing to subscribe to."""
-    async with asyncio.timeout(DEADLINE):
-        while not condition():  # noqa: ASYNC110 - another process has no Event
-            await asyncio.sleep(0.005)
+from tests.waiting import until_async
 
 
 def run(script: Callable[[WorkerApplier], Awaitable[None]], **options: float) -> None:
@@ -96,7 +88,7 @@ def test_cancelling_kills_the_work(tmp_path: Path) -> None:
     async def script(applier: WorkerApplier) -> None:
         # Nobody writes to the fifo, so the worker waits in open().
         task = asyncio.gather(applier.apply(fifo, "", target(tmp_path, "t")))
-        await until(lambda: bool(applier._pool.pids))
+        await until_async(lambda: bool(applier._pool.pids))
         (pid,) = applier._pool.pids
         task.cancel()
         with pytest.raises(asyncio.CancelledError):
@@ -114,7 +106,7 @@ def test_a_worker_that_is_killed_is_an_error_and_replaced(tmp_path: Path, blob: 
 
     async def script(applier: WorkerApplier) -> None:
         task = asyncio.gather(applier.apply(fifo, "", target(tmp_path, "t1")))
-        await until(lambda: bool(applier._pool.pids))
+        await until_async(lambda: bool(applier._pool.pids))
         os.kill(applier._pool.pids[0], signal.SIGKILL)
         with pytest.raises(SystemFault, match="ended unexpectedly"):
             await task
@@ -139,7 +131,7 @@ def test_a_worker_that_died_while_idle_is_replaced(tmp_path: Path, blob: Path) -
 def test_idle_workers_end(tmp_path: Path, blob: Path) -> None:
     async def script(applier: WorkerApplier) -> None:
         await applier.apply(blob, "", target(tmp_path, "t1"))
-        await until(lambda: not applier._pool.pids)
+        await until_async(lambda: not applier._pool.pids)
 
     run(script, idle_seconds=0.01)
 
