@@ -232,6 +232,8 @@ class BridgeController:
             self._mounts.drop(container_id)
 
     async def stats(self, container_id: str) -> list[InterfaceStats]:
+        if container_id not in self._namespaces:
+            return []
         with _faults("read network statistics"):
             namespace = await self._namespace(container_id)
             return await self._run(namespace.stats)

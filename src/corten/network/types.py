@@ -156,4 +156,5 @@ class NetworkController(Protocol):
     async def close_sandbox(self, container_id: str) -> None:
         """Remove the namespace and every endpoint in it, rules first. Idempotent."""
 
-    async def stats(self, container_id: str) -> list[InterfaceStats]: ...
+    async def stats(self, container_id: str) -> list[InterfaceStats]:
+        """Of each interface but loopback. Nothing for a container without a sandbox (network mode host)."""

@@ -298,6 +298,7 @@ class NetworkControllerContract:
             async with self.started(factory) as controller:
                 await join(controller, network_id("a"), endpoint_request("first"))
                 assert [item.name for item in await controller.stats("first-id")] == ["eth0"]
+                assert await controller.stats("never-seen") == []
 
         self.run(run)
 
