@@ -52,15 +52,12 @@ class _Screen:
 
     def draw(self, message: Message) -> None:
         identifier = message.get("id")
-        moving = message.get("progressDetail") is not None or bool(message.get("progress"))
-        if not identifier or not moving:
-            # What is no layer's begins a new block, so that lines above it are left alone from here on.
-            if not identifier:
-                self._lines.clear()
-            if "stream" in message or not identifier:
-                _plain(message, self._out, end="\n")
-                self._out.flush()
-                return
+        if not identifier or (message.get("progressDetail") is None and not message.get("progress")):
+            # What is no layer's begins a new block: lines above it are left alone from here on.
+            self._lines.clear()
+            _plain(message, self._out, end="\n")
+            self._out.flush()
+            return
         line = self._lines.get(str(identifier))
         up = 0
         if line is None:
@@ -69,21 +66,21 @@ class _Screen:
             up = 1
         else:
             up = len(self._lines) - line
-        text = f"{identifier}: {message.get('status', '')}{bar(message)}"
+        text = f"{identifier}: {message.get('status', '')} {bar(message)}"
         self._out.write(f"\x1b[{up}A\x1b[2K\r{text}\r\x1b[{up}B")
         self._out.flush()
 
 
 def bar(message: Message, *, columns: int | None = None, now: float | None = None) -> str:
-    """ " [=====>    ]  1.2MB/3.4MB", as wide as the terminal allows; "" when there is nothing to show."""
+    """[=====>    ]  1.2MB/3.4MB, as wide as the terminal allows; "" when there is nothing to show."""
     detail = message.get("progressDetail") or {}
     current, total = int(detail.get("current") or 0), int(detail.get("total") or 0)
     if current <= 0 and total <= 0:
         return ""
     if detail.get("units"):
-        return f" {current} {detail['units']}" if not total else f" {current}/{total} {detail['units']}"
+        return f"{current} {detail['units']}" if not total else f"{current}/{total} {detail['units']}"
     if total <= 0:
-        return f" {human_size(current):>8}"
+        return f"{human_size(current):>8}"
     width = _columns() if columns is None else columns
     drawn = ""
     if width > 110:
@@ -92,7 +89,7 @@ def bar(message: Message, *, columns: int | None = None, now: float | None = Non
     numbers = f"{human_size(current):>8}/{human_size(total)}"
     if current > total:
         numbers = f"{human_size(current):>8}"
-    return f" {drawn}{numbers}{_time_left(detail, current, total, now)}"
+    return f"{drawn}{numbers}{_time_left(detail, current, total, now)}"
 
 
 def _time_left(detail: Message, current: int, total: int, now: float | None) -> str:

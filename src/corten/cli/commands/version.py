@@ -7,8 +7,8 @@ import sys
 import time
 
 from corten import __version__
-from corten.cli.context import Context, say, say_error
-from corten.cli.errors import CliError, Exit
+from corten.cli.context import Context, say
+from corten.cli.errors import CliError
 from corten.cli.failure import describe
 from corten.cli.flags import Command, Flag, Options
 from corten.cli.units import parse_rfc3339
@@ -61,8 +61,7 @@ def run(context: Context, options: Options) -> None:
     else:
         _print(client, server)
     if failure is not None:
-        say_error(str(describe(failure)))
-        raise Exit(1)
+        raise failure
 
 
 def _formatted(format_: str, data: dict[str, Any]) -> None:
