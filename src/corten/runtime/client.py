@@ -20,6 +20,7 @@ from corten.runtime.cgroups_limits import limits_of
 from corten.runtime.cgroups_stats import read_stats
 from corten.runtime.container import Handle, clear_exit, end_orphans, kill_group, read_exit, remove_leftovers
 from corten.runtime.link import ShimLink, connect
+from corten.runtime.plan import cgroup_path
 from corten.runtime.spawner_process import SpawnerProcess
 from corten.runtime.states import Exited, Forgotten, Paused, Running, Starting, require
 from corten.runtime.types import (
@@ -97,7 +98,7 @@ class RuntimeClient:
             # Between EXITED and `forget` the old shim may still hold the cgroup and the socket.
             require(request.id, known.state, Starting)
         spec = request.spec
-        cgroup = spec.linux.cgroups_path if spec.linux is not None else ""
+        cgroup = cgroup_path(spec.linux.cgroups_path) if spec.linux is not None else ""
         external = bool(request.runtime)
         handle = Handle(request.id, request.run_dir, request.exit_file, cgroup, spec=spec, external=external)
         self._containers[request.id] = handle
@@ -139,7 +140,7 @@ class RuntimeClient:
         return handle.link
 
     async def recover(self, container_id: str, run_dir: Path, exit_file: Path, cgroup: str) -> Recovered:
-        handle = Handle(container_id, run_dir, exit_file, cgroup)
+        handle = Handle(container_id, run_dir, exit_file, cgroup_path(cgroup))
         state = await self._connect(handle)
         self._containers[container_id] = handle
         if state is None:
@@ -200,7 +201,7 @@ class RuntimeClient:
         if handle.link is None or isinstance(handle.state, Exited):
             return
         with suppress(Unavailable):
-            await handle.link.request(protocol.SIGNAL, "", signo)
+            await handle.link.request(protocol.SIGNAL, "", int(signo))
 
     async def pause(self, container_id: str) -> None:
         handle = self._get(container_id)
@@ -238,7 +239,7 @@ class RuntimeClient:
                 os.close(stream.fd)
 
     async def exec_signal(self, container_id: str, exec_id: str, signo: int) -> None:
-        await self._get(container_id).live().request(protocol.SIGNAL, exec_id, signo)
+        await self._get(container_id).live().request(protocol.SIGNAL, exec_id, int(signo))
 
     async def exec_resize(self, container_id: str, exec_id: str, height: int, width: int) -> None:
         await self._get(container_id).live().request(protocol.RESIZE, exec_id, height, width)

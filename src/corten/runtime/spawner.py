@@ -11,7 +11,7 @@ import _socket
 import gc
 import os
 
-from corten.linux.process import PR_SET_DUMPABLE, prctl, set_process_name
+from corten.linux.process import PR_SET_CHILD_SUBREAPER, PR_SET_DUMPABLE, prctl, set_process_name
 from corten.linux.scm import recv_fds
 from corten.runtime import protocol
 from corten.runtime.shim import signals
@@ -25,6 +25,8 @@ def main(socket_fd: int, program_fd: int) -> None:
     # /proc/self/fd and /proc/self/exe are closed to others, to containers with our credentials too.
     prctl(PR_SET_DUMPABLE, 0)
     set_process_name("corten-spawner")
+    # If a shim is killed its container's processes come to us, and are reaped; pid 1 may be slow to do it.
+    prctl(PR_SET_CHILD_SUBREAPER, 1)
     os.chdir("/")
     os.umask(0o022)
     # The shims inherit these: only SIGKILL parts them from their container. And the kernel reaps the shims.

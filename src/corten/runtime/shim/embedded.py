@@ -33,7 +33,7 @@ class Embedded:
             raise refusal(failure) from None
         self._wire = b""
         process.started(spawned.pid, spawned.pidfd)
-        self._console = -1 if spawned.console is None else spawned.console
+        self._console = spawned.console
         return list(spawned.warnings)
 
     def exec(self, process: Process, init: Process, settings: dict[str, Any]) -> None:
@@ -43,7 +43,7 @@ class Embedded:
         except ChildFailed as failure:
             raise refusal(failure) from None
         process.started(spawned.pid, spawned.pidfd)
-        self._console = -1 if spawned.console is None else spawned.console
+        self._console = spawned.console
 
     def take_console(self) -> int:
         """The console of the process that was started last, -1 without one; the caller's from now on."""
