@@ -211,6 +211,7 @@ class Transport:
                 headers=headers,
                 data=body() if body is not None else None,
                 ssl=verify,
+                proxy=_proxy(url),
                 allow_redirects=False,
             )
         except ValueError as error:
@@ -281,7 +282,6 @@ class Transport:
                 headers={"User-Agent": USER_AGENT, "Accept-Encoding": "identity"},
                 # Blobs are what their digest says, whatever Content-Encoding a proxy puts on them.
                 auto_decompress=False,
-                trust_env=True,
                 cookie_jar=aiohttp.DummyCookieJar(),
                 read_bufsize=1 << 20,
             )
@@ -296,6 +296,19 @@ class Transport:
 
     def _no_answer(self, error: BaseException, origin: str) -> NoAnswer:
         return NoAnswer(f'Get "{origin}/v2/": {_words(error, origin, self.settings)}')
+
+
+def _proxy(url: str) -> str | None:
+    """The proxy that the environment names for `url`. Never one for this machine itself, as in Go's HTTP client.
+
+    aiohttp's own `trust_env` is not used: it sends this machine's addresses to the proxy, and passwords from ~/.netrc.
+    """
+    host = urlsplit(url).hostname or ""
+    if host == "localhost" or host.startswith("127.") or host == "::1":
+        return None
+    from urllib.request import getproxies, proxy_bypass
+
+    return None if proxy_bypass(host) else getproxies().get(urlsplit(url).scheme)
 
 
 async def read_bounded(response: aiohttp.ClientResponse, limit: int) -> bytes:
