@@ -1,0 +1,91 @@
+"""The daemon as a whole: built from the bottom up, recovered in order, taken down in reverse.
+
+Order of recovery: metadata → what containers there are → networks with the endpoints of live ones → the runtime →
+which containers
+still run → restart policies → the API answers. Nothing is served before it is true.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import signal
+from collections.abc import AsyncIterator, Callable
+from contextlib import AsyncExitStack, asynccontextmanager
+
+from aiohttp import web
+
+from corten.api.docker.app import create_server
+from corten.api.docker.tls import make_site
+from corten.daemon import logsetup
+from corten.daemon.config import RELOADABLE, DaemonConfig
+from corten.daemon.listen import Listener
+from corten.daemon.wiring import Parts, build
+from corten.errors import CortenError
+
+log = logging.getLogger(__name__)
+SHUTDOWN_SECONDS = 5.0
+
+
+async def serve(config: DaemonConfig, listeners: list[Listener], read_config: Callable[[], DaemonConfig]) -> None:
+    """Serve until SIGTERM or SIGINT. SIGHUP reads the configuration again and applies what can be."""
+    loop = asyncio.get_running_loop()
+    stop = asyncio.Event()
+    for signo in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(signo, stop.set)
+    async with running(config) as parts:
+        loop.add_signal_handler(signal.SIGHUP, _reload, parts, read_config)
+        runner = web.ServerRunner(
+            create_server(parts.backends), handle_signals=False, shutdown_timeout=SHUTDOWN_SECONDS
+        )
+        await runner.setup()
+        try:
+            for listener in listeners:
+                await make_site(runner, listener.sock, listener.tls).start()
+            log.info("the API listens on %s", ", ".join(config.hosts))
+            await stop.wait()
+            log.info("stopping; containers go on running")
+        finally:
+            parts.events.close()
+            await runner.cleanup()
+
+
+@asynccontextmanager
+async def running(config: DaemonConfig) -> AsyncIterator[Parts]:
+    """All services, recovered and running; let go of at the end."""
+    async with AsyncExitStack() as stack:
+        parts = await build(config, stack)
+        live = parts.containers.load()
+        await parts.controller.start(await parts.networks.load(), live.endpoints, live.sandboxes)
+        stack.push_async_callback(parts.controller.close, keep=True)
+        await parts.runtime.start()
+        stack.push_async_callback(parts.runtime.close)
+        await stack.enter_async_context(parts.images)
+        await parts.containers.recover()
+        stack.push_async_callback(parts.containers.shutdown)
+        yield parts
+
+
+def _reload(parts: Parts, read_config: Callable[[], DaemonConfig]) -> None:
+    """Runs on SIGHUP. A bad configuration is reported and changes nothing."""
+    try:
+        config = read_config()
+    except CortenError as error:
+        log.error("the configuration was not reloaded: %s", error)
+        return
+    logsetup.set_level(config.log_level)
+    parts.reload(config)
+    log.info("reloaded: %s", ", ".join(name.replace("_", "-") for name in RELOADABLE))
+
+
+async def clean_up(config: DaemonConfig) -> None:
+    """End every container that still runs and remove links, rules and namespaces. Images, volumes and records stay."""
+    async with running(config) as parts:
+        for container in list(parts.containers.list()):
+            if container.state.running:
+                await parts.containers.stop(container.id, timeout=0)
+    # The services are down; what the network left for running containers goes too.
+    async with AsyncExitStack() as stack:
+        parts = await build(config, stack)
+        await parts.controller.start(await parts.networks.load(), [])
+        await parts.controller.close(keep=False)

@@ -1,0 +1,176 @@
+"""Every part made once and given what it needs. Nothing here runs yet: `service` starts it in order."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Sequence
+from contextlib import AsyncExitStack
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from corten.api.docker.backends import Backends
+from corten.clock import SystemClock
+from corten.daemon.config import DaemonConfig
+from corten.engine import hostfacts
+from corten.engine.catalog import Catalog
+from corten.engine.containers import ContainerService
+from corten.engine.deps import EMBEDDED, EngineDeps, EngineSettings, RuntimeChoice
+from corten.engine.events import EventBus
+from corten.engine.execs import ExecService
+from corten.engine.images.service import ImageParts, ImageService
+from corten.engine.models import Container, LogWindow
+from corten.engine.networks import NetworkService
+from corten.engine.system import SystemService
+from corten.engine.volumes import VolumeService
+from corten.logs import reader
+from corten.logs.types import LogSource
+from corten.network.controller import BridgeController
+from corten.registry.endpoints import RegistrySettings
+from corten.registry.transport import Transport
+from corten.runtime.client import RuntimeClient
+from corten.runtime.seccomp_profile import Profiles
+from corten.storage.content import LocalContentStore
+from corten.storage.copying import CopySnapshotter
+from corten.storage.database import Database
+from corten.storage.documents import Documents
+from corten.storage.overlay import OverlaySnapshotter
+from corten.storage.workers import CopyUp, WorkerApplier
+
+_SNAPSHOTTERS = {"overlayfs": OverlaySnapshotter, "copy": CopySnapshotter}
+
+
+@dataclass(frozen=True, slots=True)
+class Parts:
+    """The services that `service` starts and stops, and the face that the API sees."""
+
+    backends: Backends
+    events: EventBus
+    runtime: RuntimeClient
+    controller: BridgeController
+    networks: NetworkService
+    images: ImageService
+    containers: ContainerService
+    execs: ExecService
+    registries: Transport
+
+    def reload(self, config: DaemonConfig) -> None:
+        """Apply what SIGHUP can change: registries for pulls to come, runtimes for containers to be created."""
+        self.registries.settings = _registries(config)
+
+
+class _ImageEvents:
+    def __init__(self, bus: EventBus) -> None:
+        self._bus = bus
+
+    def emit(self, type: str, action: str, actor_id: str, attributes: dict[str, str]) -> None:
+        self._bus.publish(type, action, actor_id, attributes)
+
+
+class _Logs:
+    """`engine.deps.Logs` over the log files."""
+
+    def read(self, container: Container, window: LogWindow, ended: asyncio.Future[Any]) -> AsyncIterator[bytes]:
+        driver = container.host_config.log_config.type
+        source = LogSource(driver, Path(container.log_path) if container.log_path else None, container.config.tty)
+        return reader.read(source, window, ended)
+
+
+def _registries(config: DaemonConfig) -> RegistrySettings:
+    return RegistrySettings(insecure=config.insecure_registries, mirrors=config.registry_mirrors)
+
+
+def _settings(config: DaemonConfig) -> EngineSettings:
+    runtimes = {EMBEDDED: RuntimeChoice()}
+    runtimes |= {name: RuntimeChoice(entry.path, entry.args) for name, entry in config.runtimes.items()}
+    return EngineSettings(
+        data_root=config.data_root,
+        exec_root=config.exec_root,
+        facts=hostfacts.read(),
+        default_runtime=config.default_runtime or EMBEDDED,
+        runtimes=runtimes,
+        dns=config.dns,
+        dns_search=config.dns_search,
+        dns_options=config.dns_options,
+    )
+
+
+async def build(config: DaemonConfig, stack: AsyncExitStack) -> Parts:
+    """Open the stores and make the services. What has to be closed at the end goes on `stack`."""
+    clock, events = SystemClock(), EventBus(SystemClock())
+    database = await asyncio.to_thread(Database, config.data_root / "corten.db")
+    stack.callback(database.close)
+    snapshotter = await asyncio.to_thread(
+        _SNAPSHOTTERS[config.storage_driver], config.data_root / "snapshots", database
+    )
+    stack.callback(snapshotter.close)
+    content = LocalContentStore(config.data_root / "content")
+    applier = WorkerApplier(delete_whiteouts=config.storage_driver == "copy")
+    stack.push_async_callback(applier.close)
+    copy_up = CopyUp(snapshotter)
+    stack.push_async_callback(copy_up.close)
+    registries = Transport(_registries(config), clock)
+    stack.push_async_callback(registries.close)
+
+    catalog = Catalog(Documents(database, "container"))
+
+    def records() -> list[Container]:
+        return [entry.container for entry in catalog.entries()]
+
+    def of_image(image_id: str) -> Sequence[tuple[str, bool]]:
+        return [(record.id, record.state.running) for record in records() if record.image_id == image_id]
+
+    def of_volume(name: str) -> list[str]:
+        return [record.id for record in records() if any(mount.name == name for mount in record.mounts)]
+
+    images = ImageService(
+        ImageParts(
+            content=content,
+            snapshotter=snapshotter,
+            applier=applier,
+            images=Documents(database, "image"),
+            names=Documents(database, "image-name"),
+            registries=registries,
+            clock=clock,
+            events=_ImageEvents(events),
+            in_use=of_image,
+        )
+    )
+    volumes = VolumeService(config.data_root / "volumes", Documents(database, "volume"), clock, of_volume, events)
+    controller = _controller(config)
+    networks = NetworkService(controller, Documents(database, "network"), clock, records)
+    runtime = RuntimeClient(config.exec_root)
+    settings = _settings(config)
+    deps = EngineDeps(
+        clock=clock,
+        events=events,
+        runtime=runtime,
+        controller=controller,
+        networks=networks,
+        images=images,
+        volumes=volumes,
+        snapshotter=snapshotter,
+        catalog=catalog,
+        seccomp=Profiles(),
+        logs=_Logs(),
+        copy_up=copy_up,
+    )
+    execs = ExecService(deps, settings)
+    containers = ContainerService(deps, settings, execs)
+    system = SystemService(deps, settings)
+    backends = Backends(
+        containers=containers,
+        execs=execs,
+        images=images,
+        networks=networks,
+        volumes=volumes,
+        events=events,
+        system=system,
+    )
+    return Parts(backends, events, runtime, controller, networks, images, containers, execs, registries)
+
+
+def _controller(config: DaemonConfig) -> BridgeController:
+    if config.default_address_pools:
+        return BridgeController(config.exec_root, default_pools=config.default_address_pools)
+    return BridgeController(config.exec_root)
