@@ -206,6 +206,9 @@ class _Stream:
             except OSError as error:
                 if _would_block(error):
                     return True
+                # Once both sides have said goodbye, OpenSSL reports the end as an error.
+                if type(error).__name__ in ("SSLZeroReturnError", "SSLEOFError"):
+                    return False
                 raise
             if not data:
                 return False

@@ -138,7 +138,7 @@ class Session:
         except (ConnectionLost, OSError) as error:
             # An idle connection may have been closed by the daemon meanwhile; only a body that can be sent twice is.
             if not reused or not isinstance(body, bytes | None):
-                raise error if isinstance(error, ClientError) else ConnectionLost(str(error)) from None
+                raise error if isinstance(error, ClientError) else self._lost(error) from None
             response = self._exchange(method, head, body)
         if response.status >= 400:
             raise api_error(response.status, _message(response))
@@ -171,6 +171,9 @@ class Session:
             fields["Content-Length"] = "0"
         fields.update(headers or {})
         return request_head(method, path, fields)
+
+    def _lost(self, error: OSError) -> ConnectionLost:
+        return ConnectionLost(f"lost the connection to {self.endpoint.url}: {error.strerror or error}")
 
     def _exchange(self, method: str, head: bytes, body: bytes | Iterable[bytes] | None) -> Response:
         sock, self._idle = self._idle or dial(self.endpoint), None
