@@ -19,9 +19,11 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Sequence
 
-    Write = tuple[str, str, str | bytes]
-    """Controller, file and value. `file` may be alternatives, "a|b": the first that exists is written. On version 2 the
-    file "devices.bpf" stands for attaching a device program, whose value are its instructions."""
+
+Write = tuple[str, str, str | bytes]
+"""Controller, file and value. `file` may be alternatives, "a|b": the first that exists is written; with a "?" at
+its end it may be absent. On version 2 the file "devices.bpf" stands for attaching a device program, whose value are
+its instructions."""
 
 # Controllers that each container gets on version 1: what `stats` reads, and what lets containers share fairly. JVMs
 # take themselves to be outside a container unless cpu, cpuacct, cpuset and memory are all mounted.
@@ -106,6 +108,8 @@ class Cgroup:
 
     def __init__(self, path: str, layout: Layout | None = None) -> None:
         self.path = "/" + path.strip("/")
+        if self.path == "/":
+            raise ValueError("the root of the hierarchy is nobody's control group")
         self.layout = layout or host_layout()
 
     @classmethod
@@ -177,7 +181,11 @@ class Cgroup:
         return []
 
     def update(self, writes: Sequence[Write]) -> None:
-        """Write new limits. A controller that had no group yet gets one, and the processes are moved there."""
+        """Write new limits. A controller that had no group yet gets one, and the processes are moved there.
+
+        Device rules stay as they were at the start: writing them anew would refuse all devices for a moment.
+        """
+        writes = [write for write in writes if write[0] != "devices"]
         before = {directory for _, directory in self.v1_directories()}
         self._make({write[0] for write in writes})
         self._apply(writes)
@@ -277,14 +285,15 @@ class Cgroup:
                 os.close(fd)
             return
         encoded = value if isinstance(value, bytes) else value.encode()
-        alternatives = names.split("|")
-        for index, name in enumerate(alternatives):
+        optional = names.endswith("?")
+        alternatives = names.rstrip("?").split("|")
+        for name in alternatives:
             try:
                 # Each line is a write of its own: devices.allow takes one rule at a time.
                 _write(f"{directory}/{name}", *encoded.split(b"\n"))
                 return
             except FileNotFoundError:
-                if index == len(alternatives) - 1:
+                if name == alternatives[-1] and not optional:
                     raise
 
     def _set_frozen(self, frozen: bool) -> None:

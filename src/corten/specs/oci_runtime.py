@@ -84,7 +84,7 @@ class User(OciStruct):
 
 
 class Capabilities(OciStruct):
-    """Names as `CAP_CHOWN`; None leaves a set as it is, an empty list empties it."""
+    """Names as `CAP_CHOWN`; a set that is not given is empty."""
 
     bounding: list[str] | None = None
     effective: list[str] | None = None

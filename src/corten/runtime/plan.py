@@ -1,0 +1,311 @@
+"""From an OCI specification to a plan: what will be done, in order, decided before anything is forked.
+
+Runs in cortend and may use what it likes; the plan's wire form is all that reaches the shim and the child.
+"""
+
+from __future__ import annotations
+
+import marshal
+import os
+import posixpath
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from corten.errors import InvalidArgument, clip
+from corten.linux import process as kernel
+from corten.runtime import plan_process, steps
+from corten.runtime.cgroups import Write
+from corten.runtime.cgroups_limits import limits_of
+from corten.runtime.mount_options import ROOT_PROPAGATIONS, MountOptions, parse
+from corten.runtime.types import LaunchRequest, MountSpec
+from corten.specs.oci_runtime import Linux, Mount, Process, Spec
+
+_NAMESPACES = {
+    "mount": kernel.CLONE_NEWNS,
+    "pid": kernel.CLONE_NEWPID,
+    "network": kernel.CLONE_NEWNET,
+    "uts": kernel.CLONE_NEWUTS,
+    "ipc": kernel.CLONE_NEWIPC,
+    "cgroup": kernel.CLONE_NEWCGROUP,
+}
+
+# The nodes and links that every container has in /dev (OCI runtime specification, default devices).
+_DEFAULT_DEVICES = (
+    ("/dev/null", 1, 3),
+    ("/dev/zero", 1, 5),
+    ("/dev/full", 1, 7),
+    ("/dev/random", 1, 8),
+    ("/dev/urandom", 1, 9),
+    ("/dev/tty", 5, 0),
+)
+_DEFAULT_LINKS = (
+    ("/dev/fd", "/proc/self/fd"),
+    ("/dev/stdin", "/proc/self/fd/0"),
+    ("/dev/stdout", "/proc/self/fd/1"),
+    ("/dev/stderr", "/proc/self/fd/2"),
+    ("/dev/core", "/proc/kcore"),
+    ("/dev/ptmx", "pts/ptmx"),
+)
+
+
+@dataclass(frozen=True, slots=True)
+class LaunchPlan:
+    """All that `runtime.child.launch` needs. `flags` are CLONE_NEW…; `joins` are (CLONE_NEW…, path)."""
+
+    id: str
+    root: str
+    flags: int
+    joins: tuple[tuple[int, str], ...]
+    pid_namespace: str
+    unshare_cgroup: bool
+    cgroup: str
+    writes: tuple[Write, ...]
+    init: bool
+    steps: tuple[steps.Step, ...]
+    warnings: tuple[str, ...] = ()
+
+    def to_wire(self) -> bytes:
+        """marshal, as both ends are the same interpreter and json, with re, would cost the import budget; a pipe
+        between the daemon and its own spawner is trusted."""
+        return marshal.dumps(_wire(self))
+
+
+@dataclass(frozen=True, slots=True)
+class ExecPlan:
+    """All that `runtime.child.join` needs."""
+
+    cgroup: str
+    steps: tuple[steps.Step, ...]
+    warnings: tuple[str, ...] = ()
+
+    def to_wire(self) -> bytes:
+        return marshal.dumps(_wire(self))
+
+
+def _wire(plan: LaunchPlan | ExecPlan) -> dict[str, Any]:
+    fields = {name: getattr(plan, name) for name in plan.__dataclass_fields__}
+    fields["steps"] = [step.to_wire() for step in plan.steps]
+    return fields
+
+
+def compile_launch(request: LaunchRequest) -> LaunchPlan:
+    """The plan of a container. Raises InvalidArgument for what the specification asks and Corten cannot do."""
+    spec = request.spec
+    process, linux = spec.process, spec.linux or Linux()
+    if process is None:
+        raise InvalidArgument("the specification has no process")
+    spaces = _namespaces(linux)
+    _refuse_unsupported(spec, linux)
+    joins = tuple((_NAMESPACES[kind], path) for kind, path in spaces.items() if path and kind != "pid")
+    flags = 0
+    for kind, path in spaces.items():
+        flags |= 0 if path or kind == "cgroup" else _NAMESPACES[kind]
+    writes, warnings = limits_of(spec), tuple(plan_process.warnings(process))
+    cgroup = cgroup_path(linux.cgroups_path)
+    built = (
+        *_root_steps(request, linux),
+        *_tree_steps(request, linux, spaces),
+        *_namespace_steps(spec, linux, spaces),
+        steps.PivotRoot(ROOT_PROPAGATIONS[linux.rootfs_propagation] if linux.rootfs_propagation else 0),
+        *plan_process.compile_steps(process, linux, request.user, request.groups, f"_ses.{request.id}"),
+    )
+    return LaunchPlan(
+        id=request.id,
+        root=_root_path(request),
+        flags=flags,
+        joins=joins,
+        pid_namespace=spaces.get("pid", ""),
+        unshare_cgroup="cgroup" in spaces and not spaces["cgroup"],
+        cgroup=cgroup,
+        writes=writes if cgroup else (),
+        init=request.init,
+        steps=built,
+        warnings=warnings,
+    )
+
+
+def compile_exec(process: Process, spec: Spec, user: str, groups: Sequence[str]) -> ExecPlan:
+    """The plan of a further process in the container of `spec`. Raises InvalidArgument."""
+    linux = spec.linux or Linux()
+    console: tuple[steps.Step, ...] = ()
+    if process.terminal:
+        console = (_console(process, bind=False),)
+    resolve, *rest = plan_process.compile_steps(process, linux, user, groups, "")
+    return ExecPlan(
+        cgroup=cgroup_path(linux.cgroups_path),
+        steps=(*console, resolve, *rest),
+        warnings=tuple(plan_process.warnings(process)),
+    )
+
+
+def cgroup_path(path: str) -> str:
+    """An absolute path; systemd's "slice:prefix:name" becomes the place where systemd would put it."""
+    if path.count(":") == 2 and "/" not in path:
+        parent, prefix, name = path.split(":")
+        path = f"/{parent or 'system.slice'}/{prefix}-{name}.scope"
+    if not path:
+        return ""
+    clean = posixpath.normpath("/" + path)
+    if clean in ("/", "//"):
+        raise InvalidArgument("the cgroup path must not be the root")
+    return "/" + clean.strip("/")
+
+
+def _namespaces(linux: Linux) -> dict[str, str]:
+    spaces: dict[str, str] = {}
+    for space in linux.namespaces:
+        if space.type not in _NAMESPACES:
+            raise InvalidArgument(f"namespaces of type {clip(space.type, 40)} are not supported")
+        if space.type in spaces:
+            raise InvalidArgument(f"the namespace {space.type} is given twice")
+        spaces[space.type] = space.path
+    if spaces.get("mount", "missing"):
+        raise InvalidArgument("a container needs a mount namespace of its own")
+    return spaces
+
+
+def _refuse_unsupported(spec: Spec, linux: Linux) -> None:
+    unsupported: dict[str, object] = {
+        "linux.uidMappings": linux.uid_mappings,
+        "linux.netDevices": linux.net_devices,
+        "linux.intelRdt": linux.intel_rdt,
+        "linux.memoryPolicy": linux.memory_policy,
+        "linux.timeOffsets": linux.time_offsets,
+        "linux.mountLabel": linux.mount_label,
+        "mounts[].uidMappings": any(mount.uid_mappings for mount in spec.mounts),
+    }
+    if spec.hooks is not None:
+        unsupported |= {
+            "hooks.createContainer": spec.hooks.create_container,
+            "hooks.startContainer": spec.hooks.start_container,
+        }
+    for name, value in unsupported.items():
+        if value:
+            raise InvalidArgument(f"{name} of the runtime specification is not supported")
+    if linux.rootfs_propagation not in ROOT_PROPAGATIONS:
+        raise InvalidArgument(f"rootfsPropagation {clip(linux.rootfs_propagation, 40)} is unknown")
+
+
+def _root_path(request: LaunchRequest) -> str:
+    """An absolute path without symbolic links, so that it can be found among the mounts."""
+    path = request.spec.root.path if request.spec.root is not None else "rootfs"
+    return os.path.realpath(request.run_dir / path)
+
+
+def _root_steps(request: LaunchRequest, linux: Linux) -> Iterator[steps.Step]:
+    flags = ROOT_PROPAGATIONS[linux.rootfs_propagation]
+    if linux.rootfs_propagation in ("shared", "rshared"):
+        # The mounts stay peers of the host's, as somebody wants to mount from inside; just the root must not.
+        yield steps.IsolateRootParent()
+    else:
+        yield steps.SetPropagation(flags)
+    if not request.rootfs:
+        yield steps.BindMount(_root_path(request), "", True, (0, 0, 0, 0, ()))
+    for index, mount in enumerate(request.rootfs):
+        if index == 0 and mount.target not in ("", "/"):
+            raise InvalidArgument("the first mount of a root file system must be the root itself")
+        yield _rootfs_mount(mount, mount.target if index else "")
+
+
+def _rootfs_mount(mount: MountSpec, target: str) -> steps.Step:
+    options = parse(mount.options)
+    if mount.type == "overlay":
+        return _overlay(target, options)
+    if options.bind or mount.type in ("bind", "none", ""):
+        return steps.BindMount(mount.source, target, options.recursive or not options.bind, options.wire)
+    return steps.FileSystemMount(mount.type, mount.source, target, options.data, options.wire)
+
+
+def _overlay(target: str, options: MountOptions) -> steps.OverlayMount:
+    data = dict(options.data)
+    lower = data.pop("lowerdir", None) or ""
+    upper, work = data.pop("upperdir", None) or "", data.pop("workdir", None) or ""
+    return steps.OverlayMount(target, split_lower(lower), upper, work, tuple(data.items()), options.wire)
+
+
+def split_lower(text: str) -> tuple[str, ...]:
+    """The directories of an overlay's `lowerdir`; a colon or backslash in a name is escaped by a backslash."""
+    found, current, escaped = [], "", False
+    for character in text:
+        if escaped or character not in "\\:":
+            current, escaped = current + character, False
+        elif character == "\\":
+            escaped = True
+        else:
+            found.append(current)
+            current = ""
+    return tuple(part for part in (*found, current) if part)
+
+
+def _tree_steps(request: LaunchRequest, linux: Linux, spaces: dict[str, str]) -> Iterator[steps.Step]:
+    spec = request.spec
+    process = spec.process
+    assert process is not None
+    for mount in spec.mounts:
+        yield _mount(mount, private_cgroup="cgroup" in spaces)
+    own_dev = not any(posixpath.normpath(m.destination) == "/dev" and parse(m.options).bind for m in spec.mounts)
+    if own_dev:
+        for path, major, minor in _DEFAULT_DEVICES:
+            yield steps.MakeDevice(path, "c", major, minor, 0o666, 0, 0)
+        for path, target in _DEFAULT_LINKS:
+            yield steps.MakeSymlink(path, target)
+    defaults = {path for path, _, _ in _DEFAULT_DEVICES} | {path for path, _ in _DEFAULT_LINKS} | {"/dev/console"}
+    for device in linux.devices:
+        if own_dev and device.path in defaults:
+            continue
+        if device.type not in ("c", "u", "b", "p"):
+            raise InvalidArgument(f"device type {clip(device.type, 20)} of {clip(device.path)} is unknown")
+        mode = 0o666 if device.file_mode is None else device.file_mode & 0o7777
+        yield steps.MakeDevice(
+            device.path, device.type, device.major, device.minor, mode, device.uid or 0, device.gid or 0
+        )
+    if process.terminal:
+        yield _console(process, bind=own_dev)
+    for path in linux.readonly_paths:
+        yield steps.ReadonlyPath(path)
+    for path in linux.masked_paths:
+        yield steps.MaskPath(path)
+    if spec.root is not None and spec.root.readonly:
+        yield steps.ReadonlyRoot()
+
+
+def _mount(mount: Mount, *, private_cgroup: bool) -> steps.Step:
+    target = posixpath.normpath("/" + mount.destination)
+    if target in ("/", "//"):
+        raise InvalidArgument("a mount must not be on the root")
+    target = "/" + target.strip("/")
+    options = parse(mount.options)
+    if options.bind or mount.type == "bind":
+        if options.data:
+            raise InvalidArgument(f'invalid mount option "{clip(options.data[0][0], 60)}" of a bind mount')
+        return steps.BindMount(mount.source, target, options.recursive or not options.bind, options.wire)
+    if mount.type in ("cgroup", "cgroup2"):
+        return steps.CgroupMount(target, options.wire, private_cgroup)
+    if mount.type == "overlay":
+        return _overlay(target, options)
+    if not mount.type:
+        raise InvalidArgument(f"the mount on {clip(target)} has no type")
+    return steps.FileSystemMount(mount.type, mount.source, target, options.data, options.wire)
+
+
+def _namespace_steps(spec: Spec, linux: Linux, spaces: dict[str, str]) -> Iterator[steps.Step]:
+    if spec.hostname or spec.domainname:
+        if spaces.get("uts", "host"):
+            raise InvalidArgument("a hostname needs a UTS namespace of the container's own")
+        if spec.hostname:
+            yield steps.SetHostname(spec.hostname)
+        if spec.domainname:
+            yield steps.SetDomainname(spec.domainname)
+    if spaces.get("network", "host") == "":
+        yield steps.RaiseLoopback()
+    for key, value in linux.sysctl.items():
+        path = key if "/" in key.partition(".")[0] else key.replace(".", "/")
+        if not path or ".." in path.split("/") or path.startswith("/"):
+            raise InvalidArgument(f"sysctl {clip(key)} is not a name")
+        yield steps.SetSysctl(path, value)
+
+
+def _console(process: Process, *, bind: bool) -> steps.OpenConsole:
+    size = process.console_size
+    return steps.OpenConsole(size.height if size else 0, size.width if size else 0, bind)

@@ -1,0 +1,238 @@
+"""The steps of a plan: what is done between fork and execve, as data that can be printed, compared and tested.
+
+Each class here has a handler of the same name in `runtime.child`, called with the fields in their order. Values are
+plain (numbers, strings, bytes, tuples), as they travel in `marshal`.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+Attributes = tuple[int, int, int, int, tuple[tuple[int, bool], ...]]
+Data = tuple[tuple[str, str | None], ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Step:
+    """Base of all steps."""
+
+    def to_wire(self) -> tuple[Any, ...]:
+        return (type(self).__name__, *(getattr(self, name) for name in self.__dataclass_fields__))
+
+
+@dataclass(frozen=True, slots=True)
+class SetPropagation(Step):
+    """MS_ flags for all mounts of the new namespace."""
+
+    flags: int
+
+
+@dataclass(frozen=True, slots=True)
+class IsolateRootParent(Step):
+    """Make the mount private that the root's directory lies on."""
+
+
+@dataclass(frozen=True, slots=True)
+class OverlayMount(Step):
+    """`target` "" is the root itself. `lower` from top to bottom; `upper` "" makes it read-only."""
+
+    target: str
+    lower: tuple[str, ...]
+    upper: str
+    work: str
+    options: Data
+    attributes: Attributes
+
+
+@dataclass(frozen=True, slots=True)
+class BindMount(Step):
+    """A mount of the host's `source` on `target` inside the root ("": the root itself)."""
+
+    source: str
+    target: str
+    recursive: bool
+    attributes: Attributes
+
+
+@dataclass(frozen=True, slots=True)
+class FileSystemMount(Step):
+    kind: str
+    source: str
+    target: str
+    options: Data
+    attributes: Attributes
+
+
+@dataclass(frozen=True, slots=True)
+class CgroupMount(Step):
+    """`private` when the container has a cgroup namespace of its own."""
+
+    target: str
+    attributes: Attributes
+    private: bool
+
+
+@dataclass(frozen=True, slots=True)
+class MakeDevice(Step):
+    path: str
+    kind: str
+    major: int
+    minor: int
+    mode: int
+    uid: int
+    gid: int
+
+
+@dataclass(frozen=True, slots=True)
+class MakeSymlink(Step):
+    """What exists at `path` stays, but for a ptmx."""
+
+    path: str
+    target: str
+
+
+@dataclass(frozen=True, slots=True)
+class OpenConsole(Step):
+    """Size in characters, zeros for unknown; `bind` puts the terminal on /dev/console."""
+
+    height: int
+    width: int
+    bind: bool
+
+
+@dataclass(frozen=True, slots=True)
+class MaskPath(Step):
+    path: str
+
+
+@dataclass(frozen=True, slots=True)
+class ReadonlyPath(Step):
+    path: str
+
+
+@dataclass(frozen=True, slots=True)
+class ReadonlyRoot(Step):
+    pass
+
+
+@dataclass(frozen=True, slots=True)
+class PivotRoot(Step):
+    """`propagation` are MS_ flags for the new root, 0 to leave it."""
+
+    propagation: int
+
+
+@dataclass(frozen=True, slots=True)
+class SetHostname(Step):
+    name: str
+
+
+@dataclass(frozen=True, slots=True)
+class SetDomainname(Step):
+    name: str
+
+
+@dataclass(frozen=True, slots=True)
+class RaiseLoopback(Step):
+    pass
+
+
+@dataclass(frozen=True, slots=True)
+class SetSysctl(Step):
+    """`key` as a path below /proc/sys."""
+
+    key: str
+    value: str
+
+
+@dataclass(frozen=True, slots=True)
+class SetOomScore(Step):
+    value: int
+
+
+@dataclass(frozen=True, slots=True)
+class NewKeyring(Step):
+    name: str
+
+
+@dataclass(frozen=True, slots=True)
+class SetScheduler(Step):
+    policy: int
+    flags: int
+    nice: int
+    priority: int
+    runtime: int
+    deadline: int
+    period: int
+
+
+@dataclass(frozen=True, slots=True)
+class SetIoPriority(Step):
+    ioclass: int
+    priority: int
+
+
+@dataclass(frozen=True, slots=True)
+class SetPersonality(Step):
+    persona: int
+
+
+@dataclass(frozen=True, slots=True)
+class SetAffinity(Step):
+    cpus: tuple[int, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class ResolveUser(Step):
+    """`user` and `groups` by name or number in the root's own files; "" takes the numbers."""
+
+    user: str
+    groups: tuple[str, ...]
+    uid: int
+    gid: int
+    gids: tuple[int, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class EnterDirectory(Step):
+    path: str
+
+
+@dataclass(frozen=True, slots=True)
+class SwitchUser(Step):
+    """Capability sets are masks of 1 << number."""
+
+    umask: int
+    bounding: int
+    effective: int
+    permitted: int
+    inheritable: int
+
+
+@dataclass(frozen=True, slots=True)
+class FindCommand(Step):
+    """`path` is the PATH that args[0] is looked up in."""
+
+    args: tuple[str, ...]
+    path: str
+
+
+@dataclass(frozen=True, slots=True)
+class SetRlimits(Step):
+    """(RLIMIT_ number, soft, hard)."""
+
+    limits: tuple[tuple[int, int, int], ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Execute(Step):
+    """`capabilities` are effective, permitted, inheritable and ambient; `label` is a file of /proc/self/attr and what
+    goes into it; `program` is the seccomp filter, empty for none."""
+
+    env: tuple[str, ...]
+    capabilities: tuple[int, int, int, int]
+    no_new_privileges: bool
+    label: tuple[str, str]
+    program: bytes
+    filter_flags: int
