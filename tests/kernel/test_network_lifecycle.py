@@ -15,6 +15,7 @@ from corten.network.types import PortMapping
 from corten.testing.network import bridge_spec, endpoint_request, join, network_id
 from tests.kernel.isolation import isolated, run
 from tests.kernel.netlab import HOST, OUTSIDE, Lab, Place, in_lab, tcp_peer
+from tests.waiting import until_async
 
 pytestmark = pytest.mark.root
 WEB = PortMapping("tcp", 80, "", 8080)
@@ -86,6 +87,7 @@ def test_running_containers_keep_their_network_over_a_restart(tmp_path: Path) ->
 def test_a_table_that_somebody_removed_comes_back_whole(tmp_path: Path) -> None:
     async def scenario(lab: Lab) -> None:
         web, _ = await lab.container("web", WEB)
+        lab.controller._watch.close()  # what is tested here is that each call notices by itself
         run("nft", "flush", "ruleset")
         with pytest.raises((ConnectionRefusedError, TimeoutError)):
             tcp_peer(web, 80, lab.outside, HOST, 8080)
@@ -99,6 +101,17 @@ def test_a_table_that_somebody_removed_comes_back_whole(tmp_path: Path) -> None:
         await lab.controller.close_sandbox("second-id")
         await lab.controller.create_network(bridge_spec("b", name="second", subnet=""))
         assert tcp_peer(web, 80, lab.outside, HOST, 8080) == OUTSIDE
+
+    in_lab(tmp_path, scenario)
+
+
+def test_a_firewall_that_is_reloaded_takes_no_port_away(tmp_path: Path) -> None:
+    async def scenario(lab: Lab) -> None:
+        web, _ = await lab.container("web", WEB)
+        for _ in range(2):
+            run("nft", "flush", "ruleset")
+            await until_async(lambda: "8080" in run("nft", "list", "ruleset"), what="the table is back")
+            assert tcp_peer(web, 80, lab.outside, HOST, 8080) == OUTSIDE
 
     in_lab(tmp_path, scenario)
 

@@ -27,7 +27,7 @@ NLMSGERR_ATTR_MSG = 1
 NLA_F_NESTED = 0x8000
 NLA_TYPE_MASK = 0x3FFF
 SOL_NETLINK = 270
-NETLINK_CAP_ACK, NETLINK_EXT_ACK, NETLINK_GET_STRICT_CHK = 10, 11, 12
+NETLINK_ADD_MEMBERSHIP, NETLINK_CAP_ACK, NETLINK_EXT_ACK = 1, 10, 11
 SO_SNDBUFFORCE, SO_RCVBUFFORCE = 32, 33  # asm-generic/socket.h
 
 HEADER = struct.Struct("=IHHII")  # struct nlmsghdr: len, type, flags, seq, pid
@@ -146,6 +146,21 @@ class NetlinkSocket:
 
     def fileno(self) -> int:
         return self._socket.fileno()
+
+    def join(self, group: int) -> None:
+        """Hear the notices of a multicast group; read them with `heard`, and send nothing by this socket."""
+        self._socket.setsockopt(SOL_NETLINK, NETLINK_ADD_MEMBERSHIP, group)
+        self._socket.setblocking(False)
+
+    def heard(self) -> list[Reply]:
+        """The notices that have come in, without waiting. Raises OSError (ENOBUFS) when some were lost."""
+        notices: list[Reply] = []
+        while True:
+            try:
+                data = self._socket.recv(_RECEIVE)
+            except BlockingIOError:
+                return notices
+            notices += [Reply(kind, payload) for kind, _, _, payload in split(data)]
 
     def batch(self, messages: Sequence[Message]) -> None:
         """Send all, each acknowledged by itself. The kernel goes on after a refusal; the first one is raised."""

@@ -17,6 +17,7 @@ from corten.linux.netlink import (
     NLM_F_DUMP,
     Message,
     NetlinkSocket,
+    Reply,
     attr,
     attrs,
     be32,
@@ -31,6 +32,7 @@ if TYPE_CHECKING:
 # linux/netfilter/nfnetlink.h
 NFNL_SUBSYS_NFTABLES = 10
 NFNL_MSG_BATCH_BEGIN, NFNL_MSG_BATCH_END = 0x10, 0x11
+NFNLGRP_NFTABLES = 7
 NFPROTO_UNSPEC, NFPROTO_INET, NFPROTO_IPV4 = 0, 1, 2
 # linux/netfilter.h
 NF_INET_PRE_ROUTING, NF_INET_LOCAL_IN, NF_INET_FORWARD, NF_INET_LOCAL_OUT, NF_INET_POST_ROUTING = range(5)
@@ -163,6 +165,12 @@ class Table:
                 return False
             raise
         return True
+
+    def deleted_by(self, notice: Reply) -> bool:
+        """Whether a notice of NFNLGRP_NFTABLES tells that this table was deleted."""
+        if notice.kind != NFNL_SUBSYS_NFTABLES << 8 | NFT_MSG_DELTABLE or notice.payload[:1] != bytes((self.family,)):
+            return False
+        return (1, self.name.encode() + b"\0") in attrs(notice.payload[4:])
 
     def elements(self, nfnl: NetlinkSocket, name: str) -> dict[bytes, bytes]:
         """What a set or map holds. Raises OSError (ENOENT) when the table or the set is gone."""

@@ -28,6 +28,7 @@ from corten.network.types import (
     NetworkSpec,
     Sandbox,
 )
+from corten.network.watch import TableWatch
 from corten.tasks import TaskOwner
 
 log = logging.getLogger(__name__)
@@ -60,6 +61,9 @@ class BridgeController:
         self._namespaces: dict[str, Namespace | None] = {}  # by container; None: not entered since the start
         self._undoing: set[asyncio.Task[None]] = set()
         self._closed = False
+        self._watch = TableWatch(
+            self._host.rules.table, lambda: self._tasks.start("restore the nftables table", self._table_gone())
+        )
         self._changing = asyncio.Lock()  # one change of bridges or of the table as a whole at a time
 
     # Life cycle
@@ -80,7 +84,15 @@ class BridgeController:
             await self._run(lambda: self._prepare(kept))
             await self.reconcile()
         self._namespaces.update(dict.fromkeys(kept & set(self._mounts.names())))
+        self._watch.start()
         self._pool.refill()
+
+    async def _table_gone(self) -> None:
+        """A firewall that is reloaded flushes everything, ours too: the rules are put back at once."""
+        if not self._closed and not await self._run(self._host.table_stands):
+            log.warning("the nftables table was removed by somebody; it is made again")
+            async with self._changing:
+                await self._rebuild()
 
     def _prepare(self, kept: set[str]) -> None:
         """Directory, routing, and away with what is left of containers that are gone."""
@@ -121,6 +133,7 @@ class BridgeController:
         if self._closed:
             return
         self._closed = True
+        self._watch.close()
         if not keep:
             for container_id in {*self._namespaces, *(end.container_id for end in self._ledger.endpoints())}:
                 await self.close_sandbox(container_id)
