@@ -154,7 +154,7 @@ class RuntimeClient:
             handle.state = Exited(ExitStatus(*state["exit"]))
             return Recovered(exit=handle.state.status)
         handle.state = (Paused if state["paused"] else Running)(state["pid"], state["started_ns"])
-        handle.execs = set(state["execs"])
+        handle.execs, handle.external = set(state["execs"]), state["external"]
         return Recovered(state["pid"], paused=state["paused"])
 
     async def _connect(self, handle: Handle) -> dict[str, Any] | None:
@@ -319,5 +319,7 @@ class RuntimeClient:
 def _prepare(request: LaunchRequest) -> None:
     """Files that a launch needs, and none that an earlier one left. Blocks."""
     request.run_dir.mkdir(parents=True, exist_ok=True)
+    if request.rootfs:
+        (request.run_dir / "rootfs").mkdir(exist_ok=True)  # what the child mounts the root on, unseen by the host
     clear_exit(request.exit_file)
     (request.run_dir / "config.json").write_bytes(msgspec.json.encode(request.spec))

@@ -6,12 +6,14 @@ from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
-from msgspec import structs
+from msgspec import structs, to_builtins
+from msgspec.json import encode as json_encode
 
+from corten.errors import InvalidArgument
 from corten.logs.options import parse
 from corten.runtime.plan import cgroup_path, compile_exec, compile_launch
 from corten.runtime.types import ExecRequest, LaunchRequest, LogSpec, Stdio, Stream
-from corten.specs.oci_runtime import ConsoleSize, Process, Spec
+from corten.specs.oci_runtime import ConsoleSize, Linux, Process, Spec
 
 
 def of_stream(stream: Stream) -> tuple[bool, bool, bool, bool, bytes, bytes]:
@@ -30,18 +32,68 @@ def of_launch(request: LaunchRequest, streams: Sequence[Stream]) -> dict[str, An
         "shared_pids": not any(space.type == "pid" and not space.path for space in namespaces),
         "log": _log(request.log),
         "streams": [of_stream(stream) for stream in streams],
-        "wire": compile_launch(_sized(request)).to_wire(),
+        "runtime": request.runtime,
+        **(_of_external(request) if request.runtime else {"wire": compile_launch(_sized(request)).to_wire()}),
         **_stdio(request.stdio),
     }
+
+
+def _of_external(request: LaunchRequest) -> dict[str, Any]:
+    """What takes the place of a plan when another runtime executes: the mounts of the root, and its config.json.
+
+    In the latter the user is left open: names are looked up in the root, which only the shim has mounted.
+    """
+    spec = _sized(request).spec
+    process, linux = spec.process, spec.linux or Linux()
+    if process is None:
+        raise InvalidArgument("the specification has no process")
+    root_only = Spec(
+        oci_version=spec.oci_version,
+        process=Process(cwd="/", args=["/"]),
+        linux=Linux(rootfs_propagation=linux.rootfs_propagation),
+    )
+    count = 1 + max(1, len(request.rootfs))  # the propagation, then a mount each
+    steps = compile_launch(replace(request, spec=root_only)).steps[:count]
+    document = to_builtins(spec)
+    del document["process"]
+    document["root"] = {**document.get("root", {}), "path": str(request.run_dir / "rootfs")}
+    return {
+        "root_steps": [step.to_wire() for step in steps],
+        "config": (_open_object(document), _of_process(process, request.user, request.groups)),
+        "runtime_args": request.runtime_args,
+    }
+
+
+def _of_process(process: Process, user: str, groups: Sequence[str]) -> dict[str, Any]:
+    """A process's document without environment and user, and what the shim needs to add them."""
+    document = to_builtins(process)
+    for name in ("env", "user"):
+        document.pop(name, None)
+    return {
+        "document": _open_object(document),
+        "env": list(process.env),
+        "identity": (process.user.uid, process.user.gid, list(process.user.additional_gids)),
+        "user": user,
+        "groups": tuple(groups),
+    }
+
+
+def _open_object(document: dict[str, Any]) -> bytes:
+    """A JSON object without its closing brace, to be continued with a comma."""
+    return json_encode(document)[:-1]
 
 
 def of_exec(request: ExecRequest, spec: Spec, external: bool, streams: Sequence[Stream]) -> dict[str, Any]:
     """The settings of EXEC."""
     process = with_size(request.process, request.stdio)
-    plan = compile_exec(process, spec, request.user, request.groups)
+    work: dict[str, Any]
+    if external:
+        work = {"process": _of_process(process, request.user, request.groups)}
+    else:
+        work = {"wire": compile_exec(process, spec, request.user, request.groups).to_wire()}
     stdio = _stdio(request.stdio)
     stdio["stdin_once"] = True  # an exec session's stdin has one user
-    return {"streams": [of_stream(stream) for stream in streams], "wire": plan.to_wire(), **stdio}
+    return {"streams": [of_stream(stream) for stream in streams], **work, **stdio}
 
 
 def with_size(process: Process, stdio: Stdio) -> Process:

@@ -30,7 +30,7 @@ def main(socket_fd: int, program_fd: int) -> None:
     os.chdir("/")
     os.umask(0o022)
     # The shims inherit these: only SIGKILL parts them from their container. And the kernel reaps the shims.
-    signals.ignore((signals.SIGINT, signals.SIGHUP, signals.SIGTERM, signals.SIGQUIT, signals.SIGCHLD))
+    signals.ignore((*signals.IGNORED, signals.SIGCHLD))
     sock = _socket.socket(_socket.AF_UNIX, _socket.SOCK_SEQPACKET, 0, socket_fd)
     gc.collect()
     gc.freeze()  # the collector never writes into the pages that the shims share with us

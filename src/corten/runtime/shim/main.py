@@ -20,6 +20,7 @@ from corten.runtime import protocol
 from corten.runtime.shim import signals
 from corten.runtime.shim.control import Control, Refusal
 from corten.runtime.shim.embedded import Embedded
+from corten.runtime.shim.external import External
 from corten.runtime.shim.loop import IN, Loop
 from corten.runtime.shim.process import Process
 from corten.runtime.shim.records import write_exit
@@ -43,7 +44,7 @@ class Shim:
         self.control = Control(self.loop, self._greeting, self._request, self._maybe_leave)
         self._run_dir: str = settings["run_dir"]
         self._exit_file: str = settings["exit_file"]
-        self._runtime = Embedded(settings)
+        self._runtime: Embedded | External = External(settings) if settings["runtime"] else Embedded(settings)
         self._main = Process("", Stdio(self.loop, settings["terminal"], settings["open_stdin"], settings["stdin_once"]))
         self._execs: dict[str, Process] = {}
         self._paused = False

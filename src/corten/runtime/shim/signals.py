@@ -9,7 +9,10 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-SIGHUP, SIGINT, SIGQUIT, SIGKILL, SIGTERM, SIGCHLD = 1, 2, 3, 9, 15, 17  # asm-generic/signal.h
+# asm-generic/signal.h
+SIGHUP, SIGINT, SIGQUIT, SIGKILL, SIGPIPE, SIGTERM, SIGCHLD = 1, 2, 3, 9, 13, 15, 17
+
+IGNORED = (SIGHUP, SIGINT, SIGQUIT, SIGTERM)  # by the spawner and the shims: only SIGKILL ends them
 
 
 def ignore(signals: Iterable[int]) -> None:
