@@ -34,8 +34,10 @@ class System:
         result: Json = self._session.json("GET", "/info")
         return result
 
-    def disk_usage(self) -> Json:
-        result: Json = self._session.json("GET", "/system/df")
+    def disk_usage(self, *, verbose: bool = False) -> Json:
+        """From API 1.52 `{"ImageUsage": {"TotalCount", "ActiveCount", "TotalSize", "Reclaimable", "Items"}, …}`, with the
+        items when `verbose`; before it `{"LayersSize", "Images", "Containers", "Volumes", "BuildCache"}`."""
+        result: Json = self._session.json("GET", "/system/df", flags(verbose=verbose))
         return result
 
     def events(self, *, since: str = "", until: str = "", filters: Filters | None = None) -> Iterator[Json]:

@@ -149,6 +149,14 @@ def test_what_the_disk_is_used_for() -> None:
     )
 
 
+def test_what_the_disk_is_used_for_as_the_daemon_counts_it() -> None:
+    counts = {"TotalCount": 2, "ActiveCount": 1, "TotalSize": 3000, "Reclaimable": 2000}
+    usage = {"ImageUsage": counts, "BuildCacheUsage": counts}
+    assert render(df.SHAPE, df.summary(usage), "{{.Type}} {{.TotalCount}} {{.Active}} {{.Size}} {{.Reclaimable}}") == (
+        "Images 2 1 3kB 2kB (66%)\nContainers 0 0 0B 0B\nLocal Volumes 0 0 0B 0B\nBuild Cache 2 1 3kB 2kB\n"
+    )
+
+
 def test_the_lines_of_info() -> None:
     lines = info.server_lines(
         {

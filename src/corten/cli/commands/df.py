@@ -21,8 +21,30 @@ if TYPE_CHECKING:
 _ACTIVE = ("running", "paused", "restarting")
 
 
+_KINDS = (
+    ("Images", "ImageUsage", "Images"),
+    ("Containers", "ContainerUsage", "Containers"),
+    ("Local Volumes", "VolumeUsage", "Volumes"),
+    ("Build Cache", "BuildCacheUsage", "BuildCache"),
+)
+
+
 def summary(usage: Row) -> list[Row]:
     """A row for each kind: how many, how many in use, bytes, bytes that could be freed, and whether as a share too."""
+    if "ImageUsage" not in usage:
+        return _counted(usage)
+    rows = []
+    for kind, key, _ in _KINDS:
+        found = usage.get(key) or {}
+        numbers = (int(found.get(name) or 0) for name in ("TotalCount", "ActiveCount", "TotalSize", "Reclaimable"))
+        total, active, size, free = numbers
+        share = key != "BuildCacheUsage"
+        rows.append({"type": kind, "total": total, "active": active, "size": size, "free": free, "share": share})
+    return rows
+
+
+def _counted(usage: Row) -> list[Row]:
+    """Before API 1.52 the client counts."""
     found_images, containers = usage.get("Images") or [], usage.get("Containers") or []
     found_volumes, cache = usage.get("Volumes") or [], usage.get("BuildCache") or []
     layers = int(usage.get("LayersSize") or 0)
@@ -82,6 +104,8 @@ def _with_columns(shape: Shape, *columns: str, **headers: str) -> Shape:
 
 
 def _details(usage: Row) -> str:
+    if "ImageUsage" in usage:
+        usage = {name: (usage.get(key) or {}).get("Items") for _, key, name in _KINDS}
     image_shape = _with_columns(
         images.shape(truncate=True),
         *("Repository", "Tag", "ID", "CreatedSince", "Size", "SharedSize", "UniqueSize", "Containers"),
@@ -141,7 +165,7 @@ def _since(text: str | None) -> str:
 def _df(context: Context, options: Options) -> None:
     if options["verbose"] and options["format"] not in ("", "table"):
         raise CliError("the verbose and the format options conflict")
-    usage = context.client.system.disk_usage()
+    usage = context.client.system.disk_usage(verbose=options["verbose"])
     if options["verbose"]:
         sys.stdout.write(_details(usage))
         return

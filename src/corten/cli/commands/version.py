@@ -17,7 +17,7 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any
 
-API_VERSION = "1.51"
+API_VERSION = "1.56"  # the newest whose answers this client understands
 
 
 def print_short() -> None:
@@ -116,7 +116,7 @@ def _server_lines(server: dict[str, Any]) -> list[str]:
             if details.get("BuildTime"):
                 lines.append(f"  Built:\t{_build_time(details['BuildTime'])}")
             lines.append(f"  OS/Arch:\t{details.get('Os')}/{details.get('Arch')}")
-            lines.append(f"  Experimental:\t{details.get('Experimental')}")
+            lines.append(f"  Experimental:\t{details.get('Experimental') or 'false'}")
         else:
             lines += [f"  {key}:\t{value}" for key, value in sorted(details.items())]
     return lines
