@@ -35,8 +35,10 @@ class System:
         return result
 
     def disk_usage(self, *, verbose: bool = False) -> Json:
-        """From API 1.52 `{"ImageUsage": {"TotalCount", "ActiveCount", "TotalSize", "Reclaimable", "Items"}, …}`, with the
-        items when `verbose`; before it `{"LayersSize", "Images", "Containers", "Volumes", "BuildCache"}`."""
+        """From API 1.52 `{"ImageUsage": {"TotalCount", "ActiveCount", "TotalSize", "Reclaimable", "Items"}, …}`.
+
+        Items only when `verbose`. Before it `{"LayersSize", "Images", "Containers", "Volumes", "BuildCache"}`.
+        """
         result: Json = self._session.json("GET", "/system/df", flags(verbose=verbose))
         return result
 
