@@ -300,7 +300,7 @@ def unknown_call_stub(highest: dict[int, int]) -> bytes:
 def _block(token: int, tests: list[tuple[int, int]], rest: int) -> list[bytes]:
     """The checks of one architecture; another one jumps over them, a known call jumps over `rest` too."""
     refuse = _bpf(_RET, constant=_ACTIONS["SCMP_ACT_ERRNO"] | _ENOSYS)
-    leave = _bpf(_JA, constant=rest)
+    leave = _bpf(_JA, constant=rest + 1)  # over the refusal too, which follows it
     load = _bpf(_LD_ABS, constant=_AT_NR)
     if len(tests) == 1:
         body = [load, _bpf(_JGT, 1, 0, tests[0][1]), leave, refuse]
