@@ -58,7 +58,9 @@ class Entry:
         if condition == "not-running" and not self.container.state.running:
             future.set_result(WaitResult(self.container.state.exit_code, self.container.state.error))
         else:
-            self._waiters.setdefault(condition, []).append(future)
+            waiting = self._waiters.setdefault(condition, [])
+            waiting[:] = [other for other in waiting if not other.done()]  # of clients that have gone
+            waiting.append(future)
         return future
 
     def settle(self, conditions: Iterable[WaitCondition], result: WaitResult) -> None:

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import logging
-from collections.abc import Awaitable, Callable
+import signal
+from collections.abc import Callable, Sequence
 
-from corten.engine import restarts
+from corten.engine import modes, restarts
 from corten.engine.announce import Announcer
 from corten.engine.catalog import Entry
 from corten.engine.deps import EngineDeps, EngineSettings
@@ -19,8 +19,6 @@ from corten.runtime.types import ExitStatus
 from corten.tasks import TaskOwner
 
 log = logging.getLogger(__name__)
-
-Ended = Callable[[Entry], Awaitable[None]]
 
 
 class Supervisor:
@@ -65,6 +63,8 @@ class Supervisor:
         async with entry.lock:
             if entry.container.state.status in (Status.RUNNING, Status.PAUSED):
                 await self.settle(entry, status)
+            else:
+                await self._deps.runtime.forget(container_id)
 
     async def settle(self, entry: Entry, status: ExitStatus) -> None:
         """All that follows an exit. The caller holds the lock."""
@@ -133,18 +133,31 @@ class Supervisor:
         """Find running containers again, settle what ended meanwhile, and start what the policies say."""
         entries = self._catalog.entries()
         await asyncio.gather(*(self._recover_one(entry) for entry in entries))
-        for entry in entries:
-            if self._starts_at_boot(entry):
-                self._tasks.start(f"start {entry.container.name}", self._start_at_boot(entry))
+        if wanted := [entry for entry in entries if self._starts_at_boot(entry)]:
+            self._tasks.start("start by policy", self._start_all(wanted))
+
+    async def _start_all(self, entries: Sequence[Entry]) -> None:
+        """Those that join another container's namespaces come last."""
+
+        def joins(entry: Entry) -> bool:
+            host_config = entry.container.host_config
+            return any(map(modes.joined, (host_config.network_mode, host_config.ipc_mode, host_config.pid_mode)))
+
+        await asyncio.gather(*(self._start_at_boot(entry) for entry in entries if not joins(entry)))
+        await asyncio.gather(*(self._start_at_boot(entry) for entry in entries if joins(entry)))
 
     async def _recover_one(self, entry: Entry) -> None:
-        async with entry.lock:
-            try:
-                await self._reconcile(entry)
-            except CortenError as error:
-                log.error("container %s was not recovered: %s", entry.container.id, error)
+        try:
+            async with entry.lock:
+                half_started = await self._reconcile(entry)
+            if half_started:
+                # Without the lock, as its exit is reported through `exited`, which forgets it.
+                await self._deps.runtime.signal(entry.container.id, signal.SIGKILL)
+        except CortenError as error:
+            log.error("container %s was not recovered: %s", entry.container.id, error)
 
-    async def _reconcile(self, entry: Entry) -> None:
+    async def _reconcile(self, entry: Entry) -> bool:
+        """Whether a process is left that has to be ended."""
         container, state = entry.container, entry.container.state
         if state.status is Status.REMOVING:
             await self._releaser.remove(entry, volumes=False)
@@ -153,8 +166,11 @@ class Supervisor:
         else:
             if state.status is Status.RESTARTING:
                 state.status = Status.EXITED
+            half_started = await self._half_started(entry)
             if container.host_config.auto_remove and state.started_ns:
                 await self._releaser.remove(entry, volumes=True)
+            return half_started
+        return False
 
     async def _find_again(self, entry: Entry) -> None:
         container, state = entry.container, entry.container.state
@@ -175,6 +191,21 @@ class Supervisor:
         for watcher in self._on_start:
             watcher(entry)
 
+    async def _half_started(self, entry: Entry) -> bool:
+        """Whether a start was not recorded before the daemon ended: nobody was told of it, so it is undone."""
+        container = entry.container
+        run_dir = self._settings.run_dir(container.id)
+        if not (run_dir / "shim.sock").exists():
+            return False
+        exit_file = self._settings.state_dir(container.id) / "exit"
+        found = await self._deps.runtime.recover(container.id, run_dir, exit_file, container.cgroup)
+        container.state.error = "the daemon ended while the container was being started"
+        if found.exit is None:
+            log.warning("container %s was half started and is ended", container.id)
+            return True
+        await self._deps.runtime.forget(container.id)
+        return False
+
     def _starts_at_boot(self, entry: Entry) -> bool:
         container, state = entry.container, entry.container.state
         if entry.removing or state.status is not Status.EXITED or not state.started_ns:
@@ -190,8 +221,10 @@ class Supervisor:
         async with entry.lock:
             if entry.removing or entry.container.state.running:
                 return
-            with contextlib.suppress(CortenError):
+            try:
                 await self.launch(entry)
+            except CortenError as error:
+                log.warning("container %s could not be started: %s", entry.container.name, error)
 
     async def close(self) -> None:
         """No restarts any more. Containers go on."""

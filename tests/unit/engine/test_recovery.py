@@ -1,0 +1,135 @@
+"""The daemon is killed and started again over the same records."""
+
+from __future__ import annotations
+
+import asyncio
+from pathlib import Path
+
+import pytest
+
+from corten.engine.models import Status
+from corten.errors import NotFound
+from corten.runtime.types import ExitStatus
+from corten.specs.container import PortBinding, RestartPolicy
+from tests.unit.engine.harness import engine, settle
+
+
+def test_a_running_container_is_found_again_with_its_network(tmp_path: Path) -> None:
+    async def story() -> None:
+        async with engine(tmp_path) as e:
+            id = await e.run("web", port_bindings={"80/tcp": [PortBinding(host_port="8080")]})
+            before = e.containers.get(id)
+            await e.restart()
+            after = e.containers.get("web")
+            assert after is not before
+            assert after == before
+            assert list(e.controller.sandboxes) == [id]
+            assert e.told() == []
+            waiter = await e.containers.wait(id, "not-running")
+            await e.runtime.finish(id, 5)
+            assert (await waiter).status_code == 5
+
+    asyncio.run(story())
+
+
+def test_an_exit_meanwhile_has_its_code(tmp_path: Path) -> None:
+    async def story() -> None:
+        async with engine(tmp_path) as e:
+            id = await e.run()
+            e.runtime.containers[id].exit = ExitStatus(42, e.clock.now_ns())
+            await e.restart()
+            assert e.status(id) is Status.EXITED
+            assert e.containers.get(id).state.exit_code == 42
+            assert e.controller.sandboxes == {}
+            assert (await (await e.containers.wait(id, "not-running"))).status_code == 42
+            assert e.told() == ["die"]
+
+    asyncio.run(story())
+
+
+def test_rm_is_kept_after_a_restart(tmp_path: Path) -> None:
+    async def story() -> None:
+        async with engine(tmp_path) as e:
+            id = await e.run(auto_remove=True)
+            e.runtime.containers[id].exit = ExitStatus(0, e.clock.now_ns())
+            await e.restart()
+            with pytest.raises(NotFound):
+                e.containers.get(id)
+            assert e.snapshots.active == set()
+
+    asyncio.run(story())
+
+
+def test_a_lost_shim_has_a_reason(tmp_path: Path) -> None:
+    async def story() -> None:
+        async with engine(tmp_path) as e:
+            id = await e.run()
+            await e.restart(keep_runtime=False)
+            state = e.containers.get(id).state
+            assert (state.status, state.exit_code, state.error) == (Status.EXITED, 137, "the shim is gone")
+
+    asyncio.run(story())
+
+
+@pytest.mark.parametrize(
+    ("policy", "stopped", "starts"),
+    [("always", True, True), ("unless-stopped", True, False), ("unless-stopped", False, True), ("no", False, False)],
+)
+def test_restart_policies_at_boot(tmp_path: Path, policy: str, stopped: bool, starts: bool) -> None:
+    async def story() -> None:
+        async with engine(tmp_path) as e:
+            id = await e.run(restart_policy=RestartPolicy(name=policy))
+            if stopped:
+                await e.containers.stop(id)
+            else:
+                e.runtime.containers[id].exit = ExitStatus(0, e.clock.now_ns())
+            await e.create("never-started", restart_policy=RestartPolicy(name="always"))
+            await e.restart()
+            await settle()
+            assert (e.status(id) is Status.RUNNING) is starts
+            assert e.status("never-started") is Status.CREATED
+
+    asyncio.run(story())
+
+
+def test_half_made_things_go(tmp_path: Path) -> None:
+    async def story() -> None:
+        async with engine(tmp_path) as e:
+            id = await e.create("no-layer")
+            kept = await e.create("kept")
+            e.snapshots.active.discard(id)
+            e.snapshots.active |= {"f" * 64, "extract-123"}
+            await e.restart()
+            assert [container.name for container in e.containers.list()] == ["kept"]
+            assert e.snapshots.active == {kept, "extract-123"}
+
+    asyncio.run(story())
+
+
+def test_a_process_of_an_unrecorded_start_is_ended(tmp_path: Path) -> None:
+    async def story() -> None:
+        async with engine(tmp_path) as e:
+            id = await e.create()
+            recorded = e.records.all()[id]
+            await e.containers.start(id)
+            (e.settings.run_dir(id) / "shim.sock").touch()
+            await e.records.put(id, recorded)  # as if the daemon had died before it wrote that it started
+            await e.restart()
+            assert e.status(id) is Status.CREATED
+            assert e.runtime.containers[id].signals == [9]
+            assert e.runtime.forgotten == [id]
+            assert "being started" in e.containers.get(id).state.error
+
+    asyncio.run(story())
+
+
+def test_a_removal_goes_on(tmp_path: Path) -> None:
+    async def story() -> None:
+        async with engine(tmp_path) as e:
+            id = await e.create()
+            e.containers.get(id).state.status = Status.REMOVING
+            await e.catalog.save(e.catalog.find(id))
+            await e.restart()
+            assert list(e.containers.list()) == []
+
+    asyncio.run(story())
