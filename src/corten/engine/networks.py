@@ -77,6 +77,10 @@ class NetworkService:
         ]
 
     def find(self, ref: str) -> NetworkSpec:
+        """The network that a container names: as `get`, with "default" for the default bridge."""
+        return self._lookup(DEFAULT_NETWORK if ref == "default" else ref)
+
+    def _lookup(self, ref: str) -> NetworkSpec:
         """By id, name or the start of an id. Raises NotFound; InvalidArgument when several ids start so."""
         if spec := self._specs.get(ref):
             return spec
@@ -96,7 +100,7 @@ class NetworkService:
         return [_encode(spec, members.get(spec.id, {})) for spec in self._specs.values()]
 
     def get(self, ref: str) -> dict[str, Any]:
-        spec = self.find(ref)
+        spec = self._lookup(ref)
         return _encode(spec, self._members().get(spec.id, {}))
 
     def _members(self) -> dict[str, dict[str, Any]]:

@@ -67,6 +67,13 @@ def test_a_name_goes_before_the_start_of_an_id() -> None:
         service.find("")
 
 
+def test_default_is_a_word_of_containers_only() -> None:
+    service = loaded(MemoryDocuments())
+    assert service.find("default").name == "bridge"
+    with pytest.raises(NotFound, match="network default not found"):
+        service.get("default")
+
+
 def test_an_ambiguous_start_of_an_id_is_refused() -> None:
     service = loaded(MemoryDocuments())
     twins = [replace(service.find("host"), id="ab" + str(n) * 62, name=f"twin{n}") for n in range(2)]
