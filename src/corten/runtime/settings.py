@@ -13,7 +13,10 @@ from corten.errors import InvalidArgument
 from corten.logs.options import parse
 from corten.runtime.plan import cgroup_path, compile_exec, compile_launch
 from corten.runtime.types import ExecRequest, LaunchRequest, LogSpec, Stdio, Stream
-from corten.specs.oci_runtime import ConsoleSize, Linux, Process, Spec
+from corten.specs.oci_runtime import ConsoleSize, Linux, Namespace, Process, Spec
+
+# crun before 1.9 takes nothing else, and all others take it: whatever else the document says is read or passed over.
+EXTERNAL_VERSION = "1.0.2"
 
 
 def of_stream(stream: Stream) -> tuple[bool, bool, bool, bool, bytes, bytes]:
@@ -50,12 +53,13 @@ def _of_external(request: LaunchRequest) -> dict[str, Any]:
     root_only = Spec(
         oci_version=spec.oci_version,
         process=Process(cwd="/", args=["/"]),
-        linux=Linux(rootfs_propagation=linux.rootfs_propagation),
+        linux=Linux(namespaces=[Namespace(type="mount")], rootfs_propagation=linux.rootfs_propagation),
     )
     count = 1 + max(1, len(request.rootfs))  # the propagation, then a mount each
     steps = compile_launch(replace(request, spec=root_only)).steps[:count]
     document = to_builtins(spec)
     del document["process"]
+    document["ociVersion"] = EXTERNAL_VERSION
     document["root"] = {**document.get("root", {}), "path": str(request.run_dir / "rootfs")}
     return {
         "root_steps": [step.to_wire() for step in steps],

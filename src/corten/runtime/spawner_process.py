@@ -26,6 +26,7 @@ BOOT = (
     "main(int(sys.argv[2]), int(sys.argv[3]))"
 )
 RESTART_PAUSE = 0.2  # seconds between two starts of a spawner that dies at once
+GOODBYE = 2.0  # seconds that a spawner has to end
 PATIENCE = 10.0  # seconds that a launch waits for a spawner
 
 
@@ -37,12 +38,13 @@ class SpawnerProcess:
         self._tasks = TaskOwner("spawner")
         self._sock: socket.socket | None = None
         self._ready = asyncio.Event()
-        self._closing = False
+        self._process: subprocess.Popen[bytes] | None = None
         self.pid = 0
 
     async def start(self) -> None:
         """Raises OSError when the interpreter cannot be executed."""
-        self._tasks.start("keep", self._keep(*await self._spawn()))
+        await self._spawn()
+        self._tasks.start("keep", self._keep())
 
     async def fork(self) -> socket.socket:
         """A control socket whose other end is, or will be, a new shim's.
@@ -66,8 +68,12 @@ class SpawnerProcess:
 
     async def close(self) -> None:
         """End the spawner; the shims stay."""
-        self._closing = True
         await self._tasks.close("the runtime is closed")
+        if self._sock is not None and self._process is not None:
+            self._sock.close()
+            self._sock = None
+            with suppress(subprocess.TimeoutExpired):
+                await asyncio.to_thread(self._process.wait, GOODBYE)  # it ends at once, with its socket
 
     async def _wait(self) -> socket.socket:
         try:
@@ -78,31 +84,23 @@ class SpawnerProcess:
             raise Unavailable("the spawner does not come up; its messages are in " + str(self._log_file)) from None
         return self._sock
 
-    async def _keep(self, process: subprocess.Popen[bytes], sock: socket.socket) -> None:
-        """Start the spawner again whenever it ends; end it with this task."""
-        started = time.monotonic()
-        try:
-            while True:
-                await _end_of(sock)
-                code = await asyncio.to_thread(process.wait)
-                self._ready.clear()
-                log.error("the spawner has ended with %d; starting it again", code)
-                sock.close()
-                if time.monotonic() - started < RESTART_PAUSE:
-                    await asyncio.sleep(RESTART_PAUSE)
-                process, sock = await self._spawn()
-                started = time.monotonic()
-        finally:
-            self._sock = None
-            sock.close()
-            with suppress(subprocess.TimeoutExpired):
-                process.wait(1.0)  # it ends at once, with its socket
+    async def _keep(self) -> None:
+        """Start the spawner again whenever it ends."""
+        while self._sock is not None and self._process is not None:
+            started = time.monotonic()
+            await _end_of(self._sock)
+            code = await asyncio.to_thread(self._process.wait)
+            self._ready.clear()
+            log.error("the spawner has ended with %d; starting it again", code)
+            self._sock.close()
+            if time.monotonic() - started < RESTART_PAUSE:
+                await asyncio.sleep(RESTART_PAUSE)
+            await self._spawn()
 
-    async def _spawn(self) -> tuple[subprocess.Popen[bytes], socket.socket]:
-        process, sock = await asyncio.to_thread(start_process, self._log_file)
-        self._sock, self.pid = sock, process.pid
+    async def _spawn(self) -> None:
+        process, self._sock = await asyncio.to_thread(start_process, self._log_file)
+        self._process, self.pid = process, process.pid
         self._ready.set()
-        return process, sock
 
 
 def start_process(log_file: Path) -> tuple[subprocess.Popen[bytes], socket.socket]:

@@ -170,6 +170,7 @@ class Shim:
             "exit": ended,
             "paused": self._paused,
             "execs": running,
+            "external": isinstance(self._runtime, External),
         }
         return (protocol.HELLO, protocol.VERSION, state)
 
