@@ -61,10 +61,7 @@ async def run(
     config = options.config()
     async with intake(layers) as blobs:
         body = ThreadBody(archive)
-        try:
-            digest = await in_thread(_receive, blobs, body)
-        finally:
-            body.close()
+        digest = await body.run(_receive, blobs, body)
         async with layers.lease([digest]):
             layer = await in_thread(describe_layer, layers.content, digest)
             diff_id, size = await layers.adopt(digest, layer.media_type, lambda update: None)

@@ -55,10 +55,7 @@ class Loader:
             archive = archives.receive(body, blobs)
             return archives.candidates(archive, self._layers.content, blobs)
 
-        try:
-            return await in_thread(read)
-        finally:
-            body.close()
+        return await body.run(read)
 
     async def _load(self, candidate: Candidate) -> StoredImage:
         names = [_name(text) for text in dict.fromkeys(candidate.names)]

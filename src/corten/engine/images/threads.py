@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import concurrent.futures
 from collections.abc import AsyncIterator, Callable, Coroutine
 from functools import partial
 from typing import Any, ParamSpec, TypeVar
@@ -45,10 +46,7 @@ async def to_the_end(tasks: TaskOwner, name: str, work: Coroutine[Any, Any, T]) 
 
 
 class ThreadBody:
-    """An asynchronous stream of bytes, read as a file by a worker thread.
-
-    Made on the event loop; `read` is called by one thread. `close` on the loop lets a waiting `read` fail at once.
-    """
+    """An asynchronous stream of bytes, read as a file by a worker thread: what `run` gives the thread to do."""
 
     def __init__(self, source: AsyncIterator[bytes]) -> None:
         self._source = source
@@ -56,10 +54,24 @@ class ThreadBody:
         self._left = b""
         self._ended = False
         self._closed = False
-        self.received = 0
+        self._pending: concurrent.futures.Future[bytes | None] | None = None
+
+    async def run(self, function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
+        """`function`, which reads this body, in a worker thread. When the caller is cancelled, reading fails at once,
+        and the end of `function` is waited for.
+        """
+        future = asyncio.get_running_loop().run_in_executor(None, partial(function, *args, **kwargs))
+        try:
+            return await asyncio.shield(future)
+        except asyncio.CancelledError:
+            self._closed = True
+            if self._pending is not None:
+                self._pending.cancel()
+            await settled(future)
+            raise
 
     def read(self, size: int = -1) -> bytes:
-        """At least one byte unless at the end; all that is left with a negative `size`."""
+        """At least one byte unless at the end; all that is left with a negative `size`. Raises GivenUp."""
         if size < 0:
             return b"".join(iter(lambda: self.read(1 << 20), b""))
         while not self._left and not self._ended:
@@ -67,23 +79,21 @@ class ThreadBody:
         part, self._left = self._left[:size], self._left[size:]
         return part
 
-    def readinto(self, target: bytearray | memoryview) -> int:
-        part = self.read(len(target))
-        target[: len(part)] = part
-        return len(part)
-
     def _next(self) -> bytes:
-        if self._closed:
-            raise OSError("the request was given up")
-        part = asyncio.run_coroutine_threadsafe(self._pull(), self._loop).result()
+        self._pending = asyncio.run_coroutine_threadsafe(self._pull(), self._loop)
+        try:
+            part = self._pending.result()
+        except concurrent.futures.CancelledError:
+            raise GivenUp("the request was given up") from None
         if part is None:
             self._ended = True
-            return b""
-        self.received += len(part)
-        return part
+        return part or b""
 
     async def _pull(self) -> bytes | None:
-        return None if self._closed else await anext(self._source, None)
+        if self._closed:
+            raise asyncio.CancelledError
+        return await anext(self._source, None)
 
-    def close(self) -> None:
-        self._closed = True
+
+class GivenUp(Exception):
+    """Raised in the worker thread only: nobody waits for what it does any more."""
