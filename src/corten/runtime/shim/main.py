@@ -225,6 +225,7 @@ class Shim:
             stdio.prepare()
             self._runtime.exec(process, self._main, settings)
         except BaseException:
+            stdio.drop_clients()  # not ended: the daemon has something to tell them, on its own copy of the stream
             stdio.finish()
             raise
         self._execs[target] = process
