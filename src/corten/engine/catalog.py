@@ -56,7 +56,7 @@ class Entry:
         """A future that `settle` completes; done already where not-running holds."""
         future: asyncio.Future[WaitResult] = asyncio.get_running_loop().create_future()
         if condition == "not-running" and not self.container.state.running:
-            future.set_result(WaitResult(self.container.state.exit_code, self.container.state.error))
+            future.set_result(WaitResult(self.container.state.exit_code))
         else:
             waiting = self._waiters.setdefault(condition, [])
             waiting[:] = [other for other in waiting if not other.done()]  # of clients that have gone

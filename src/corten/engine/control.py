@@ -85,7 +85,7 @@ class Controller:
         entry.manual_restart = True
         try:
             with contextlib.suppress(NotModified):
-                await self._stop(entry, timeout, signal_name)
+                await self.stop(entry, timeout, signal_name)
             await self.start(entry)
         finally:
             entry.manual_restart = False

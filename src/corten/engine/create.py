@@ -51,21 +51,29 @@ class Creator:
         self._announce = Announcer(deps.events)
 
     async def create(self, name: str, request: CreateRequest, platform: str) -> Created:
-        """Raises InvalidArgument, Conflict (the name), NotFound (image, network, container to join)."""
+        """Raises InvalidArgument (a missing network too), Conflict (the name), NotFound (the image)."""
         if name:
             name = names.check(name)
             self._refuse_taken(name)
         if not request.image:
             raise InvalidArgument("no image specified")  # Docker answers the same for an empty reference
         image = await self._deps.images.resolve(request.image, platform)
+        try:
+            draft, entry = await self._checked(name, image, request)
+        except NotFound as error:
+            # Clients take a 404 here to mean the image, and pull it: what else is missing is a wrong argument.
+            raise InvalidArgument(error.message) from error
+        self._announce.container(entry.container, "create")
+        return Created(draft.id, draft.warnings)
+
+    async def _checked(self, name: str, image: ResolvedImage, request: CreateRequest) -> tuple[_Draft, Entry]:
         draft = self._draft(name, image, request)
         async with contextlib.AsyncExitStack() as undo:
             self._catalog.claim(draft.name, draft.id)
             undo.callback(self._catalog.release, draft.name)
             entry = await self._make(draft, undo)
             undo.pop_all()
-        self._announce.container(entry.container, "create")
-        return Created(draft.id, draft.warnings)
+        return draft, entry
 
     def _refuse_taken(self, name: str) -> None:
         """Before the image is looked up, so that the answer is the one Docker gives when both are wrong."""

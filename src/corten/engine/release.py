@@ -67,7 +67,7 @@ class Releaser:
             await self._remove_volumes(container)
         self._announce.container(container, "destroy")
         state = container.state
-        entry.settle(("not-running", "next-exit", "removed"), WaitResult(state.exit_code, state.error))
+        entry.settle(("not-running", "next-exit", "removed"), WaitResult(state.exit_code))
 
     def _remove_files(self, container_id: str) -> None:
         with contextlib.suppress(NotFound):  # a removal that a crash cut off goes on here

@@ -45,11 +45,11 @@ class Supervisor:
         """Start, and clean up after a failed one as after an exit. The caller holds the lock."""
         try:
             await self._launcher.start(entry)
-        except CortenError as error:
+        except CortenError:
             state = entry.container.state
             if entry.container.host_config.auto_remove and not entry.manual_restart:
                 await self._releaser.remove(entry, volumes=True, durable=False)
-            entry.settle(("not-running", "next-exit"), WaitResult(state.exit_code, error.message))
+            entry.settle(("not-running", "next-exit"), WaitResult(state.exit_code))
             raise
         for watcher in self._on_start:
             watcher(entry)
@@ -77,7 +77,7 @@ class Supervisor:
             await self._catalog.save(entry, durable=False)
             if entry.container.host_config.auto_remove and not entry.manual_restart:
                 await self._releaser.remove(entry, volumes=True, durable=False)
-        entry.settle(("not-running", "next-exit"), WaitResult(state.exit_code, state.error))
+        entry.settle(("not-running", "next-exit"), WaitResult(state.exit_code))
 
     def _note_exit(self, entry: Entry, status: ExitStatus) -> None:
         container, state = entry.container, entry.container.state

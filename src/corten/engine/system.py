@@ -30,6 +30,7 @@ class SystemService:
     def __init__(self, deps: EngineDeps, settings: EngineSettings) -> None:
         self._deps, self._settings = deps, settings
         self._id = _engine_id(settings.data_root / "engine-id")
+        self._backing = _file_system(settings.data_root)
 
     async def version(self) -> dict[str, Any]:
         facts = self._settings.facts
@@ -236,6 +237,18 @@ def _engine_id(path: Path) -> str:
     id = str(uuid.uuid4())
     path.write_text(id + "\n")
     return id
+
+
+def _file_system(path: Path) -> str:
+    """The type of the file system that `path` lies on: of nested mounts the innermost, in one place the last."""
+    best, kind = "", "unknown"
+    place = os.path.realpath(path)
+    for line in _text("/proc/self/mounts").splitlines():
+        _, target, name, *_ = line.split()
+        inside = place == target or place.startswith(target.rstrip("/") + "/")
+        if inside and len(target) >= len(best):
+            best, kind = target, name
+    return kind
 
 
 def _text(path: str) -> str:
