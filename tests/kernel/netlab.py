@@ -19,7 +19,7 @@ from tests.kernel.isolation import isolated, run
 
 T = TypeVar("T")
 HOST, OUTSIDE = "203.0.113.1", "203.0.113.2"
-QUIET = 0.3  # seconds without an answer that count as dropped; everything here is one machine
+QUIET = 0.5  # seconds without an answer that count as dropped: less than the second after which TCP and ARP try again
 
 
 class Place:

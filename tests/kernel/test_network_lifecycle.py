@@ -84,6 +84,15 @@ def test_running_containers_keep_their_network_over_a_restart(tmp_path: Path) ->
     in_lab(tmp_path, scenario)
 
 
+def test_with_nothing_running_no_mount_is_kept(tmp_path: Path) -> None:
+    async def scenario(lab: Lab) -> None:
+        assert mounts_below(tmp_path)
+        await lab.controller.close(keep=True)
+        assert mounts_below(tmp_path) == []
+
+    in_lab(tmp_path, scenario)
+
+
 def test_a_table_that_somebody_removed_comes_back_whole(tmp_path: Path) -> None:
     async def scenario(lab: Lab) -> None:
         web, _ = await lab.container("web", WEB)

@@ -181,6 +181,21 @@ def test_an_internal_network_has_no_way_out_or_in(tmp_path: Path) -> None:
     in_lab(tmp_path, scenario, replace(bridge_spec(), internal=True))
 
 
+def test_the_very_first_packet_passes(tmp_path: Path) -> None:
+    """A link drops packets until the kernel has noticed its carrier: `connect` returns after that."""
+
+    async def scenario(lab: Lab) -> None:
+        for number in range(8):
+            place, connected = await lab.container(f"c{number}")
+            assert udp_peer(place, 53, lab.host, connected.endpoint.ip, 53) == GATEWAY
+            await lab.controller.close_sandbox(f"c{number}-id")
+            place, _ = await lab.container(f"d{number}")
+            assert udp_peer(lab.outside, 53, place, OUTSIDE, 53) == HOST
+            await lab.controller.close_sandbox(f"d{number}-id")
+
+    in_lab(tmp_path, scenario)
+
+
 def test_held_sockets_keep_the_port_and_answer_nothing(tmp_path: Path) -> None:
     async def scenario(lab: Lab) -> None:
         _, connected = await lab.container("web", PortMapping("tcp", 80, "", 8080), PortMapping("udp", 80, "", 8080))

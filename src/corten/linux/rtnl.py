@@ -36,8 +36,9 @@ RT_SCOPE_UNIVERSE, RT_SCOPE_LINK = 0, 253
 RTN_UNICAST = 1
 # linux/if.h
 IFF_UP, IFF_LOOPBACK = 0x1, 0x8
+IF_OPER_UP = 6
 # linux/if_link.h
-IFLA_ADDRESS, IFLA_IFNAME, IFLA_MTU, IFLA_MASTER, IFLA_LINKINFO, IFLA_STATS64 = 1, 3, 4, 10, 18, 23
+IFLA_ADDRESS, IFLA_IFNAME, IFLA_MTU, IFLA_MASTER, IFLA_OPERSTATE, IFLA_LINKINFO, IFLA_STATS64 = 1, 3, 4, 10, 16, 18, 23
 IFLA_AF_SPEC, IFLA_GROUP, IFLA_NET_NS_FD = 26, 27, 28
 IFLA_INFO_KIND, IFLA_INFO_DATA, IFLA_INFO_SLAVE_KIND, IFLA_INFO_SLAVE_DATA = 1, 2, 4, 5
 IFLA_BR_NF_CALL_IPTABLES = 36
@@ -161,13 +162,13 @@ class Link:
     packets received and sent, bytes, errors, dropped (each received, sent).
     """
 
-    __slots__ = ("flags", "index", "kind", "mac", "master", "mtu", "name", "stats")
+    __slots__ = ("flags", "index", "kind", "mac", "master", "mtu", "name", "operstate", "stats")
 
     def __init__(self, payload: bytes) -> None:
         self.index: int
         self.flags: int
         _family, _type, self.index, self.flags, _change = _IFINFO.unpack_from(payload)
-        self.name, self.kind, self.mac, self.master, self.mtu = "", "", b"", 0, 0
+        self.name, self.kind, self.mac, self.master, self.mtu, self.operstate = "", "", b"", 0, 0, 0
         self.stats: tuple[int, ...] = ()
         for kind, value in attrs(payload[_IFINFO.size :]):
             if kind == IFLA_IFNAME:
@@ -178,6 +179,8 @@ class Link:
                 self.mtu = _u32(value)
             elif kind == IFLA_MASTER:
                 self.master = _u32(value)
+            elif kind == IFLA_OPERSTATE:
+                self.operstate = value[0]
             elif kind == IFLA_LINKINFO:
                 self.kind = next((_text(part) for inner, part in attrs(value) if inner == IFLA_INFO_KIND), "")
             elif kind == IFLA_STATS64:

@@ -146,9 +146,8 @@ class BridgeController:
             if namespace is not None:
                 namespace.close()
         self._namespaces.clear()
-        if not keep:
-            with _faults("remove the network"):
-                await self._run(self._remove_all)
+        with _faults("remove the network"):
+            await self._run(self._mounts.remove_if_empty if keep else self._remove_all)
         self._threads.shutdown()
         self._departures.close()
         self._host.close()

@@ -8,7 +8,8 @@ import logging
 import os
 import re
 import threading
-from collections.abc import Iterator, Sequence
+import time
+from collections.abc import Callable, Iterator, Sequence
 from ipaddress import IPv4Network
 
 from corten.linux import conntrack, nftables, rtnl
@@ -22,6 +23,7 @@ from corten.network.types import Endpoint, NetworkSpec
 
 log = logging.getLogger(__name__)
 _LEAVING = 0x434F5254  # a link group of our own: "CORT"
+_CARRIER_SECONDS = 0.2
 _ACKS_THAT_FIT = 64  # in a socket's receive buffer, with room to spare
 _OUR_VETH = re.compile(rf"{VETH_PREFIX}[0-9a-f]{{12}}")
 _OUR_BRIDGE = re.compile(rf"{BRIDGE_PREFIX}[0-9a-f]{{12}}")
@@ -135,6 +137,28 @@ class Host:
                 socket.batch(self._pair(spec, endpoint, namespace))
         gateway = endpoint.gateway if default_route and not spec.internal else ""
         namespace.configure(endpoint.interface, endpoint.ip, endpoint.prefix_len, gateway)
+        self._await_carrier(spec, endpoint, namespace)
+
+    def _await_carrier(self, spec: NetworkSpec, endpoint: Endpoint, namespace: Namespace) -> None:
+        """Wait until packets pass: a link that is up drops what it is given until the kernel's linkwatch has seen its
+        carrier, and the first lost packet would cost the container a second.
+
+        To ask for a link makes the linkwatch look at it, since Linux 6.8; before, it does so within milliseconds. The
+        port comes first, as the bridge has no carrier without one.
+        """
+        with self._rtnl.lend() as socket:
+            probes: tuple[Callable[[], rtnl.Link], ...] = (
+                lambda: rtnl.link_named(socket, endpoint.host_interface),
+                lambda: rtnl.link_named(socket, spec.bridge),
+                lambda: namespace.link(endpoint.interface),
+            )
+            deadline = time.monotonic() + _CARRIER_SECONDS
+            for probe in probes:
+                while (link := probe()).operstate != rtnl.IF_OPER_UP:
+                    if time.monotonic() > deadline:
+                        log.warning("link %s of %s has no carrier yet", link.name, endpoint.container_id[:12])
+                        return
+                    time.sleep(0.0005)
 
     def _pair(self, spec: NetworkSpec, endpoint: Endpoint, namespace: Namespace) -> list[Message]:
         name = endpoint.host_interface

@@ -40,6 +40,10 @@ class Namespace:
                 messages.append(rtnl.add_default_route(index, gateway))
             self._socket.batch(messages)
 
+    def link(self, interface: str) -> rtnl.Link:
+        with self._lock:
+            return rtnl.link_named(self._socket, interface)
+
     def stats(self) -> list[InterfaceStats]:
         """Of every interface but loopback."""
         with self._lock:
@@ -205,6 +209,11 @@ class SandboxMounts:
                 raise
         with contextlib.suppress(FileNotFoundError):
             os.unlink(path)
+
+    def remove_if_empty(self) -> None:
+        """So that a directory below which nothing runs can be deleted as any other."""
+        if not self.names():
+            self.remove()
 
     def remove(self) -> None:
         for name in self.names():
