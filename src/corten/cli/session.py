@@ -5,7 +5,8 @@ from __future__ import annotations
 import signal
 import sys
 
-from corten.cli.errors import CliError
+from corten.cli.context import say_error
+from corten.cli.errors import CliError, Exit
 from corten.cli.streams import Loop, Signals, watched_signals
 from corten.cli.terminal import DetachKeys, RawMode, is_terminal, size
 
@@ -16,6 +17,9 @@ if TYPE_CHECKING:
 
     from corten.client.client import Client
     from corten.client.session import Response
+
+
+PATIENCE = 3
 
 
 class Attachment:
@@ -44,6 +48,7 @@ class Conversation:
         resize: Callable[[int, int], None],
     ) -> None:
         self._attachment, self._kill, self._resize = attachment, kill, resize
+        self._asked_to_end = 0
 
     def hold(
         self, stream: Response, wait: Response | None, begin: Callable[[], None], *, until_stream_ends: bool = False
@@ -57,7 +62,7 @@ class Conversation:
         keys = DetachKeys(attachment.keys) if attachment.tty and attachment.stdin else None
         sys.stdout.flush()
         with Signals(watched) as signals, RawMode(0, wanted=attachment.tty and attachment.stdin):
-            loop = Loop(signals, self._signalled)
+            loop = Loop(signals, self.signalled)
             sock, early = stream.detach()
             begin()
             if attachment.tty:
@@ -71,10 +76,18 @@ class Conversation:
                 loop.run()
         return loop.status, loop.detached
 
-    def _signalled(self, number: int) -> None:
+    def signalled(self, number: int) -> None:
+        """Passes a signal on to the container. Raises Exit at the third that asks it to end."""
         if number == signal.SIGWINCH:
             self._resized()
-        elif self._kill is not None:
+            return
+        if number in (signal.SIGINT, signal.SIGTERM):
+            # A container that does not mind signals (its first process may have no handler) must not hold the user.
+            self._asked_to_end += 1
+            if self._asked_to_end == PATIENCE:
+                say_error(f"\ngot {PATIENCE} SIGTERM/SIGINTs, forcefully exiting")
+                raise Exit(1)
+        if self._kill is not None:
             try:
                 self._kill(signal.Signals(number).name.removeprefix("SIG"))
             except Exception:

@@ -11,6 +11,8 @@ from pathlib import Path
 
 import pytest
 
+from corten.cli.errors import Exit
+from corten.cli.session import Attachment, Conversation
 from corten.cli.streams import Loop, Signals, write_all
 from corten.cli.terminal import DetachKeys, parse_keys
 
@@ -150,3 +152,14 @@ def test_keys_as_users_write_them() -> None:
     assert parse_keys("a,ctrl-@,ctrl-Z,ctrl-[,ctrl-_") == b"a\x00\x1a\x1b\x1f"
     with pytest.raises(ValueError, match="Unknown character: 'ctrl-1'"):
         parse_keys("ctrl-1")
+
+
+def test_the_third_request_to_end_is_not_passed_on() -> None:
+    passed: list[str] = []
+    attachment = Attachment(tty=False, stdin=False, proxy=True)
+    conversation = Conversation(attachment, kill=passed.append, resize=lambda *_: None)
+    for number in (signal.SIGINT, signal.SIGUSR1, signal.SIGTERM):
+        conversation.signalled(number)
+    with pytest.raises(Exit) as caught:
+        conversation.signalled(signal.SIGINT)
+    assert (passed, caught.value.code) == (["INT", "USR1", "TERM"], 1)

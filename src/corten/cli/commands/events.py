@@ -62,12 +62,9 @@ def _events(context: Context, options: Options) -> None:
     printer = _printer(options["format"])
     # The daemon counts relative times too, but by its own clock.
     since, until = unix_time(options["since"], "since"), unix_time(options["until"], "until")
-    try:
-        for event in context.client.system.events(since=since, until=until, filters=filters(options["filter"])):
-            sys.stdout.write(printer(event) + "\n")
-            sys.stdout.flush()
-    except KeyboardInterrupt:
-        return
+    for event in context.client.system.events(since=since, until=until, filters=filters(options["filter"])):
+        sys.stdout.write(printer(event) + "\n")
+        sys.stdout.flush()
 
 
 EVENTS = Command(

@@ -162,19 +162,16 @@ def _draw(watcher: Watcher, layout: Shape, format_: str, *, named: bool) -> None
     terminal = is_terminal(1)
     if terminal:
         sys.stdout.write("\x1b[2J")
-    try:
-        while True:
-            rows = watcher.rows()
-            text = render(layout, rows, format_)
-            if terminal:
-                text = "\x1b[H" + text.replace("\n", "\x1b[K\n") + "\x1b[J"
-            sys.stdout.write(text)
-            sys.stdout.flush()
-            if named and not rows:
-                return
-            time.sleep(INTERVAL_S)
-    except KeyboardInterrupt:
-        return
+    while True:
+        rows = watcher.rows()
+        text = render(layout, rows, format_)
+        if terminal:
+            text = "\x1b[H" + text.replace("\n", "\x1b[K\n") + "\x1b[J"
+        sys.stdout.write(text)
+        sys.stdout.flush()
+        if named and not rows:
+            return
+        time.sleep(INTERVAL_S)
 
 
 STATS = Command(
