@@ -16,6 +16,7 @@ from corten.network.controller import BridgeController
 from corten.network.types import Connected, NetworkSpec, PortMapping
 from corten.testing.network import bridge_spec, endpoint_request, join, network_id
 from tests.kernel.isolation import isolated, run
+from tests.waiting import until
 
 T = TypeVar("T")
 HOST, OUTSIDE = "203.0.113.1", "203.0.113.2"
@@ -129,6 +130,8 @@ class Lab:
         self.host.ip("link", "set", "up0", "up")
         self.outside.ip("addr", "add", f"{OUTSIDE}/24", "dev", "eth0")
         self.outside.ip("link", "set", "eth0", "up")
+        for place, link in ((self.host, "up0"), (self.outside, "eth0")):
+            until(lambda place=place, link=link: "state UP" in place.ip("link", "show", "dev", link))  # type: ignore[misc]
 
     async def container(self, name: str, *ports: PortMapping, network: str = "a") -> tuple[Place, Connected]:
         """A sandbox with an endpoint; it stays until its container is closed."""
