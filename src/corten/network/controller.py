@@ -301,7 +301,10 @@ class BridgeController:
             try:
                 return Connected(*self._ledger.reserve(network_id, request, bind_host_port))
             except Conflict:
-                if not await self._departures.settle(network_id):
+                undoing = set(self._undoing)
+                if undoing:
+                    await asyncio.wait(undoing)
+                if not await self._departures.settle(network_id) and not undoing:
                     raise
 
     async def _finish(self, job: Future[None], endpoint: Endpoint) -> None:
