@@ -16,7 +16,8 @@ from corten.engine.deps import EngineDeps, EngineSettings, ResolvedImage
 from corten.engine.faults import host_fault
 from corten.engine.models import Container, Created, MountPoint
 from corten.engine.spec import resources, security
-from corten.errors import InvalidArgument, NotFound, clip
+from corten.errors import InvalidArgument, NotFound, NotImplementedYet, clip
+from corten.logs import options as log_options
 from corten.specs.container import (
     ContainerConfig,
     CreateRequest,
@@ -108,6 +109,8 @@ class Creator:
         if modes.joined(host_config.network_mode):
             return {}
         asked = dict(request.networking_config.endpoints_config or {})
+        if "default" in asked:
+            asked[DEFAULT_NETWORK] = asked.pop("default")
         main = self._deps.networks.find(host_config.network_mode)
         found = {main.name: asked.pop(host_config.network_mode, None) or asked.pop(main.name, EndpointSettings())}
         for ref, endpoint in asked.items():
@@ -117,6 +120,7 @@ class Creator:
                 )
             found[self._deps.networks.find(ref).name] = endpoint
         for network, endpoint in found.items():
+            _check_endpoint(network, endpoint)
             endpoint.network_id = self._deps.networks.find(network).id
         if request.mac_address and not found[main.name].mac_address:
             found[main.name].mac_address = request.mac_address
@@ -134,6 +138,7 @@ class Creator:
         if not host_config.log_config.type:
             host_config.log_config = LogConfig(type=settings.log_driver, config=dict(settings.log_options))
         host_config.log_config.config = host_config.log_config.config or {}
+        log_options.parse(host_config.log_config.type, host_config.log_config.config)
         self._complete_isolation(host_config)
         host_config.memory_swap = resources.effective_swap(host_config)
         host_config.runtime = host_config.runtime or settings.default_runtime
@@ -226,8 +231,15 @@ class Creator:
             mode=wish.mode,
             rw=wish.rw,
             propagation=wish.propagation,
-            options=[*wish.tmpfs, *(["nonrecursive"] if wish.non_recursive else [])],
+            options=[*wish.tmpfs, *self._bind_options(wish)],
         )
+
+    def _bind_options(self, wish: mountspec.Wish) -> list[str]:
+        can = self._settings.facts.recursive_read_only
+        if wish.deep_read_only and not can:
+            raise InvalidArgument("this kernel cannot make bind mounts read-only recursively: it takes Linux 5.12")
+        deep = wish.type == "bind" and not wish.rw and can and wish.deep_read_only is not False
+        return (["nonrecursive"] if wish.non_recursive else []) + (["rro"] if deep else [])
 
     async def _volume(self, wish: mountspec.Wish, undo: contextlib.AsyncExitStack) -> MountPoint:
         anonymous = not wish.source
@@ -279,6 +291,22 @@ def log_path(settings: EngineSettings, id: str, driver: str) -> str:
     if driver == "json-file":
         return str(settings.state_dir(id) / f"{id}-json.log")
     return str(settings.state_dir(id) / "container.log") if driver == "local" else ""
+
+
+def _check_endpoint(network: str, endpoint: EndpointSettings) -> None:
+    """What of an endpoint's wishes cannot be had."""
+    ipam = endpoint.ipam_config
+    if endpoint.links:
+        raise NotImplementedYet("links between containers are not supported yet")
+    if endpoint.driver_opts or endpoint.gw_priority:
+        raise NotImplementedYet("driver options and gateway priorities of endpoints are not supported yet")
+    if ipam and (ipam.ipv6_address or ipam.link_local_ips):
+        raise NotImplementedYet("IPv6 and link-local addresses of endpoints are not supported yet")
+    if network in (DEFAULT_NETWORK, "host", "none"):
+        if ipam and ipam.ipv4_address:
+            raise InvalidArgument("user specified IP address is supported on user defined networks only")
+        if endpoint.aliases:
+            raise InvalidArgument("network-scoped alias is supported only for containers in user defined networks")
 
 
 def _check_source(wish: mountspec.Wish) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import os
 import platform
 from dataclasses import dataclass, field
@@ -23,6 +24,8 @@ class HostFacts:
     apparmor: bool = False
     selinux: bool = False
     oom_score_adj: int = 0
+    recursive_read_only: bool = True
+    """Whether a bind mount can be made read-only with all that is mounted below it (mount_setattr, Linux 5.12)."""
     hostname: str = ""
     kernel: str = ""
     machine: str = ""
@@ -50,6 +53,7 @@ def read() -> HostFacts:
         apparmor=_text("/sys/module/apparmor/parameters/enabled") == "Y",
         selinux=_exists("/sys/fs/selinux/enforce"),
         oom_score_adj=int(_text("/proc/self/oom_score_adj") or "0"),
+        recursive_read_only=_kernel(uname.release) >= (5, 12),
         hostname=uname.nodename,
         kernel=uname.release,
         machine=platform.machine(),
@@ -58,6 +62,11 @@ def read() -> HostFacts:
         controllers=_controllers(version),
         sysctls=frozenset(name for name in DEFAULT_SYSCTLS if _exists("/proc/sys/" + name.replace(".", "/"))),
     )
+
+
+def _kernel(release: str) -> tuple[int, int]:
+    first, _, rest = release.partition(".")
+    return int(first), int("".join(itertools.takewhile(str.isdigit, rest)) or 0)
 
 
 def _exists(path: str) -> bool:

@@ -18,6 +18,7 @@ _IGNORED_ON_LINUX = {"consistent", "cached", "delegated"}
 class Wish:
     """A mount as asked for. `source` is a host path for a bind, a volume's name ("" for an anonymous one) else.
 
+    `deep_read_only` is whether a read-only bind covers what is mounted below it: None where the host can.
     `create_source` makes a missing host folder, as `-v` does; `--mount` refuses. `tmpfs` are its options.
     """
 
@@ -30,6 +31,7 @@ class Wish:
     create_source: bool = False
     copy: bool = True
     non_recursive: bool = False
+    deep_read_only: bool | None = None
     driver: str = "local"
     driver_options: dict[str, str] = field(default_factory=dict)
     labels: dict[str, str] = field(default_factory=dict)
@@ -155,8 +157,13 @@ def _bind(mount: Mount, destination: str) -> Wish:
     propagation = options.propagation if options else ""
     if propagation and propagation not in PROPAGATIONS:
         raise _bad(mount, f"invalid propagation mode: {clip(propagation, 40)}")
+    deep = None
     if options and options.read_only_force_recursive:
-        raise NotImplementedYet("--mount bind-recursive=readonly is not supported yet")
+        if not mount.read_only or options.propagation not in ("private", "rprivate"):
+            raise _bad(mount, "bind-recursive=readonly needs read-only and a private propagation")
+        deep = True
+    elif options and options.read_only_non_recursive:
+        deep = False
     return Wish(
         type="bind",
         destination=destination,
@@ -164,6 +171,7 @@ def _bind(mount: Mount, destination: str) -> Wish:
         rw=not mount.read_only,
         propagation=propagation or "rprivate",
         create_source=bool(options and options.create_mountpoint),
+        deep_read_only=deep,
         non_recursive=bool(options and options.non_recursive),
     )
 

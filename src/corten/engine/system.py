@@ -14,8 +14,8 @@ from typing import Any
 import corten
 from corten.engine.deps import EngineDeps, EngineSettings
 from corten.engine.models import Container, Image, Status, Volume
-from corten.engine.validate import LOG_DRIVERS
 from corten.errors import CortenError
+from corten.logs.options import DRIVERS
 from corten.specs.oci_image import format_time
 from corten.specs.platform import host
 
@@ -64,7 +64,7 @@ class SystemService:
                 ["Backing Filesystem", "overlay" if self._deps.snapshotter.name == "overlayfs" else "any"]
             ],
             "DockerRootDir": str(settings.data_root),
-            "Plugins": {"Volume": ["local"], "Network": ["bridge", "host", "null"], "Log": sorted(LOG_DRIVERS)},
+            "Plugins": {"Volume": ["local"], "Network": ["bridge", "host", "null"], "Log": sorted(DRIVERS)},
             **self._limits(),
             "IPv4Forwarding": _text("/proc/sys/net/ipv4/ip_forward") == "1",
             "Debug": False,

@@ -14,7 +14,6 @@ from corten.specs.container import ContainerConfig, HealthConfig, HostConfig, Re
 
 MIN_MEMORY = 6 << 20
 POLICIES = ("no", "always", "on-failure", "unless-stopped")
-LOG_DRIVERS = ("json-file", "local", "none")
 MIN_HEALTH_NS = 1_000_000
 HOST_GATEWAY = "host-gateway"
 
@@ -82,8 +81,6 @@ def check_host_config(host_config: HostConfig, facts: HostFacts) -> None:
     _check_hosts(host_config.extra_hosts or [])
     for server in host_config.dns or []:
         _check_address(server, f"invalid IP address: {clip(server, 60)}")
-    if host_config.log_config.type not in ("", *LOG_DRIVERS):
-        raise InvalidArgument(f"logger: no log driver named '{clip(host_config.log_config.type, 40)}' is registered")
     if host_config.shm_size < 0:
         raise InvalidArgument("SHM size can not be less than 0")
     for name in host_config.sysctls or {}:

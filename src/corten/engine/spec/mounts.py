@@ -61,6 +61,8 @@ def user_mount(point: MountPoint) -> Mount:
     mount = bind(point.source, point.destination, writable=point.rw, propagation=point.propagation)
     if "nonrecursive" in point.options:
         mount.options[0] = "bind"
+    if "rro" in point.options:
+        mount.options.append("rro")
     return mount
 
 
