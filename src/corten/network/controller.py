@@ -15,7 +15,7 @@ from typing import TypeVar
 from corten.errors import Conflict, CortenError, InvalidArgument, NotFound, SystemFault
 from corten.network.departures import Departures
 from corten.network.host import Host
-from corten.network.ipam import DEFAULT_POOLS, PoolRange
+from corten.network.ipam import DEFAULT_POOLS
 from corten.network.ledger import Ledger
 from corten.network.namespaces import Namespace, NamespacePool, SandboxMounts
 from corten.network.ports import bind_host_port, ephemeral_range
@@ -40,14 +40,15 @@ class BridgeController:
     """Implements NetworkController with the kernel.
 
     What is known is in the ledger, touched on the event loop only; what blocks runs in a few threads. Rules come last
-    in a setup, and first in a teardown (see `departures`).
+    in a setup, and first in a teardown (see `departures`). `default_pools` are ranges and the length of the prefix of
+    the subnets that are cut from them, `pool_size` is how many namespaces are kept ready.
     """
 
     def __init__(
         self,
         exec_root: Path,
         *,
-        default_pools: Sequence[PoolRange] = DEFAULT_POOLS,
+        default_pools: Sequence[tuple[str, int]] = DEFAULT_POOLS,
         pool_size: int = DEFAULT_POOL_SIZE,
         table: str = "corten",
     ) -> None:

@@ -5,14 +5,13 @@ from __future__ import annotations
 import heapq
 import re
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
 from ipaddress import AddressValueError, IPv4Address, IPv4Network
+from typing import NamedTuple
 
 from corten.errors import Conflict, InvalidArgument, clip
 
 
-@dataclass(frozen=True, slots=True)
-class PoolRange:
+class PoolRange(NamedTuple):
     """A range that networks without a subnet of their own are cut from, each `/size`."""
 
     base: str

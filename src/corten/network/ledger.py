@@ -28,8 +28,8 @@ class NetworkEntry:
 class Ledger:
     """The book of a controller. No method blocks or fails half-way; call it from one thread."""
 
-    def __init__(self, *, pools: Sequence[PoolRange] = DEFAULT_POOLS, dynamic_ports: tuple[int, int]) -> None:
-        self._pools = tuple(pools)
+    def __init__(self, *, pools: Sequence[tuple[str, int]] = DEFAULT_POOLS, dynamic_ports: tuple[int, int]) -> None:
+        self._pools = tuple(PoolRange(*pool) for pool in pools)
         self._networks: dict[str, NetworkEntry] = {}
         self.ports = PortTable(dynamic_ports)
 
