@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from array import array
+import sys
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -27,12 +27,12 @@ MSG_NOSIGNAL = 0x4000
 MSG_CMSG_CLOEXEC = 0x40000000
 MAX_FDS = 253  # SCM_MAX_FD of net/scm.h
 
-_FD_SIZE = array("i").itemsize
+_FD_SIZE = 4  # an int; `array` and `struct` would cost imports
 
 
 def send_fds(sock: MessageSocket, data: bytes, fds: Sequence[int] = ()) -> int:
     """Send one message; the receiver gets duplicates of `fds`, which stay the sender's. Bytes sent."""
-    ancillary = [(SOL_SOCKET, SCM_RIGHTS, array("i", fds))] if fds else []
+    ancillary = [(SOL_SOCKET, SCM_RIGHTS, b"".join(fd.to_bytes(_FD_SIZE, sys.byteorder) for fd in fds))] if fds else []
     return sock.sendmsg([data], ancillary, MSG_NOSIGNAL)
 
 
@@ -44,15 +44,16 @@ def recv_fds(sock: MessageSocket, size: int, max_fds: int = 16, flags: int = 0) 
     """
     space = _cmsg_space(max_fds * _FD_SIZE)
     data, ancillary, result, _ = sock.recvmsg(size, space, flags | MSG_CMSG_CLOEXEC)
-    fds = array("i")
+    fds: list[int] = []
     for level, kind, payload in ancillary:
         if level == SOL_SOCKET and kind == SCM_RIGHTS:
-            fds.frombytes(payload[: len(payload) - len(payload) % _FD_SIZE])
+            whole = len(payload) - len(payload) % _FD_SIZE
+            fds += [int.from_bytes(payload[at : at + _FD_SIZE], sys.byteorder) for at in range(0, whole, _FD_SIZE)]
     if result & (MSG_TRUNC | MSG_CTRUNC):
         for fd in fds:
             os.close(fd)
         raise OSError(90, "message too long for its receiver")  # EMSGSIZE
-    return data, list(fds)
+    return data, fds
 
 
 def _cmsg_space(length: int) -> int:
