@@ -159,7 +159,7 @@ class Transport:
 
     async def _connected(self, endpoint: Endpoint, request: Request, used: str) -> aiohttp.ClientResponse:
         if "://" in request.path:
-            return await self._redirected(endpoint, request, request.path, used)
+            return await self._redirected(endpoint, request, _upgraded(request.path, endpoint), used)
         known = self._schemes.get(endpoint.host)
         schemes = (known,) if known in endpoint.schemes else endpoint.schemes
         failure: NoAnswer | None = None
@@ -296,6 +296,15 @@ class Transport:
 
     def _no_answer(self, error: BaseException, origin: str) -> NoAnswer:
         return NoAnswer(f'Get "{origin}/v2/": {_words(error, origin, self.settings)}')
+
+
+def _upgraded(url: str, endpoint: Endpoint) -> str:
+    """`url`, with TLS where the registry needs it: one behind a proxy may not know that it is reached by https, and
+    what it calls its own address must not carry our Authorization in the clear.
+    """
+    if not url.startswith("http://") or endpoint.insecure or endpoint.scheme == "http":
+        return url
+    return "https://" + url.removeprefix("http://")
 
 
 def _proxy(url: str) -> str | None:

@@ -6,6 +6,7 @@ import pytest
 
 from corten.errors import InvalidArgument
 from corten.registry.endpoints import Endpoint, RegistrySettings
+from corten.registry.transport import _proxy, _upgraded
 
 
 @pytest.mark.parametrize(
@@ -53,3 +54,19 @@ def test_mirrors_that_are_none(url: str) -> None:
 def test_insecure_registries_that_are_none(entry: str) -> None:
     with pytest.raises(InvalidArgument, match="invalid insecure registry"):
         RegistrySettings(insecure=(entry,))
+
+
+def test_an_address_that_the_registry_gives_keeps_to_tls() -> None:
+    assert _upgraded("http://r.example/v2/x?y", Endpoint("r.example")) == "https://r.example/v2/x?y"
+    assert _upgraded("http://127.0.0.1:5000/v2/", Endpoint("127.0.0.1:5000", True)) == "http://127.0.0.1:5000/v2/"
+    assert _upgraded("https://r.example/v2/", Endpoint("r.example")) == "https://r.example/v2/"
+
+
+def test_proxies_are_for_other_machines(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("https_proxy", "http://proxy.example:3128")
+    monkeypatch.setenv("http_proxy", "http://proxy.example:3129")
+    monkeypatch.setenv("no_proxy", "inner.example")
+    assert _proxy("https://registry.example/v2/") == "http://proxy.example:3128"
+    assert _proxy("http://registry.example/v2/") == "http://proxy.example:3129"
+    for url in ("http://127.0.0.1:5000/", "http://localhost:5000/", "http://[::1]:1/", "https://inner.example/"):
+        assert _proxy(url) is None
