@@ -14,12 +14,17 @@ import os
 from corten.linux.process import PR_SET_CHILD_SUBREAPER, PR_SET_DUMPABLE, prctl, set_process_name
 from corten.linux.scm import recv_fds
 from corten.runtime import protocol
+from corten.runtime.immortal import immortalise
 from corten.runtime.shim import signals
 from corten.runtime.shim.main import run
+from corten.runtime.shim.rehearsal import rehearse
 
 
-def main(socket_fd: int, program_fd: int) -> None:
-    """Serve FORK requests on `socket_fd`. `program_fd` is what we were executed from; it is not needed any more."""
+def main(socket_fd: int, program_fd: int, directory: str) -> None:
+    """Serve FORK requests on `socket_fd`. `program_fd` is what we were executed from; it is not needed any more.
+
+    `directory` is one that we may write to.
+    """
     os.close(program_fd)
     os.set_inheritable(socket_fd, False)
     # /proc/self/fd and /proc/self/exe are closed to others, to containers with our credentials too.
@@ -29,10 +34,12 @@ def main(socket_fd: int, program_fd: int) -> None:
     prctl(PR_SET_CHILD_SUBREAPER, 1)
     os.chdir("/")
     os.umask(0o022)
+    rehearse(directory)
     # The shims inherit these: only SIGKILL parts them from their container. And the kernel reaps the shims.
     signals.ignore((*signals.IGNORED, signals.SIGCHLD))
     sock = _socket.socket(_socket.AF_UNIX, _socket.SOCK_SEQPACKET, 0, socket_fd)
     gc.collect()
+    immortalise()
     gc.freeze()  # the collector never writes into the pages that the shims share with us
     while True:
         data, fds = recv_fds(sock, 16, 1)

@@ -23,7 +23,7 @@ log = logging.getLogger(__name__)
 
 BOOT = (
     "import sys; sys.path.append(sys.argv[1]); from corten.runtime.spawner import main; "
-    "main(int(sys.argv[2]), int(sys.argv[3]))"
+    "main(int(sys.argv[2]), int(sys.argv[3]), sys.argv[4])"
 )
 RESTART_PAUSE = 0.2  # seconds between two starts of a spawner that dies at once
 GOODBYE = 2.0  # seconds that a spawner has to end
@@ -119,7 +119,7 @@ def start_process(log_file: Path) -> tuple[subprocess.Popen[bytes], socket.socke
     try:
         with theirs, open(log_file, "ab") as messages:
             process = subprocess.Popen(
-                [program, "-I", "-S", "-c", BOOT, source, str(theirs.fileno()), str(copy)],
+                [program, "-I", "-S", "-c", BOOT, source, str(theirs.fileno()), str(copy), str(log_file.parent)],
                 executable=f"/proc/self/fd/{copy}",
                 stdin=subprocess.DEVNULL,
                 stdout=subprocess.DEVNULL,

@@ -94,6 +94,10 @@ class Control:
             return False
         return True
 
+    def close(self) -> None:
+        self._hang_up()
+        self.deaf()
+
     def _hang_up(self) -> None:
         if self._connection is None:
             return

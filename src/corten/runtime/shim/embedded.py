@@ -19,6 +19,8 @@ if TYPE_CHECKING:
 class Embedded:
     """Implements what the shim asks of a runtime. `settings` are those of the LAUNCH message."""
 
+    external = False
+
     def __init__(self, settings: dict[str, Any]) -> None:
         self._wire: bytes = settings.pop("wire")
         self._cgroup = Cgroup(settings["cgroup"]) if settings["cgroup"] else None

@@ -42,6 +42,8 @@ _NOT_EXECUTABLE = ("permission denied", "not a directory", "is a directory", "ex
 class External:
     """Implements what the shim asks of a runtime, by calling a program. `settings` are those of the LAUNCH message."""
 
+    external = True
+
     def __init__(self, settings: dict[str, Any]) -> None:
         self._id: str = settings["id"]
         self._program: str = settings["runtime"]

@@ -44,6 +44,9 @@ class Loop:
     def cancel(self, name: str) -> None:
         self._timers.pop(name, None)
 
+    def close(self) -> None:
+        self._epoll.close()
+
     def run(self) -> None:
         while not self.stopped:
             self.turn()

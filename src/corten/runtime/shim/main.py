@@ -29,22 +29,37 @@ from corten.runtime.shim.stdio import Stdio
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable
-    from typing import Any, NoReturn
+    from typing import Any, NoReturn, Protocol
 
     from corten.logs.writer import LogWriter
+
+    class Runtime(Protocol):
+        """What the shim asks of a runtime. Each call raises Refusal or OSError; `Embedded` says what they do."""
+
+        external: bool
+
+        def launch(self, process: Process) -> list[str]: ...
+        def exec(self, process: Process, init: Process, settings: dict[str, Any]) -> None: ...
+        def take_console(self) -> int: ...
+        def signal(self, process: Process, signo: int) -> None: ...
+        def pause(self) -> None: ...
+        def resume(self) -> None: ...
+        def ended(self) -> bool: ...
+        def clean_up(self) -> None: ...
+
 
 DRAIN = 2.0  # seconds that output may go on after its process has ended, when another process holds the pipe
 
 
 class Shim:
-    """Everything that one shim holds. `settings` come from cortend with LAUNCH."""
+    """Everything that one shim holds. `settings` come from cortend with LAUNCH; `runtime` starts and ends for it."""
 
-    def __init__(self, settings: dict[str, Any]) -> None:
+    def __init__(self, settings: dict[str, Any], runtime: Runtime) -> None:
         self.loop = Loop()
         self.control = Control(self.loop, self._greeting, self._request, self._maybe_leave)
         self._run_dir: str = settings["run_dir"]
         self._exit_file: str = settings["exit_file"]
-        self._runtime: Embedded | External = External(settings) if settings["runtime"] else Embedded(settings)
+        self._runtime = runtime
         self._main = Process("", Stdio(self.loop, settings["terminal"], settings["open_stdin"], settings["stdin_once"]))
         self._execs: dict[str, Process] = {}
         self._paused = False
@@ -78,6 +93,12 @@ class Shim:
         """Until there is nothing left to do."""
         self._watch_children()
         self.loop.run()
+
+    def close(self) -> None:
+        """Close what a process that goes on would leak; a shim just ends."""
+        self.control.close()
+        self.loop.close()
+        os.close(self._bell)
 
     def _watch_children(self) -> None:
         """SIGCHLD writes a byte into a pipe that the loop reads. Ended already is found by the first look."""
@@ -170,7 +191,7 @@ class Shim:
             "exit": ended,
             "paused": self._paused,
             "execs": running,
-            "external": isinstance(self._runtime, External),
+            "external": self._runtime.external,
         }
         return (protocol.HELLO, protocol.VERSION, state)
 
@@ -272,7 +293,7 @@ def _live(control: _socket.socket) -> None:
     log = os.open(settings["run_dir"] + "/shim.log", os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, 0o600)
     os.dup2(log, 2)
     os.close(log)
-    shim = Shim(settings)
+    shim = Shim(settings, External(settings) if settings["runtime"] else Embedded(settings))
     shim.control.adopt(control)
     try:
         shim.launch(fds)

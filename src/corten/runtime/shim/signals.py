@@ -28,6 +28,13 @@ def child_bell() -> int:
     return bell
 
 
+def unhang_bell() -> None:
+    """The end of `child_bell`, for a process that goes on without it. Its own end of the pipe is the caller's."""
+    ring = _signal.set_wakeup_fd(-1)
+    if ring >= 0:
+        os.close(ring)
+
+
 def restore(signo: int) -> None:
     _signal.signal(signo, _signal.SIG_DFL)
 

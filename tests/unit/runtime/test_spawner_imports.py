@@ -1,0 +1,54 @@
+"""What the spawner and its shims load, and how long that takes."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import corten
+
+SOURCE = str(Path(corten.__file__).parent.parent)
+BANNED = (
+    "asyncio", "typing", "dataclasses", "json", "re", "enum", "logging", "pathlib", "msgspec", "contextlib",
+    "subprocess", "socket", "selectors", "threading", "collections", "functools", "inspect", "ssl", "signal",
+)  # fmt: skip
+
+
+def python(code: str) -> str:
+    """The output of `code` in an interpreter started as the spawner is."""
+    boot = f"import sys; sys.path.append({SOURCE!r})\n{code}"
+    ran = subprocess.run([sys.executable, "-I", "-S", "-c", boot], capture_output=True, text=True, check=False)
+    assert ran.returncode == 0, ran.stderr
+    return ran.stdout
+
+
+def test_nothing_costly_is_imported() -> None:
+    loaded = python("import corten.runtime.spawner; print(*sys.modules)").split()
+    assert "corten.runtime.child.launch" in loaded
+    assert [name for name in BANNED if name in loaded] == []
+
+
+def test_imports_stay_within_their_budget() -> None:
+    code = (
+        "import time; begin = time.process_time(); import corten.runtime.spawner; "
+        "print((time.process_time() - begin) * 1000)"
+    )
+    python(code)  # compiles what is not compiled yet
+    fastest = min(float(python(code)) for _ in range(5))
+    assert fastest < 25, "budget: 10 ms above the interpreter on the project's quiet machines; more here, as CI shares"
+
+
+def test_immortal_objects_work_as_before() -> None:
+    code = """
+from corten.runtime.immortal import KNOWN, immortalise
+import corten.runtime.spawner, gc
+count = immortalise()
+gc.freeze()
+made = [{"a": [n, str(n)]} for n in range(10000)]
+del made
+gc.collect()
+print(count > 0, sys.version_info[:2] in KNOWN)
+"""
+    done, known = python(code).split()
+    assert done == known
