@@ -162,7 +162,7 @@ def test_an_unknown_user_is_named(daemon: Daemon) -> None:
 def test_binds_volumes_and_tmpfs(daemon: Daemon) -> None:
     tmp_path = daemon.host.place / "bound"
     tmp_path.mkdir()
-    (tmp_path / "ff").write_text("from the host\n")
+    (tmp_path / "f").write_text("from the host\n")
     assert daemon.ok("run", "--rm", "-v", f"{tmp_path}:/b:ro", "busybox", "cat", "/b/f") == "from the host"
     assert daemon.docker("run", "--rm", "-v", f"{tmp_path}:/b:ro", "busybox", "touch", "/b/g").code == 1
     daemon.ok("run", "--rm", "-v", "keep:/d", "busybox", "sh", "-c", "echo kept >/d/f")

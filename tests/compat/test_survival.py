@@ -10,7 +10,7 @@ from pathlib import Path
 from tests.compat.harness import Daemon
 from tests.waiting import until
 
-COUNTER = "i=0; while [ $i -lt 400 ]; do echo line $i; i=$((i+1)); usleep 5000; done"
+COUNTER = "i=0; while [ $i -lt 400 ]; do echo line $i; i=$((i+1)); usleep 20000; done"
 
 
 def processes(daemon: Daemon, word: str) -> list[int]:

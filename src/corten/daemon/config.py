@@ -170,7 +170,7 @@ DOCKER_ONLY = frozenset(
     " shutdown-timeout storage-opts swarm-default-advertise-addr userland-proxy userland-proxy-path userns-remap"
     " validate".split()
 )
-RELOADABLE = ("log_level", "insecure_registries", "registry_mirrors", "labels", "runtimes", "default_runtime")
+RELOADABLE = ("log_level", "insecure_registries", "registry_mirrors")
 
 
 def load_file(path: Path) -> dict[str, Any]:

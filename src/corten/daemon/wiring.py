@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack
 from dataclasses import dataclass
 from pathlib import Path
@@ -37,7 +37,10 @@ from corten.storage.documents import Documents
 from corten.storage.overlay import OverlaySnapshotter
 from corten.storage.workers import CopyUp, WorkerApplier
 
-_SNAPSHOTTERS = {"overlayfs": OverlaySnapshotter, "copy": CopySnapshotter}
+_SNAPSHOTTERS: dict[str, type[OverlaySnapshotter] | type[CopySnapshotter]] = {
+    "overlayfs": OverlaySnapshotter,
+    "copy": CopySnapshotter,
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,11 +54,10 @@ class Parts:
     networks: NetworkService
     images: ImageService
     containers: ContainerService
-    execs: ExecService
     registries: Transport
 
     def reload(self, config: DaemonConfig) -> None:
-        """Apply what SIGHUP can change: registries for pulls to come, runtimes for containers to be created."""
+        """Apply what SIGHUP can change: the registries, for pulls to come."""
         self.registries.settings = _registries(config)
 
 
@@ -92,55 +94,67 @@ def _settings(config: DaemonConfig) -> EngineSettings:
         dns=config.dns,
         dns_search=config.dns_search,
         dns_options=config.dns_options,
+        labels=config.labels,
     )
 
 
-async def build(config: DaemonConfig, stack: AsyncExitStack) -> Parts:
-    """Open the stores and make the services. What has to be closed at the end goes on `stack`."""
-    clock, events = SystemClock(), EventBus(SystemClock())
+@dataclass(frozen=True, slots=True)
+class _Storage:
+    database: Database
+    snapshotter: OverlaySnapshotter | CopySnapshotter
+    content: LocalContentStore
+    applier: WorkerApplier
+    copy_up: CopyUp
+
+
+async def _storage(config: DaemonConfig, stack: AsyncExitStack) -> _Storage:
+    """Open the stores, off the event loop: they look through what is there."""
     database = await asyncio.to_thread(Database, config.data_root / "corten.db")
     stack.callback(database.close)
-    snapshotter = await asyncio.to_thread(
-        _SNAPSHOTTERS[config.storage_driver], config.data_root / "snapshots", database
-    )
+    make = _SNAPSHOTTERS[config.storage_driver]
+    snapshotter = await asyncio.to_thread(make, config.data_root / "snapshots", database)
     stack.callback(snapshotter.close)
-    content = LocalContentStore(config.data_root / "content")
+    content = await asyncio.to_thread(LocalContentStore, config.data_root / "content")
     applier = WorkerApplier(delete_whiteouts=config.storage_driver == "copy")
     stack.push_async_callback(applier.close)
     copy_up = CopyUp(snapshotter)
     stack.push_async_callback(copy_up.close)
+    return _Storage(database, snapshotter, content, applier, copy_up)
+
+
+async def build(config: DaemonConfig, stack: AsyncExitStack) -> Parts:
+    """Open the stores and make the services. What has to be closed at the end goes on `stack`."""
+    clock = SystemClock()
+    events = EventBus(clock)
+    storage = await _storage(config, stack)
     registries = Transport(_registries(config), clock)
     stack.push_async_callback(registries.close)
-
-    catalog = Catalog(Documents(database, "container"))
-
-    def records() -> list[Container]:
-        return [entry.container for entry in catalog.entries()]
-
-    def of_image(image_id: str) -> Sequence[tuple[str, bool]]:
-        return [(record.id, record.state.running) for record in records() if record.image_id == image_id]
-
-    def of_volume(name: str) -> list[str]:
-        return [record.id for record in records() if any(mount.name == name for mount in record.mounts)]
-
+    catalog = Catalog(Documents(storage.database, "container"))
     images = ImageService(
         ImageParts(
-            content=content,
-            snapshotter=snapshotter,
-            applier=applier,
-            images=Documents(database, "image"),
-            names=Documents(database, "image-name"),
+            content=storage.content,
+            snapshotter=storage.snapshotter,
+            applier=storage.applier,
+            images=Documents(storage.database, "image"),
+            names=Documents(storage.database, "image-name"),
             registries=registries,
             clock=clock,
             events=_ImageEvents(events),
-            in_use=of_image,
+            in_use=lambda image_id: [(user.id, user.state.running) for user in catalog.image_users(image_id)],
+            max_downloads=config.max_concurrent_downloads,
         )
     )
-    volumes = VolumeService(config.data_root / "volumes", Documents(database, "volume"), clock, of_volume, events)
+    volumes = VolumeService(
+        config.data_root / "volumes", Documents(storage.database, "volume"), clock, catalog.volume_users, events
+    )
     controller = _controller(config)
-    networks = NetworkService(controller, Documents(database, "network"), clock, records)
+    networks = NetworkService(
+        controller,
+        Documents(storage.database, "network"),
+        clock,
+        lambda: [entry.container for entry in catalog.entries()],
+    )
     runtime = RuntimeClient(config.exec_root)
-    settings = _settings(config)
     deps = EngineDeps(
         clock=clock,
         events=events,
@@ -149,25 +163,17 @@ async def build(config: DaemonConfig, stack: AsyncExitStack) -> Parts:
         networks=networks,
         images=images,
         volumes=volumes,
-        snapshotter=snapshotter,
+        snapshotter=storage.snapshotter,
         catalog=catalog,
         seccomp=Profiles(),
         logs=_Logs(),
-        copy_up=copy_up,
+        copy_up=storage.copy_up,
     )
+    settings = _settings(config)
     execs = ExecService(deps, settings)
     containers = ContainerService(deps, settings, execs)
-    system = SystemService(deps, settings)
-    backends = Backends(
-        containers=containers,
-        execs=execs,
-        images=images,
-        networks=networks,
-        volumes=volumes,
-        events=events,
-        system=system,
-    )
-    return Parts(backends, events, runtime, controller, networks, images, containers, execs, registries)
+    backends = Backends(containers, execs, images, networks, volumes, events, SystemService(deps, settings))
+    return Parts(backends, events, runtime, controller, networks, images, containers, registries)
 
 
 def _controller(config: DaemonConfig) -> BridgeController:

@@ -55,6 +55,7 @@ class EngineSettings:
     resolv_conf: Path = Path("/etc/resolv.conf")
     hosts: Path = Path("/etc/hosts")
     stop_timeout_s: int = 10
+    labels: tuple[str, ...] = ()
 
     def run_dir(self, container_id: str) -> Path:
         return self.exec_root / "containers" / container_id

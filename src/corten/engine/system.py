@@ -87,7 +87,7 @@ class SystemService:
             "HttpsProxy": "",
             "NoProxy": "",
             "Name": facts.hostname,
-            "Labels": [],
+            "Labels": list(settings.labels),
             "ExperimentalBuild": False,
             "ServerVersion": corten.__version__,
             "Runtimes": {name: {"path": choice.path or "corten-runtime"} for name, choice in settings.runtimes.items()},
@@ -175,8 +175,8 @@ class SystemService:
         return {
             "Id": image.id,
             "ParentId": image.parent_id,
-            "RepoTags": image.names,
-            "RepoDigests": image.digests,
+            "RepoTags": [_familiar(name) for name in image.names],
+            "RepoDigests": [_familiar(name) for name in image.digests],
             "Created": image.created_ns // 1_000_000_000,
             "Size": image.size,
             "SharedSize": sum(layers.get(chain, 0) for chain in image.chain_ids if chain in others),
@@ -218,6 +218,10 @@ def _container(container: Container, size: int, layers: dict[str, int]) -> dict[
         "NetworkSettings": {"Networks": {}},
         "Mounts": [],
     }
+
+
+def _familiar(name: str) -> str:
+    return reference.parse(name, default_tag=False).familiar
 
 
 def _log_size(container: Container) -> int:

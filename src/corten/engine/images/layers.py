@@ -72,15 +72,23 @@ class LayerStore:
     """See the module."""
 
     def __init__(
-        self, content: ContentStore, snapshotter: Snapshotter, applier: LayerApplier, tasks: TaskOwner, used: Used
+        self,
+        content: ContentStore,
+        snapshotter: Snapshotter,
+        applier: LayerApplier,
+        tasks: TaskOwner,
+        used: Used,
+        max_downloads: int = PARALLEL_DOWNLOADS,
     ) -> None:
         self.content, self.snapshotter, self.tasks = content, snapshotter, tasks
         self._used = used
         self._applier = applier
         self._blob_jobs = SharedJobs[None](tasks)
         self._layer_jobs = SharedJobs[None](tasks)
-        self._slots = asyncio.Semaphore(PARALLEL_DOWNLOADS)
+        self._slots = asyncio.Semaphore(max_downloads)
         self._leases: Counter[str] = Counter()
+        self.holders: list[set[str]] = []
+        """Digests that requests have brought which are not through yet; each set grows in a worker thread."""
         self._deleting: dict[str, asyncio.Future[None]] = {}
         self._serial = itertools.count(1)
         self._run = secrets.token_hex(4)
@@ -276,7 +284,7 @@ class LayerStore:
                 await self._delete(digest, lambda key=digest: self.content.delete(key))  # type: ignore[misc]
 
     async def _delete(self, key: str, delete: Callable[[], None]) -> None:
-        if self._leases[key] > 0 or key in self._deleting:
+        if self._leases[key] > 0 or key in self._deleting or any(key in held for held in self.holders):
             return
         done: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self._deleting[key] = done

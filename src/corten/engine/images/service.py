@@ -14,7 +14,7 @@ from corten.clock import Clock
 from corten.engine.images import importing, selecting
 from corten.engine.images.importing import ImportOptions
 from corten.engine.images.index import ImageIndex, StoredImage
-from corten.engine.images.layers import LayerStore
+from corten.engine.images.layers import PARALLEL_DOWNLOADS, LayerStore
 from corten.engine.images.loading import Loader
 from corten.engine.images.progress import ProgressStream
 from corten.engine.images.pull import Puller
@@ -60,6 +60,7 @@ class ImageParts:
     clock: Clock
     events: Emit
     in_use: InUse
+    max_downloads: int = PARALLEL_DOWNLOADS
 
 
 class ImageService:
@@ -69,7 +70,9 @@ class ImageService:
         self._clock, self._registries, self._events = parts.clock, parts.registries, parts.events
         self._tasks = TaskOwner("images")
         self._index = ImageIndex(parts.images, parts.names, parts.clock)
-        self._layers = LayerStore(parts.content, parts.snapshotter, parts.applier, self._tasks, self._index.referenced)
+        self._layers = LayerStore(
+            parts.content, parts.snapshotter, parts.applier, self._tasks, self._index.referenced, parts.max_downloads
+        )
         self._remover = Remover(self._index, self._layers, parts.in_use, parts.events)
         self._in_use = parts.in_use
         self._configs: OrderedDict[str, ImageConfig] = OrderedDict()
