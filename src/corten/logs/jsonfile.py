@@ -10,7 +10,6 @@ records with one `bytes.replace`. What must be escaped is found by one `bytes.tr
 from __future__ import annotations
 
 import os
-from _json import encode_basestring  # the json package itself is too costly to import here
 
 from corten.logs.files import RotatingFile
 from corten.logs.stamps import format_ns
@@ -25,7 +24,7 @@ _ESCAPES = {byte: f"\\u{byte:04x}".encode() for byte in (*range(0x20), *b"<>&") 
     ord("\r"): b"\\r",
 }
 _PLAIN = bytes(byte for byte in range(0x80) if byte not in _ESCAPES)
-_FEW = 8  # up to here one replace per kind of character beats going through str
+_HIGH = bytes(range(0x80, 0x100))
 _LINE_BREAKS = ((b"\xe2\x80\xa8", b"\\u2028"), (b"\xe2\x80\xa9", b"\\u2029"))
 
 REPAIR_BLOCK = 64 * 1024
@@ -34,53 +33,43 @@ REPAIR_BLOCK = 64 * 1024
 def escape(data: bytes, newline: bytes) -> bytes:
     """`data` as the inside of a JSON string, with each newline as `newline`."""
     special = data.translate(None, _PLAIN)
-    if not special:
-        return data.replace(b"\n", newline)
-    if not special.isascii():
-        try:
-            text = data.decode()
-        except UnicodeDecodeError:
-            return _escape_binary(data, newline)
-        if any(raw in data for raw, _ in _LINE_BREAKS):
-            return _escape_text(text, newline)
-    kinds = {byte for byte in set(special) if byte < 0x80}
-    if len(kinds) > _FEW:
-        return _escape_text(data.decode(), newline)
-    if 0x5C in kinds:  # first, as the others bring backslashes in
-        data = data.replace(b"\\", b"\\\\")
-    for byte in kinds:
-        if byte != 0x5C:
-            data = data.replace(bytes((byte,)), _ESCAPES[byte])
+    if special:
+        data = _escape_ascii(data, special)
+        if not special.isascii():
+            data = _escape_unicode(data)
     return data.replace(b"\n", newline)
 
 
-# A character that no decoder yields (a lone high surrogate) stands for the newline while the rest is escaped.
-_HOLD = "\ud800"
+def _escape_ascii(data: bytes, special: bytes) -> bytes:
+    """One replace per kind of character: it searches with memchr, so kinds that are rare cost next to nothing."""
+    if b"\\" in special:  # first, as the others bring backslashes in
+        data = data.replace(b"\\", b"\\\\")
+        special = special.translate(None, b"\\")
+    special = special.translate(None, _HIGH)
+    while special:
+        kind, escaped = special[:1], _ESCAPES[special[0]]
+        rest = special.translate(None, kind)
+        if not rest and len(special) == len(data):  # a file full of zeros: replacing byte by byte would be slow
+            return escaped * len(data)
+        data = data.replace(kind, escaped)
+        special = rest
+    return data
 
 
-def _escape_text(text: str, newline: bytes) -> bytes:
-    held = encode_basestring(text.replace("\n", _HOLD))[1:-1]
-    return _html(held.replace(_HOLD, newline.decode()).encode(), newline)
+def _escape_unicode(data: bytes) -> bytes:
+    """Line separators, and `\\ufffd` for every byte that is not UTF-8, one for each byte as Go does.
 
-
-def _escape_binary(data: bytes, newline: bytes) -> bytes:
-    """As `_escape_text`; every byte that is not UTF-8 becomes `\\ufffd`, one for each byte as Go does.
-
-    `surrogateescape` marks them, and encoding with "replace" turns the marks into question marks in C; the real
-    question marks hide as \\x01 meanwhile, which is free because control characters are escaped by then.
+    No control characters but newline are left in `data`. `surrogateescape` marks the bytes, and encoding with
+    "replace" turns the marks into question marks in C; the real question marks hide as \\x01 meanwhile.
     """
-    text = data.decode("utf-8", "surrogateescape").replace("\n", _HOLD)
-    held = encode_basestring(text)[1:-1].replace("?", "\x01").replace(_HOLD, newline.decode())
-    return _html(held.encode("utf-8", "replace").replace(b"?", b"\\ufffd").replace(b"\x01", b"?"), newline)
-
-
-def _html(escaped: bytes, newline: bytes) -> bytes:
-    """What encode_basestring leaves as it is and Go does not. `newline` holds none of these characters."""
-    for raw in (b"<", b">", b"&"):
-        escaped = escaped.replace(raw, _ESCAPES[raw[0]])
+    try:
+        data.decode()
+    except UnicodeDecodeError:
+        marked = data.replace(b"?", b"\x01").decode("utf-8", "surrogateescape").encode("utf-8", "replace")
+        data = marked.replace(b"?", b"\\ufffd").replace(b"\x01", b"?")
     for raw, replacement in _LINE_BREAKS:
-        escaped = escaped.replace(raw, replacement)
-    return escaped
+        data = data.replace(raw, replacement)
+    return data
 
 
 def encode(data: bytes, terminated: bool, stream: int, stamp_ns: int) -> bytes:

@@ -99,7 +99,7 @@ def test_what_is_encoded_is_decoded(data: bytes) -> None:
 def test_the_bytes_are_dockers() -> None:
     assert jsonfile.encode(b'<a>\t"\xff"\n', True, 1, T) == (
         b'{"log":"\\u003ca\\u003e\\u0009\\"\\ufffd\\"\\n","stream":"stdout","time":"2023-11-14T22:13:20.1234567Z"}\n'
-    ).replace(b"\\u0009", b"\\t")
+    )
 
 
 def test_files_rotate_at_their_size_and_the_oldest_goes(tmp_path: Path) -> None:
