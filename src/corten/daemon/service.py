@@ -9,9 +9,10 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import os
 import signal
 from collections.abc import AsyncIterator, Callable
-from contextlib import AsyncExitStack, asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager, suppress
 
 from aiohttp import web
 
@@ -21,7 +22,9 @@ from corten.daemon import logsetup
 from corten.daemon.config import RELOADABLE, DaemonConfig
 from corten.daemon.listen import Listener
 from corten.daemon.wiring import Parts, build
+from corten.engine.deps import DEFAULT_CGROUP_PARENT
 from corten.errors import CortenError
+from corten.runtime.cgroups import host_layout
 
 log = logging.getLogger(__name__)
 SHUTDOWN_SECONDS = 5.0
@@ -89,3 +92,13 @@ async def clean_up(config: DaemonConfig) -> None:
         parts = await build(config, stack)
         await parts.controller.start(await parts.networks.load(), [])
         await parts.controller.close(keep=False)
+    _remove_empty_cgroups(DEFAULT_CGROUP_PARENT)
+
+
+def _remove_empty_cgroups(parent: str) -> None:
+    """The group above all containers, where nothing is in it any more: it may be shared with another daemon."""
+    layout = host_layout()
+    for mountpoint in (*(hierarchy.mountpoint for hierarchy in layout.v1), layout.unified):
+        if mountpoint:
+            with suppress(OSError):
+                os.rmdir(mountpoint + parent)

@@ -35,6 +35,7 @@ from corten.storage.copying import CopySnapshotter
 from corten.storage.database import Database
 from corten.storage.documents import Documents
 from corten.storage.overlay import OverlaySnapshotter
+from corten.storage.snapshots import SnapshotterBase
 from corten.storage.workers import CopyUp, WorkerApplier
 
 _SNAPSHOTTERS: dict[str, type[OverlaySnapshotter] | type[CopySnapshotter]] = {
@@ -101,7 +102,7 @@ def _settings(config: DaemonConfig) -> EngineSettings:
 @dataclass(frozen=True, slots=True)
 class _Storage:
     database: Database
-    snapshotter: OverlaySnapshotter | CopySnapshotter
+    snapshotter: SnapshotterBase
     content: LocalContentStore
     applier: WorkerApplier
     copy_up: CopyUp

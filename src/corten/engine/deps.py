@@ -23,6 +23,8 @@ from corten.storage.types import Snapshotter
 EMBEDDED = "corten"
 """The name of the embedded runtime."""
 
+DEFAULT_CGROUP_PARENT = "/corten"
+
 
 @dataclass(frozen=True, slots=True)
 class RuntimeChoice:
@@ -39,7 +41,7 @@ class EngineSettings:
     data_root: Path
     exec_root: Path
     facts: HostFacts = field(default_factory=HostFacts)
-    cgroup_parent: str = "/corten"
+    cgroup_parent: str = DEFAULT_CGROUP_PARENT
     default_runtime: str = EMBEDDED
     runtimes: Mapping[str, RuntimeChoice] = field(default_factory=lambda: {EMBEDDED: RuntimeChoice()})
     log_driver: str = "json-file"
