@@ -146,6 +146,25 @@ def set_process_name(name: str) -> None:
     _prctl_name(PR_SET_NAME, name.encode()[:15])
 
 
+_arguments: tuple[int, int] | None = None
+
+
+def set_command_line(text: str) -> None:
+    """What /proc/PID/cmdline and ps show, cut to the room that the original arguments take.
+
+    Written over the arguments on the stack: moving them needs CAP_SYS_RESOURCE (PR_SET_MM). Only for an interpreter
+    that does not look at its C argv again.
+    """
+    global _arguments
+    if _arguments is None:
+        with open("/proc/self/stat", "rb") as file:
+            fields = file.read().rpartition(b")")[2].split()
+        _arguments = int(fields[45]), int(fields[46])  # proc(5): arg_start (48), arg_end (49); forks keep them
+    start, end = _arguments
+    if 0 < start < end:
+        ctypes.memmove(start, text.encode()[: end - start - 1].ljust(end - start, b"\0"), end - start)
+
+
 def personality(persona: int) -> None:
     _personality(persona)
 

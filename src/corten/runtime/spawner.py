@@ -11,7 +11,7 @@ import _socket
 import gc
 import os
 
-from corten.linux.process import PR_SET_CHILD_SUBREAPER, PR_SET_DUMPABLE, prctl, set_process_name
+from corten.linux.process import PR_SET_CHILD_SUBREAPER, PR_SET_DUMPABLE, prctl, set_command_line, set_process_name
 from corten.linux.scm import recv_fds
 from corten.runtime import protocol
 from corten.runtime.immortal import immortalise
@@ -30,6 +30,7 @@ def main(socket_fd: int, program_fd: int, directory: str) -> None:
     # /proc/self/fd and /proc/self/exe are closed to others, to containers with our credentials too.
     prctl(PR_SET_DUMPABLE, 0)
     set_process_name("corten-spawner")
+    set_command_line("corten-spawner")  # paths of the host are no business of the containers that see our forks
     # If a shim is killed its container's processes come to us, and are reaped; pid 1 may be slow to do it.
     prctl(PR_SET_CHILD_SUBREAPER, 1)
     os.chdir("/")

@@ -37,6 +37,7 @@ def become(child: int, ctx: Context, capabilities: tuple[int, int, int, int]) ->
         _, kept, _ = capability.capget()
         capability.capset(effective & permitted & kept, permitted & kept, inheritable & kept)
         process.set_process_name("corten-init")
+        process.set_command_line("corten-init")
         os.chdir("/")
         os.closerange(0, 3)
         process.close_range(3)

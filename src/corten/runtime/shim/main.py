@@ -14,7 +14,7 @@ import _socket
 import os
 import sys
 
-from corten.linux.process import PR_SET_CHILD_SUBREAPER, prctl, set_process_name
+from corten.linux.process import PR_SET_CHILD_SUBREAPER, prctl, set_command_line, set_process_name
 from corten.logs.writer import open_writer
 from corten.runtime import protocol
 from corten.runtime.shim import signals
@@ -290,6 +290,7 @@ def _live(control: _socket.socket) -> None:
     if received is None:  # the daemon died in between: nothing was asked, nothing is left
         return
     (_, settings), fds = received
+    set_command_line(f"corten-shim {settings['id']}")
     log = os.open(settings["run_dir"] + "/shim.log", os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, 0o600)
     os.dup2(log, 2)
     os.close(log)
