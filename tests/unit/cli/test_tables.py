@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from corten.cli.commands import df, events, images, info, ps
+from corten.cli.commands import df, events, images, info, ps, version
 from corten.cli.commands.volumes import SHAPE as VOLUMES
 from corten.cli.errors import CliError
 from corten.cli.records import render
@@ -173,3 +173,11 @@ def test_the_lines_of_info() -> None:
     assert lines[:3] == [" Containers: 2", "  Running: 1", "  Paused: 0"]
     for expected in ("  Backing Filesystem: extfs", "   Profile: builtin", " Total Memory: 1GiB", "  127.0.0.0/8"):
         assert expected in lines
+
+
+def test_version_is_read_under_both_names(capsys: pytest.CaptureFixture[str]) -> None:
+    halves: dict[str, dict[str, Any] | None] = {"Client": {"ApiVersion": "1.56"}, "Server": {"ApiVersion": "1.44"}}
+    version._formatted("{{.Client.APIVersion}} {{.Server.APIVersion}} {{json .Server}}", halves)
+    assert capsys.readouterr().out == '1.56 1.44 {"ApiVersion":"1.44"}\n'
+    with pytest.raises(CliError, match="can't evaluate field Nothing"):
+        version._formatted("{{.Server.Nothing}}", halves)

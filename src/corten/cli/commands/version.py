@@ -11,6 +11,7 @@ from corten.cli.context import Context, say
 from corten.cli.errors import CliError
 from corten.cli.failure import describe
 from corten.cli.flags import Command, Flag, Options
+from corten.cli.gotemplate.values import GoStruct
 from corten.cli.units import parse_rfc3339
 
 TYPE_CHECKING = False
@@ -64,10 +65,23 @@ def run(context: Context, options: Options) -> None:
         raise failure
 
 
-def _formatted(format_: str, data: dict[str, Any]) -> None:
+class _Side(GoStruct):
+    """The client's or the server's half: ApiVersion in Docker's JSON, APIVersion in its templates."""
+
+    def __contains__(self, name: object) -> bool:
+        return super().__contains__("ApiVersion" if name == "APIVersion" else name)
+
+    def __missing__(self, name: str) -> Any:
+        if name == "APIVersion":
+            return self["ApiVersion"]
+        raise KeyError(name)
+
+
+def _formatted(format_: str, halves: dict[str, dict[str, Any] | None]) -> None:
     from corten.cli.gotemplate import ExecError, TemplateError, parse
     from corten.cli.gotemplate.values import to_json
 
+    data = {name: None if half is None else _Side(half) for name, half in halves.items()}
     if format_ == "json":
         say(to_json(data))
         return
