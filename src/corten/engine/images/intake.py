@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import itertools
 import secrets
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager
 from typing import BinaryIO, Protocol
 
@@ -26,16 +26,15 @@ def compression_of(start: bytes) -> str:
 
 
 class Intake:
-    """Blobs that one request brought. `taken` are those that were not in the store before.
+    """Blobs that one request brings. Its methods block and are called by worker threads."""
 
-    All methods but `undo` block and are called by one worker thread.
-    """
-
-    def __init__(self, content: ContentStore) -> None:
-        self._content = content
+    def __init__(self, content: ContentStore, hold: Callable[[str], bool], taken: set[str]) -> None:
+        """`hold` as in `LayerStore.holding`; `taken` gets what was not in the store before this request, or others
+        that may yet fail.
+        """
+        self._content, self._hold, self._taken = content, hold, taken
         self._prefix = f"intake-{secrets.token_hex(8)}"
         self._serial = itertools.count(1)
-        self.taken: set[str] = set()
 
     def store(self, source: Iterator[bytes], expected: str = "") -> str:
         """Store the bytes of `source`; their digest. Raises DataCorrupt when `expected` is another."""
@@ -47,13 +46,14 @@ class Intake:
                     hasher.update(part)
                 ingest.write(part)
             digest = expected or f"sha256:{hasher.hexdigest()}"
-            known = self._content.exists(digest)
+            shared = self._hold(digest)
+            known = self._content.exists(digest) and not shared
             ingest.commit(digest)
         except BaseException:
             ingest.abort()
             raise
         if not known:
-            self.taken.add(digest)
+            self._taken.add(digest)
         return digest
 
     def put(self, data: bytes) -> str:
@@ -66,11 +66,12 @@ async def intake(layers: LayerStore) -> AsyncIterator[Intake]:
 
     What is kept is what images refer to by then.
     """
-    blobs = Intake(layers.content)
+    taken: set[str] = set()
     try:
-        yield blobs
+        with layers.holding() as hold:
+            yield Intake(layers.content, hold, taken)
     finally:
-        await layers.free(sorted(blobs.taken), [])
+        await layers.free(sorted(taken), [])
 
 
 def pieces(file: Readable | BinaryIO) -> Iterator[bytes]:

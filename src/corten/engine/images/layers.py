@@ -12,8 +12,9 @@ import contextlib
 import itertools
 import logging
 import secrets
+import threading
 from collections import Counter
-from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterable, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterable, Iterator, Sequence
 from contextlib import aclosing, asynccontextmanager
 from dataclasses import dataclass
 from typing import Protocol
@@ -87,8 +88,8 @@ class LayerStore:
         self._layer_jobs = SharedJobs[None](tasks)
         self._slots = asyncio.Semaphore(max_downloads)
         self._leases: Counter[str] = Counter()
-        self.holders: list[set[str]] = []
-        """Digests that requests have brought which are not through yet; each set grows in a worker thread."""
+        self._holders: list[set[str]] = []
+        self._hold_lock = threading.Lock()
         self._deleting: dict[str, asyncio.Future[None]] = {}
         self._serial = itertools.count(1)
         self._run = secrets.token_hex(4)
@@ -284,12 +285,12 @@ class LayerStore:
                 await self._delete(digest, lambda key=digest: self.content.delete(key))  # type: ignore[misc]
 
     async def _delete(self, key: str, delete: Callable[[], None]) -> None:
-        if self._leases[key] > 0 or key in self._deleting or any(key in held for held in self.holders):
+        if self._leases[key] > 0 or key in self._deleting:
             return
         done: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self._deleting[key] = done
         try:
-            await in_thread(delete)
+            await in_thread(self._delete_unless_held, key, delete)
         except (NotFound, Conflict):
             pass  # gone already; or a container, or another image's layer, stands on it
         except CortenError as error:
@@ -297,6 +298,30 @@ class LayerStore:
         finally:
             del self._deleting[key]
             done.set_result(None)
+
+    def _delete_unless_held(self, key: str, delete: Callable[[], None]) -> None:
+        with self._hold_lock:
+            if not any(key in held for held in self._holders):
+                delete()
+
+    @contextlib.contextmanager
+    def holding(self) -> Iterator[Callable[[str], bool]]:
+        """A function that worker threads call with a digest before they look for it or store it: from then on, and
+        until the block ends, it is not deleted. A deletion that has begun is over when the function returns. It tells
+        whether somebody else holds the same.
+        """
+        held: set[str] = set()
+
+        def hold(digest: str) -> bool:
+            with self._hold_lock:
+                held.add(digest)
+                return any(digest in other for other in self._holders if other is not held)
+
+        self._holders.append(held)
+        try:
+            yield hold
+        finally:
+            self._holders.remove(held)
 
     async def sweep(self, now: float) -> None:
         """At a start: remove what unpacking left behind, and what no image needs. `now` in seconds since the epoch."""

@@ -273,3 +273,19 @@ def test_a_bad_import_leaves_nothing(body: bytes, changes: list[str], platform: 
             assert (world.blobs(), world.snapshots(), list(images.list())) == (set(), set(), [])
 
     asyncio.run(script())
+
+
+def test_two_loads_of_one_image_do_not_take_it_from_each_other() -> None:
+    async def script() -> None:
+        world, made = World(), make_image(BASE, TOP)
+        archive = docker_archive(made, ["x:1"])
+        bad_name = docker_archive(made, ["Bad Name"])
+        async with world.service() as images:
+            results = await asyncio.gather(
+                *(load(images, data) for data in (bad_name, archive, bad_name, archive)), return_exceptions=True
+            )
+            assert [type(result) for result in results] == [InvalidArgument, list, InvalidArgument, list]
+            image = images.get("x:1")
+            assert world.blobs() == {made.id, image.manifest, *made.diff_ids}
+
+    asyncio.run(script())
