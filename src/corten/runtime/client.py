@@ -81,10 +81,10 @@ class RuntimeClient:
         try:
             handle = self._claim(request)
             try:
-                payload = settings.of_launch(request, streams)
-                await asyncio.to_thread(_prepare, request)
-                return await self._launch(handle, payload, [*(stream.fd for stream in streams), *keep])
+                return await self._launch(handle, request, streams, [*(stream.fd for stream in streams), *keep])
             except BaseException:
+                if handle.link is not None:
+                    handle.link.close()
                 if not isinstance(handle.state, Exited):
                     self._containers.pop(request.id, None)
                 raise
@@ -104,8 +104,19 @@ class RuntimeClient:
         self._containers[request.id] = handle
         return handle
 
-    async def _launch(self, handle: Handle, payload: dict[str, Any], fds: list[int]) -> Launched:
-        launched = await self._ask(handle, payload, fds) or await self._ask(handle, payload, fds)
+    async def _launch(
+        self, handle: Handle, request: LaunchRequest, streams: Sequence[Stream], fds: list[int]
+    ) -> Launched:
+        # The shim is forked, and files are written in a thread, while the plan is compiled here.
+        link = self._link(handle, await self._spawner.fork())
+        files = asyncio.get_running_loop().run_in_executor(None, _prepare, request)
+        try:
+            payload = settings.of_launch(request, streams)
+        finally:
+            await files
+        launched = await self._ask(handle, link, payload, fds)
+        if launched is None:
+            launched = await self._ask(handle, self._link(handle, await self._spawner.fork()), payload, fds)
         if launched is None:
             raise Unavailable("the spawner died twice while it was to start a container")
         pid, started_ns, warnings = launched
@@ -116,23 +127,20 @@ class RuntimeClient:
             self._ended(handle)
         return Launched(pid, started_ns)
 
-    async def _ask(self, handle: Handle, payload: dict[str, Any], fds: list[int]) -> tuple[Any, ...] | None:
+    async def _ask(
+        self, handle: Handle, link: ShimLink, payload: dict[str, Any], fds: list[int]
+    ) -> tuple[Any, ...] | None:
         """LAUNCHED's fields; None when the spawner died before it had forked: then nothing was started or taken."""
-        link = self._link(handle, await self._spawner.fork())
-        try:
-            with suppress(Unavailable):  # then it has no HELLO either
-                await link.send((protocol.LAUNCH, payload), fds)
-            if await link.hello is None:
-                log.warning("the spawner died before it had forked for container %s", handle.id)
-                return None
-            launched = await link.launched
-            if launched is None:
-                await asyncio.to_thread(kill_group, handle.cgroup)
-                await asyncio.to_thread(remove_leftovers, handle)
-                raise SystemFault("the container's shim ended while it was starting it", step="launch")
-        except BaseException:
-            link.close()
-            raise
+        with suppress(Unavailable):  # then it has no HELLO either
+            await link.send((protocol.LAUNCH, payload), fds)
+        if await link.hello is None:
+            log.warning("the spawner died before it had forked for container %s", handle.id)
+            return None
+        launched = await link.launched
+        if launched is None:
+            await asyncio.to_thread(kill_group, handle.cgroup)
+            await asyncio.to_thread(remove_leftovers, handle)
+            raise SystemFault("the container's shim ended while it was starting it", step="launch")
         return launched
 
     def _link(self, handle: Handle, sock: socket.socket) -> ShimLink:

@@ -15,6 +15,7 @@ import sys
 
 from corten.runtime.shim.attached import Attached
 from corten.runtime.shim.loop import IN, OUT
+from corten.runtime.shim.memory import trim
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -24,8 +25,9 @@ if TYPE_CHECKING:
     from corten.logs.writer import LogWriter
     from corten.runtime.shim.loop import Loop
 
-CHUNK = 256 * 1024
-PIPE_SIZE = 256 * 1024
+CHUNK = 16 * 1024  # read at first; a stream that fills it is read in larger pieces
+BULK = 256 * 1024
+CALM = 1.0  # seconds without bulk after which memory is given back
 QUEUE_LIMIT = 1024 * 1024
 LAST_READS = 64  # chunks read in one go after the end; more only comes when another process holds the pipe
 
@@ -47,6 +49,7 @@ class Stdio:
         self._open_stdin, self._stdin_once = open_stdin, stdin_once
         self._clients: list[Attached] = []
         self._outputs: dict[int, int] = {}  # fd: stream
+        self._sizes: dict[int, int] = {}
         self._stalled: set[int] = set()
         self._input = -1
         self._pending: list[memoryview] = []
@@ -62,14 +65,12 @@ class Stdio:
             return
         if self._open_stdin:
             stdin, self._input = os.pipe2(os.O_CLOEXEC)
-            _enlarge(self._input)
             os.set_blocking(self._input, False)
         else:
             stdin = os.open("/dev/null", os.O_RDONLY | os.O_CLOEXEC)
         ends = [stdin]
         for stream in (1, 2):
             ours, theirs = os.pipe2(os.O_CLOEXEC)
-            _enlarge(ours)
             os.set_blocking(ours, False)
             self._outputs[ours] = stream
             ends.append(theirs)
@@ -168,8 +169,9 @@ class Stdio:
 
     def _pump(self, fd: int) -> bool:
         """Move one chunk. False when there is none now, or the stream is at its end (and closed)."""
+        size = self._sizes.get(fd, CHUNK)
         try:
-            data = os.read(fd, CHUNK)
+            data = os.read(fd, size)
         except BlockingIOError:
             return False
         except OSError as error:
@@ -179,6 +181,11 @@ class Stdio:
         if not data:
             self._close_output(fd)
             return False
+        if len(data) == CHUNK == size:
+            self._sizes[fd] = size = BULK
+            _enlarge(fd)
+        if size == BULK:
+            self._loop.after(CALM, "calm", self._calm)
         stream = self._outputs[fd]
         for client in list(self._clients):
             client.send(stream, data)
@@ -186,9 +193,15 @@ class Stdio:
             self.log.write(stream, data)
         return True
 
+    def _calm(self) -> None:
+        """The rush is over."""
+        self._sizes.clear()
+        trim()
+
     def _close_output(self, fd: int) -> None:
         self._loop.unwatch(fd)
         del self._outputs[fd]
+        self._sizes.pop(fd, None)
         self._stalled.discard(fd)
         os.close(fd)
 
@@ -212,6 +225,8 @@ class Stdio:
         if not self._pending:
             view = view[self._write_input(view) :]
         if view and self._input >= 0:
+            if not self._pending and not self.terminal:
+                _enlarge(self._input)
             self._pending.append(view)
             for other in self._clients:
                 other.pause_input()
@@ -264,9 +279,9 @@ class Stdio:
 
 
 def _enlarge(fd: int) -> None:
-    """Fewer switches between writer and reader; where pipes are rationed the kernel's default has to do."""
+    """Fewer switches between writer and reader in bulk. Terminals have no such size, and pipes may be rationed."""
     try:
-        fcntl.fcntl(fd, fcntl.F_SETPIPE_SZ, PIPE_SIZE)
+        fcntl.fcntl(fd, fcntl.F_SETPIPE_SZ, BULK)
     except OSError:
         return
 
