@@ -16,6 +16,7 @@ from corten.engine.deps import EngineDeps, EngineSettings
 from corten.engine.models import Container, Image, Status, Volume
 from corten.errors import CortenError
 from corten.logs.options import DRIVERS
+from corten.specs import reference
 from corten.specs.oci_image import format_time
 from corten.specs.platform import host
 
