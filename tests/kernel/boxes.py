@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-# ruff: noqa: ASYNC110 - a log grows when it grows
 import asyncio
 import json
 import os
@@ -28,8 +27,10 @@ from corten.runtime.types import (
     Stream,
 )
 from corten.specs.oci_runtime import Linux, Mount, Namespace, Process, Root, Spec
+from tests.waiting import until_async
 
 BUSYBOX = shutil.which("busybox") or ""
+
 DEADLINE = 20.0
 OWNER = os.environ.get("CORTEN_TEST_OWNER") or str(os.getpid())  # a second process uses the same groups
 ENV = ["PATH=/bin", "HOME=/"]
@@ -141,10 +142,8 @@ class Boxes:
 
     async def logged_until(self, name: str, part: str) -> str:
         """The log, as soon as it holds `part`."""
-        async with asyncio.timeout(DEADLINE):
-            while part not in (text := self.logged(name)):
-                await asyncio.sleep(0.01)
-        return text
+        await until_async(lambda: part in self.logged(name), seconds=DEADLINE, what=f"{part!r} in the log")
+        return self.logged(name)
 
     async def clean_up(self) -> None:
         for name in self.names:

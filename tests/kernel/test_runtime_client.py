@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-# ruff: noqa: ASYNC110, ASYNC220 - processes end when they end, and the daemon to be killed is a process
+# ruff: noqa: ASYNC220 - processes end when they end, and the daemon to be killed is a process
 import asyncio
 import os
 import signal
@@ -17,6 +17,7 @@ import pytest
 from corten.errors import Conflict, IllegalTransition, NotFound, StartFailed
 from corten.runtime.types import Stdio
 from tests.kernel.boxes import DEADLINE, Boxes, Terminal, boxes, cgroup_of, needs_root
+from tests.waiting import until_async
 
 pytestmark = [pytest.mark.root, needs_root]
 
@@ -45,9 +46,7 @@ def runs(pid: int) -> bool:
 
 
 async def gone(pid: int) -> None:
-    async with asyncio.timeout(DEADLINE):
-        while runs(pid):
-            await asyncio.sleep(0.005)
+    await until_async(lambda: not runs(pid), seconds=DEADLINE, what="the end of the process")
 
 
 def test_a_container_runs_logs_and_ends(tmp_path: Path) -> None:
