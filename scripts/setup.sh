@@ -1,6 +1,17 @@
 # Sourced by the other scripts: sets up what they need on a bare Debian, once. POSIX sh.
 # After `setup_runtime` or `setup_tests`, $PYTHON is the interpreter of the virtual environment.
 
+# quietly COMMAND...: its output is shown only if it fails.
+quietly() {
+    output=$("$@" 2>&1) || { printf '%s\n' "$output" >&2; return 1; }
+}
+
+# with_lists COMMAND...: again after an update if it fails: a fresh machine has no package lists, a neglected one old ones.
+with_lists() {
+    "$@" >/dev/null 2>&1 && return 0
+    quietly apt-get update -q && quietly "$@"
+}
+
 # apt_install PACKAGE...: install those that are missing, in one go.
 apt_install() {
     missing=""
@@ -10,12 +21,21 @@ apt_install() {
     [ -z "$missing" ] && return 0
     say "installing$missing"
     # shellcheck disable=SC2086  # a list of package names
-    if ! DEBIAN_FRONTEND=noninteractive apt-get install -y -q --no-install-recommends $missing >"$SETUP_LOG" 2>&1; then
-        # A fresh machine has no package lists, a neglected one has old ones.
-        apt-get update -q >"$SETUP_LOG" 2>&1 &&
-            DEBIAN_FRONTEND=noninteractive apt-get install -y -q --no-install-recommends $missing >>"$SETUP_LOG" 2>&1 ||
-            { cat "$SETUP_LOG" >&2; exit 1; }
-    fi
+    DEBIAN_FRONTEND=noninteractive with_lists apt-get install -y -q --no-install-recommends $missing || exit 1
+}
+
+# fetch_program PROGRAM PACKAGE: put it into .tools/bin unless there is one. The package is not installed, for that would
+# start the daemon in it.
+fetch_program() {
+    command -v "$1" >/dev/null && return 0
+    say "fetching $1 from the package $2"
+    rm -rf .tools/unpacked
+    mkdir -p .tools/unpacked .tools/bin
+    (
+        cd .tools/unpacked
+        with_lists apt-get download -q -o APT::Sandbox::User=root "$2" && dpkg-deb -x "$2"_*.deb . && mv "usr/bin/$1" ../bin/
+    ) || exit 1
+    rm -rf .tools/unpacked
 }
 
 say() { printf '%s\n' "$*" >&2; }
@@ -49,8 +69,6 @@ make_venv() {
 }
 
 setup_python() {
-    SETUP_LOG=$(mktemp)
-    trap 'rm -f "$SETUP_LOG"' EXIT
     [ "$(id -u)" = 0 ] || { say "run this as root: containers need it"; exit 1; }
     PYTHON3=$(find_python)
     if [ -z "$PYTHON3" ]; then
@@ -70,10 +88,11 @@ setup_runtime() {
 setup_tests() {
     setup_python
     apt_install busybox-static ca-certificates iproute2 libseccomp2 util-linux nftables procps git
-    # The docker client and a real registry are what the compatibility tests are against; Debian's docker-registry and,
-    # where no docker command is there yet, docker.io (its daemon is not started).
-    apt_install docker-registry skopeo runc
-    command -v docker >/dev/null || apt_install docker.io
+    # What the compatibility tests compare with: a registry, the docker client, other runtimes.
+    apt_install skopeo runc crun
+    PATH=$PWD/.tools/bin:$PATH
+    fetch_program docker-registry docker-registry
+    if apt-cache show docker-cli >/dev/null 2>&1; then fetch_program docker docker-cli; else fetch_program docker docker.io; fi
     make_venv .venv "$PYTHON3" requirements/test.txt
     PYTHON=$PWD/.venv/bin/python
 }
