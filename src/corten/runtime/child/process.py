@@ -157,6 +157,8 @@ def switch_user(ctx: Context, umask: int, bounding: int, effective: int, permitt
         process.prctl(process.PR_SET_KEEPCAPS, 1)
         os.setresuid(uid, uid, uid)
         process.prctl(process.PR_SET_KEEPCAPS, 0)
+        # A change of user sets this to the sysctl fs.suid_dumpable, which need not be 0.
+        process.prctl(process.PR_SET_DUMPABLE, 0)
         _, kept, _ = capability.capget()
         capability.capset(effective & kept, kept, inheritable & kept)
     except OSError as error:
