@@ -79,12 +79,12 @@ def limit_bounding(keep: int) -> None:
         if keep >> capability & 1:
             continue
         try:
-            if prctl(PR_CAPBSET_READ, capability):
-                prctl(PR_CAPBSET_DROP, capability)
+            prctl(PR_CAPBSET_DROP, capability)
         except OSError as error:
             if error.errno == 22:  # EINVAL: past the last capability of this kernel
                 return
-            raise
+            if prctl(PR_CAPBSET_READ, capability):  # without the right to drop it may still be absent
+                raise
 
 
 def set_ambient(ambient: int) -> None:

@@ -156,8 +156,11 @@ class Cgroup:
         Writing 0 to `tasks` moves just the writer. Writing a pid to `cgroup.procs` takes the lock that keeps thread
         groups together, and the first one to take it waits for an RCU grace period: tens of milliseconds.
         """
-        for _, directory in self.v1_directories():
-            _write(directory + "/tasks", b"0")
+        for hierarchy in self.layout.v1:
+            try:
+                _write(hierarchy.mountpoint + self.path + "/tasks", b"0")
+            except FileNotFoundError:  # not every hierarchy has a group
+                continue
 
     def add(self, pid: int) -> None:
         """Move a process with all its threads into the groups."""

@@ -22,7 +22,8 @@ def ensure(root_fd: int, path: str, *, directory: bool, mode: int = 0o755) -> tu
     try:
         return open_in_root(root_fd, path), True
     except FileNotFoundError:
-        return _walk(root_fd, path, directory, mode), False
+        made = _make_last(root_fd, path, directory, mode)
+        return _walk(root_fd, path, directory, mode) if made < 0 else made, False
 
 
 def ensure_parent(root_fd: int, path: str) -> tuple[int, str]:
@@ -53,6 +54,28 @@ def read_file(root_fd: int, path: str, limit: int) -> bytes:
         return b"".join(chunks)
     finally:
         os.close(fd)
+
+
+def _make_last(root_fd: int, path: str, directory: bool, mode: int) -> int:
+    """The usual case of `_walk` in a third of its system calls: all but the last component are there. Else -1."""
+    above, _, name = path.rpartition("/")
+    if name in ("", ".", ".."):
+        return -1
+    try:
+        parent = open_in_root(root_fd, above or "/")
+    except FileNotFoundError:
+        return -1
+    try:
+        _make(parent, name, directory, mode)
+        fd = os.open(name, _NOFOLLOW, dir_fd=parent)
+    except (FileExistsError, FileNotFoundError):  # a dangling link, or somebody else makes and removes it
+        return -1
+    finally:
+        os.close(parent)
+    if stat.S_ISLNK(os.fstat(fd).st_mode):
+        os.close(fd)
+        return -1
+    return fd
 
 
 def _walk(root_fd: int, path: str, directory: bool, mode: int) -> int:
@@ -97,10 +120,14 @@ def _open_or_make(parent: int, name: str, directory: bool, mode: int) -> int:
         except FileNotFoundError:
             pass
         try:
-            if directory:
-                os.mkdir(name, mode, dir_fd=parent)
-            else:
-                flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
-                os.close(os.open(name, flags, mode, dir_fd=parent))
+            _make(parent, name, directory, mode)
         except FileExistsError:
             continue  # made by somebody else meanwhile, perhaps as a link: look again
+
+
+def _make(parent: int, name: str, directory: bool, mode: int) -> None:
+    if directory:
+        os.mkdir(name, mode, dir_fd=parent)
+    else:
+        flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
+        os.close(os.open(name, flags, mode, dir_fd=parent))
