@@ -5,7 +5,7 @@ from __future__ import annotations
 import fcntl
 import os
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from corten.errors import Conflict
@@ -28,8 +28,8 @@ def data_root_lock(root: Path) -> Iterator[None]:
                 f"another cortend (pid {holder}) runs on the data root {root}; stop it, or give this one another"
                 " place with --data-root and --exec-root"
             ) from None
-        os.ftruncate(fd, 0)
-        os.pwrite(fd, f"{os.getpid()}\n".encode(), 0)
+        with suppress(OSError):  # on a full disk the pid is not told to others, and the lock holds
+            os.pwrite(fd, f"{os.getpid()}\n".ljust(16).encode(), 0)
         yield
     finally:
         os.close(fd)

@@ -74,10 +74,17 @@ class Supervisor:
         await self._releaser.stopped(entry)
         state = entry.container.state
         if not await self._restart_by_policy(entry):
-            await self._catalog.save(entry, durable=False)
+            await self._save(entry)
             if entry.container.host_config.auto_remove and not entry.manual_restart:
                 await self._releaser.remove(entry, volumes=True, durable=False)
         entry.settle(("not-running", "next-exit"), WaitResult(state.exit_code))
+
+    async def _save(self, entry: Entry) -> None:
+        """On a full disk what follows an exit goes on; after a restart of the daemon, the shim's record tells of it."""
+        try:
+            await self._catalog.save(entry, durable=False)
+        except CortenError as error:
+            log.error("the exit of container %s was not recorded: %s", entry.container.id, error)
 
     def _note_exit(self, entry: Entry, status: ExitStatus) -> None:
         container, state = entry.container, entry.container.state
@@ -101,7 +108,7 @@ class Supervisor:
         uptime = self._deps.clock.monotonic() - entry.started_at
         entry.backoff_s = restarts.pause(entry.backoff_s, uptime)
         state.status = Status.RESTARTING
-        await self._catalog.save(entry, durable=False)
+        await self._save(entry)
         entry.restart_task = self._tasks.start(f"restart {container.name}", self._restart_later(entry))
         return True
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import logging
 import os
 import time
 from contextlib import suppress
@@ -13,11 +14,12 @@ from pathlib import Path
 from corten.errors import NotFound, SystemFault
 from corten.runtime.cgroups import Cgroup
 from corten.runtime.link import ShimLink
-from corten.runtime.shim.records import write_exit
+from corten.runtime.shim.records import reserve_exit, write_exit
 from corten.runtime.states import Paused, Running, Starting, State, advance
 from corten.runtime.types import ExitStatus
 from corten.specs.oci_runtime import Spec, decode_spec
 
+log = logging.getLogger(__name__)
 LOST_CODE = 137
 KILL_PATIENCE = 5.0  # seconds until killed processes have gone
 
@@ -76,10 +78,11 @@ def read_exit(exit_file: Path, started_ns: int = 0) -> ExitStatus | None:
 
 
 def clear_exit(exit_file: Path) -> None:
-    """Before a launch: what an earlier run has left must not be taken for the new one's end."""
+    """Before a launch: what an earlier run has left must not be taken for the new one's end; room for that is taken."""
     exit_file.parent.mkdir(parents=True, exist_ok=True)
     with suppress(FileNotFoundError):
         exit_file.unlink()
+    reserve_exit(str(exit_file))
 
 
 def end_orphans(handle: Handle, reason: str) -> ExitStatus:
@@ -87,7 +90,10 @@ def end_orphans(handle: Handle, reason: str) -> ExitStatus:
     if handle.cgroup:
         kill_group(handle.cgroup)
     status = ExitStatus(LOST_CODE, time.time_ns(), reason=reason)
-    write_exit(str(handle.exit_file), status.code, status.finished_ns, handle.started_ns(), False)
+    try:
+        write_exit(str(handle.exit_file), status.code, status.finished_ns, handle.started_ns(), False)
+    except OSError as error:  # whoever waits is told all the same
+        log.error("container %s: its exit could not be recorded: %s", handle.id, error)
     remove_leftovers(handle)
     return status
 

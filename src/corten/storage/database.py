@@ -22,6 +22,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from corten.errors import DataCorrupt, SystemFault
+from corten.storage.reserve import Reserve
 
 T = TypeVar("T")
 Work = Callable[[sqlite3.Connection], T]
@@ -59,6 +60,8 @@ class Database:
     def __init__(self, path: Path) -> None:
         self.path = path
         self._queue: queue.SimpleQueue[_Item | None] = queue.SimpleQueue()
+        self._reserve = Reserve(path.with_name(path.name + "-reserve"))
+        self._reserve.release()  # opening needs room of its own
         self._writer = _open(path)
         try:
             self._reader = _connect(path)
@@ -69,6 +72,7 @@ class Database:
         self._close_lock = threading.Lock()
         self._closed = False
         self._synchronous = "FULL"
+        self._reserve.take()
         self._thread = threading.Thread(target=self._serve, name="database writer", daemon=True)
         self._thread.start()
 
@@ -132,13 +136,13 @@ class Database:
         self._finish()
 
     def _run_group(self, group: list[_Item]) -> None:
-        failure: BaseException | None = None
-        try:
-            self._commit_group(group)
-        except BaseException as error:  # whatever it is, the callers must hear of it and the thread must go on
-            failure = error
-            if self._writer.in_transaction:
-                self._writer.rollback()
+        failure = self._try_group(group)
+        if any(map(_is_full, (failure, *(item.failure for item in group)))) and self._reserve.release():
+            for item in group:
+                item.failure = None
+            failure = self._try_group(group)
+        elif not self._reserve.held:
+            self._reserve.take()
         for item in group:
             raised = item.failure or failure
             if isinstance(raised, sqlite3.DatabaseError):
@@ -147,6 +151,15 @@ class Database:
                 item.result.set_exception(raised)
             else:
                 item.result.set_result(item.value)
+
+    def _try_group(self, group: list[_Item]) -> BaseException | None:
+        try:
+            self._commit_group(group)
+        except BaseException as error:  # whatever it is, the callers must hear of it and the thread must go on
+            if self._writer.in_transaction:
+                self._writer.rollback()
+            return error
+        return None
 
     def _commit_group(self, group: list[_Item]) -> None:
         connection = self._writer
@@ -242,6 +255,12 @@ def _damaged(path: Path, reason: str) -> DataCorrupt:
         f"the metadata database {path} is damaged ({reason}); nothing was changed. Restore it from a backup, or move"
         f" {path.name} and {path.name}-wal away to start with no images, containers, volumes and networks on record",
         step="open the metadata database",
+    )
+
+
+def _is_full(error: BaseException | None) -> bool:
+    return isinstance(error, sqlite3.DatabaseError) and getattr(error, "sqlite_errorcode", 0) & 0xFF == (
+        sqlite3.SQLITE_FULL
     )
 
 

@@ -20,7 +20,6 @@ from corten.runtime import protocol
 from corten.runtime.shim import signals
 from corten.runtime.shim.control import Control, Refusal
 from corten.runtime.shim.embedded import Embedded
-from corten.runtime.shim.external import External
 from corten.runtime.shim.loop import IN, Loop
 from corten.runtime.shim.process import Process
 from corten.runtime.shim.records import write_exit
@@ -153,7 +152,7 @@ class Shim:
         code = process.exit_code
         if process is self._main:
             process.stdio.close_log()
-            write_exit(self._exit_file, code or 0, process.finished_ns, process.started_ns, self._oom_killed)
+            self._record_exit(process, code or 0)
             self.control.tell((protocol.EXITED, code, process.finished_ns, self._oom_killed))
             process.stdio.finish()
             self._clean_up()
@@ -163,6 +162,12 @@ class Shim:
                 self._unheard.append(told)
             process.stdio.finish()
         self._idle(process)
+
+    def _record_exit(self, process: Process, code: int) -> None:
+        try:
+            write_exit(self._exit_file, code, process.finished_ns, process.started_ns, self._oom_killed)
+        except OSError as error:  # the daemon is told all the same, and it has a record of its own
+            self._complain(f"the exit could not be recorded: {error}")
 
     def _clean_up(self) -> None:
         try:
@@ -281,6 +286,14 @@ def run(control_fd: int) -> NoReturn:
         os._exit(status)
 
 
+def _runtime(settings: dict[str, Any]) -> Runtime:
+    if not settings["runtime"]:
+        return Embedded(settings)
+    from corten.runtime.shim.external import External  # a millisecond for those who use it, none for all others
+
+    return External(settings)
+
+
 def _live(control: _socket.socket) -> None:
     os.setsid()
     set_process_name("corten-shim")
@@ -294,7 +307,7 @@ def _live(control: _socket.socket) -> None:
     log = os.open(settings["run_dir"] + "/shim.log", os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, 0o600)
     os.dup2(log, 2)
     os.close(log)
-    shim = Shim(settings, External(settings) if settings["runtime"] else Embedded(settings))
+    shim = Shim(settings, _runtime(settings))
     shim.control.adopt(control)
     try:
         shim.launch(fds)

@@ -4,6 +4,22 @@ from __future__ import annotations
 
 import os
 
+RESERVED = 4096  # bytes, a block
+
+
+def reserve_exit(path: str) -> None:
+    """Take the place that `write_exit` will need, so that an exit is recorded on a full disk too. Raises OSError."""
+    fd = os.open(_temporary(path), os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    try:
+        os.posix_fallocate(fd, 0, RESERVED)
+    finally:
+        os.close(fd)
+
+
+def _temporary(path: str) -> str:
+    directory, name = os.path.split(path)
+    return f"{directory}/.{name}.tmp"
+
 
 def write_exit(path: str, code: int, finished_ns: int, started_ns: int, oom_killed: bool) -> None:
     """Durably: on return the file is on disk under its name, whole. A crash leaves the old state or the new one."""
@@ -11,16 +27,18 @@ def write_exit(path: str, code: int, finished_ns: int, started_ns: int, oom_kill
         f'{{"code":{code},"finished_ns":{finished_ns},"started_ns":{started_ns},'
         f'"oom_killed":{"true" if oom_killed else "false"}}}\n'
     )
-    directory, name = os.path.split(path)
-    temporary = f"{directory}/.{name}.tmp"
-    fd = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
+    temporary = _temporary(path)
+    # Not O_TRUNC: it would give back what `reserve_exit` took.
+    fd = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC, 0o600)
     try:
-        os.write(fd, text.encode())
+        data = text.encode()
+        os.write(fd, data)
+        os.ftruncate(fd, len(data))
         os.fsync(fd)
     finally:
         os.close(fd)
     os.rename(temporary, path)
-    fd = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    fd = os.open(os.path.dirname(path), os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     try:
         os.fsync(fd)
     finally:
