@@ -8,7 +8,7 @@ from aiohttp import web
 
 from corten.api.docker import encode_usage
 from corten.api.docker.params import Query
-from corten.errors import InvalidArgument, clip
+from corten.errors import InvalidArgument, NotFound, clip
 
 if TYPE_CHECKING:
     from corten.api.docker.call import Call
@@ -37,6 +37,7 @@ def add_routes(router: Router) -> None:
     router.add("GET", "/info", info)
     router.add("GET", "/system/df", disk_usage)
     router.add("GET", "/plugins", plugins)
+    router.add("GET", "/plugins/{name...}/json", plugin)
 
 
 async def ping(call: Call) -> web.Response:
@@ -73,3 +74,8 @@ async def plugins(call: Call) -> web.Response:
     """There are none, and that is the truth."""
     call.query.filters()
     return call.json([])
+
+
+async def plugin(call: Call) -> web.Response:
+    """`docker inspect` asks for every kind of object by one name, and takes 404 for "look on"."""
+    raise NotFound("plugin", clip(call.args[0], 200))

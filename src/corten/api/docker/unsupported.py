@@ -33,7 +33,6 @@ POST   /networks/{id}/disconnect      NetworkDisconnect
 POST   /networks/prune                NetworkPrune
 GET    /plugins/privileges            GetPluginPrivileges
 POST   /plugins/pull                  PluginPull
-GET    /plugins/{name...}/json        PluginInspect
 DELETE /plugins/{name...}             PluginDelete
 POST   /plugins/{name...}/enable      PluginEnable
 POST   /plugins/{name...}/disable     PluginDisable
