@@ -25,6 +25,7 @@ from corten.daemon.wiring import Parts, build
 from corten.engine.deps import DEFAULT_CGROUP_PARENT
 from corten.errors import CortenError
 from corten.runtime.cgroups import host_layout
+from corten.tasks import TaskOwner
 
 log = logging.getLogger(__name__)
 SHUTDOWN_SECONDS = 5.0
@@ -34,6 +35,7 @@ async def serve(config: DaemonConfig, listeners: list[Listener], read_config: Ca
     """Serve until SIGTERM or SIGINT. SIGHUP reads the configuration again and applies what can be."""
     loop = asyncio.get_running_loop()
     stop = asyncio.Event()
+    tasks = TaskOwner("daemon")
     for signo in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(signo, stop.set)
     async with running(config) as parts:
@@ -46,11 +48,13 @@ async def serve(config: DaemonConfig, listeners: list[Listener], read_config: Ca
             for listener in listeners:
                 await make_site(runner, listener.sock, listener.tls).start()
             log.info("the API listens on %s", ", ".join(config.hosts))
+            tasks.start("warm up", asyncio.to_thread(parts.warm_up))
             await stop.wait()
             log.info("stopping; containers go on running")
         finally:
             parts.events.close()
             await runner.cleanup()
+            await tasks.close("the daemon stops")
 
 
 @asynccontextmanager

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack
 from dataclasses import dataclass
@@ -21,13 +22,16 @@ from corten.engine.execs import ExecService
 from corten.engine.images.service import ImageParts, ImageService
 from corten.engine.models import Container, LogWindow
 from corten.engine.networks import NetworkService
+from corten.engine.spec import capabilities
 from corten.engine.system import SystemService
 from corten.engine.volumes import VolumeService
+from corten.errors import CortenError
 from corten.logs import reader
 from corten.logs.types import LogSource
 from corten.network.controller import BridgeController
 from corten.registry.endpoints import RegistrySettings
 from corten.registry.transport import Transport
+from corten.runtime import seccomp
 from corten.runtime.client import RuntimeClient
 from corten.runtime.seccomp_profile import Profiles
 from corten.storage.content import LocalContentStore
@@ -37,6 +41,8 @@ from corten.storage.documents import Documents
 from corten.storage.overlay import OverlaySnapshotter
 from corten.storage.snapshots import SnapshotterBase
 from corten.storage.workers import CopyUp, WorkerApplier
+
+log = logging.getLogger(__name__)
 
 _SNAPSHOTTERS: dict[str, type[OverlaySnapshotter] | type[CopySnapshotter]] = {
     "overlayfs": OverlaySnapshotter,
@@ -56,6 +62,17 @@ class Parts:
     images: ImageService
     containers: ContainerService
     registries: Transport
+    deps: EngineDeps
+    settings: EngineSettings
+
+    def warm_up(self) -> None:
+        """What the first container would wait for: compiling the usual seccomp filter. Blocks, 50 ms or so."""
+        facts = self.settings.facts
+        usual = capabilities.resolve(None, None, privileged=False, available=facts.capabilities)
+        try:
+            seccomp.compile_filter(self.deps.seccomp.load(self.settings.seccomp_profile, usual))
+        except CortenError as error:
+            log.warning("containers need --security-opt seccomp=unconfined: %s", error)
 
     def reload(self, config: DaemonConfig) -> None:
         """Apply what SIGHUP can change: the registries, for pulls to come."""
@@ -127,6 +144,7 @@ async def build(config: DaemonConfig, stack: AsyncExitStack) -> Parts:
     """Open the stores and make the services. What has to be closed at the end goes on `stack`."""
     clock = SystemClock()
     events = EventBus(clock)
+    seccomp.use_cache(config.data_root / "seccomp")
     storage = await _storage(config, stack)
     registries = Transport(_registries(config), clock)
     stack.push_async_callback(registries.close)
@@ -174,7 +192,7 @@ async def build(config: DaemonConfig, stack: AsyncExitStack) -> Parts:
     execs = ExecService(deps, settings)
     containers = ContainerService(deps, settings, execs)
     backends = Backends(containers, execs, images, networks, volumes, events, SystemService(deps, settings))
-    return Parts(backends, events, runtime, controller, networks, images, containers, registries)
+    return Parts(backends, events, runtime, controller, networks, images, containers, registries, deps, settings)
 
 
 def _controller(config: DaemonConfig) -> BridgeController:

@@ -58,6 +58,7 @@ _LD_ABS, _JEQ, _JGT, _JGE, _JA, _RET = 0x20, 0x15, 0x25, 0x35, 0x05, 0x06
 _AT_NR, _AT_ARCH = 0, 4
 
 _memory: dict[str, bytes] = {}
+_latest: tuple[Seccomp, bytes, int] | None = None  # nearly always the same object is asked for again
 _directory: Path | None = None
 
 
@@ -86,6 +87,9 @@ def compile_filter(profile: Seccomp) -> tuple[bytes, int]:
     Compiling takes milliseconds, so results are kept by the digest of all that they depend on. Raises InvalidArgument
     for what a profile may not say, SystemFault when libseccomp is missing.
     """
+    global _latest
+    if _latest is not None and _latest[0] is profile:
+        return _latest[1:]
     flags = _filter_flags(profile)
     library = _Library.get()
     material = b"\0".join((encode(profile), MACHINE.encode(), library.version.encode(), b"1"))
@@ -95,6 +99,7 @@ def compile_filter(profile: Seccomp) -> tuple[bytes, int]:
         program = _compile(library, profile)
         _store(digest, program)
     _memory[digest] = program
+    _latest = (profile, program, flags)
     return program, flags
 
 
