@@ -1,0 +1,42 @@
+"""mount(8)'s words."""
+
+from __future__ import annotations
+
+import pytest
+
+from corten.errors import InvalidArgument
+from corten.linux import mount as api
+from corten.runtime.mount_options import MountOptions, parse
+
+
+def test_words_of_the_mount_and_of_the_file_system() -> None:
+    assert parse(["nosuid", "noexec", "ro", "mode=755", "size=64k", "newinstance"]) == MountOptions(
+        attributes=api.MOUNT_ATTR_NOSUID | api.MOUNT_ATTR_NOEXEC | api.MOUNT_ATTR_RDONLY,
+        data=(("mode", "755"), ("size", "64k"), ("newinstance", None)),
+    )
+
+
+def test_the_last_word_wins() -> None:
+    assert parse(["ro", "rw"]) == MountOptions(cleared=api.MOUNT_ATTR_RDONLY)
+    assert parse(["rw", "ro"]) == MountOptions(attributes=api.MOUNT_ATTR_RDONLY)
+    assert parse(["noatime", "strictatime"]).attributes == api.MOUNT_ATTR_STRICTATIME
+    assert parse(["strictatime", "relatime"]).attributes == 0
+
+
+def test_bind_and_propagation() -> None:
+    assert parse(["rbind", "rprivate", "shared"]) == MountOptions(
+        bind=True, recursive=True, propagation=((api.MS_PRIVATE, True), (api.MS_SHARED, False))
+    )
+    assert parse(["bind"]) == MountOptions(bind=True)
+
+
+def test_recursive_attributes() -> None:
+    assert parse(["rbind", "rro", "rnosuid"]) == MountOptions(
+        bind=True, recursive=True, recursive_attributes=api.MOUNT_ATTR_RDONLY | api.MOUNT_ATTR_NOSUID
+    )
+
+
+@pytest.mark.parametrize("word", ["idmap", "ridmap", "tmpcopyup"])
+def test_what_is_not_supported_is_said(word: str) -> None:
+    with pytest.raises(InvalidArgument, match=word):
+        parse([word])
