@@ -57,5 +57,5 @@ def _refuse_live(path: Path) -> None:
     except (OSError, ValueError):
         return
     # A pid is used again by others: only one that is a cortend counts.
-    if pid != os.getpid() and b"cortend" in command:
+    if pid != os.getpid() and (b"cortend" in command or b"corten.daemon" in command):
         raise Conflict(f"process with PID {pid} is still running (found in {path})")

@@ -75,8 +75,10 @@ class Parts:
             log.warning("containers need --security-opt seccomp=unconfined: %s", error)
 
     def reload(self, config: DaemonConfig) -> None:
-        """Apply what SIGHUP can change: the registries, for pulls to come."""
+        """Apply what SIGHUP can change: for pulls, and for containers that are made or started from now on."""
         self.registries.settings = _registries(config)
+        for name, value in _reloadable(config).items():
+            setattr(self.settings, name, value)
 
 
 class _ImageEvents:
@@ -101,19 +103,29 @@ def _registries(config: DaemonConfig) -> RegistrySettings:
 
 
 def _settings(config: DaemonConfig) -> EngineSettings:
-    runtimes = {EMBEDDED: RuntimeChoice()}
-    runtimes |= {name: RuntimeChoice(entry.path, entry.args) for name, entry in config.runtimes.items()}
     return EngineSettings(
         data_root=config.data_root,
         exec_root=config.exec_root,
         facts=hostfacts.read(),
-        default_runtime=config.default_runtime or EMBEDDED,
-        runtimes=runtimes,
         dns=config.dns,
         dns_search=config.dns_search,
         dns_options=config.dns_options,
-        labels=config.labels,
+        **_reloadable(config),
     )
+
+
+def _reloadable(config: DaemonConfig) -> dict[str, Any]:
+    """By attribute of EngineSettings."""
+    runtimes = {EMBEDDED: RuntimeChoice()}
+    runtimes |= {name: RuntimeChoice(entry.path, entry.args) for name, entry in config.runtimes.items()}
+    return {
+        "default_runtime": config.default_runtime or EMBEDDED,
+        "runtimes": runtimes,
+        "labels": config.labels,
+        "debug": config.log_level == "debug",
+        "insecure_registries": config.insecure_registries,
+        "registry_mirrors": config.registry_mirrors,
+    }
 
 
 @dataclass(frozen=True, slots=True)

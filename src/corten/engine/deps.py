@@ -34,9 +34,12 @@ class RuntimeChoice:
     args: tuple[str, ...] = ()
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class EngineSettings:
-    """`data_root` and `exec_root` exist; `containers/<id>` is made below both."""
+    """`data_root` and `exec_root` exist; `containers/<id>` is made below both.
+
+    `default_runtime`, `runtimes`, `labels` and what follows it are replaced when the daemon reloads; nothing else is.
+    """
 
     data_root: Path
     exec_root: Path
@@ -58,6 +61,9 @@ class EngineSettings:
     hosts: Path = Path("/etc/hosts")
     stop_timeout_s: int = 10
     labels: tuple[str, ...] = ()
+    debug: bool = False
+    insecure_registries: tuple[str, ...] = ()
+    registry_mirrors: tuple[str, ...] = ()
 
     def run_dir(self, container_id: str) -> Path:
         return self.exec_root / "containers" / container_id

@@ -68,7 +68,7 @@ class SystemService:
             "Plugins": {"Volume": ["local"], "Network": ["bridge", "host", "null"], "Log": sorted(DRIVERS)},
             **self._limits(),
             "IPv4Forwarding": _text("/proc/sys/net/ipv4/ip_forward") == "1",
-            "Debug": False,
+            "Debug": settings.debug,
             "NFd": len(os.listdir("/proc/self/fd")),
             "NGoroutines": len(asyncio.all_tasks()),
             "NEventsListener": self._deps.events.listeners,
@@ -84,6 +84,7 @@ class SystemService:
             "NCPU": facts.cpu_count,
             "MemTotal": facts.memory,
             "IndexServerAddress": REGISTRY,
+            "RegistryConfig": _registry_config(settings),
             "HttpProxy": "",
             "HttpsProxy": "",
             "NoProxy": "",
@@ -218,6 +219,22 @@ def _container(container: Container, size: int, layers: dict[str, int]) -> dict[
         "HostConfig": {"NetworkMode": container.host_config.network_mode},
         "NetworkSettings": {"Networks": {}},
         "Mounts": [],
+    }
+
+
+def _registry_config(settings: EngineSettings) -> dict[str, Any]:
+    """Docker Hub with its mirrors, and what is asked without TLS: hosts, and networks in CIDR notation."""
+    networks = {"127.0.0.0/8", "::1/128"} | {entry for entry in settings.insecure_registries if "/" in entry}
+    indexes = {"docker.io": {"Name": "docker.io", "Mirrors": list(settings.registry_mirrors), "Secure": True}}
+    for name in settings.insecure_registries:
+        if "/" not in name:
+            indexes[name] = {"Name": name, "Mirrors": [], "Secure": False}
+    for index in indexes.values():
+        index["Official"] = index["Name"] == "docker.io"
+    return {
+        "IndexConfigs": indexes,
+        "InsecureRegistryCIDRs": sorted(networks),
+        "Mirrors": list(settings.registry_mirrors),
     }
 
 

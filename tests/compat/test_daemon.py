@@ -1,0 +1,210 @@
+"""The daemon's own settings: configuration file, listeners, runtimes; and restart policies across its restarts."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.compat.harness import Daemon, Host, Outcome, daemon_on_host
+from tests.waiting import until
+
+REMOTE = "tcp://127.0.0.1:2376"
+
+
+def cortend(host: Host, *args: str) -> Outcome:
+    """A daemon that is expected to end by itself."""
+    roots = ["--data-root", str(host.place / "other"), "--exec-root", str(host.place / "other-run")]
+    return host.run(sys.executable, "-m", "corten.daemon.main", "-H", f"unix://{host.place}/b.sock", *roots, *args)
+
+
+@pytest.fixture
+def host() -> Iterator[Host]:
+    host = Host()
+    yield host
+    host.close()
+
+
+def test_sighup_reloads_what_it_can(tmp_path: Path) -> None:
+    file = tmp_path / "daemon.json"
+    file.write_text(json.dumps({"insecure-registries": ["one.example:5000"], "labels": ["a=b"]}))
+    with daemon_on_host("--config-file", str(file)) as daemon:
+        assert daemon.process is not None
+
+        def info() -> tuple[list[str], list[str]]:
+            told = json.loads(daemon.ok("info", "--format", "{{json .}}"))
+            return list(told["RegistryConfig"]["IndexConfigs"]), told["Labels"]
+
+        indexes, labels = info()
+        assert "one.example:5000" in indexes
+        assert labels == ["a=b"]
+        assert " DEBUG " not in daemon.log()
+
+        file.write_text(json.dumps({"insecure-registries": ["two.example:5000"], "debug": True, "labels": ["c=d"]}))
+        daemon.process.send_signal(signal.SIGHUP)
+        until(lambda: "two.example:5000" in info()[0], what="the new setting")
+        assert "one.example:5000" not in info()[0]
+        assert info()[1] == ["c=d"]
+
+        file.write_text('{"insecure-registry": []}')
+        daemon.process.send_signal(signal.SIGHUP)
+        until(lambda: 'unknown key "insecure-registry"' in daemon.log(), what="the complaint")
+        assert "two.example:5000" in info()[0]
+        assert daemon.ok("run", "--rm", "busybox", "echo", "on") == "on"
+
+
+@pytest.mark.parametrize(
+    ("content", "words"),
+    [
+        ('{"no-such-key": 1}', 'unknown key "no-such-key"'),
+        ("{", "is not JSON"),
+        ('{"log-level": "loud"}', "invalid logging level: loud"),
+        ('{"bridge": "br0"}', '"bridge" is a setting of Docker'),
+        ('{"insecure-registries": "x"}', "must be a list of strings"),
+    ],
+)
+def test_a_bad_configuration_file(host: Host, content: str, words: str) -> None:
+    file = host.place / "daemon.json"
+    file.write_text(content)
+    done = cortend(host, "--config-file", str(file))
+    assert done.code == 1
+    assert words in done.err
+    assert str(file) in done.err
+
+
+def test_plain_tcp_needs_insisting(host: Host) -> None:
+    done = cortend(host, "-H", "tcp://127.0.0.1:2375")
+    assert done.code == 1
+    assert "--allow-plain-tcp" in done.err
+    assert "--tlsverify" in done.err
+
+
+def test_plain_tcp_with_insisting_is_loud() -> None:
+    with daemon_on_host("-H", "tcp://127.0.0.1:2375", "--allow-plain-tcp") as daemon:
+        assert "hello" in daemon.host.run(
+            "docker", "-H", "tcp://127.0.0.1:2375", "run", "--rm", "busybox", "echo", "hello"
+        ).out  # fmt: skip
+        assert "WARNING" in daemon.log()
+
+
+def certificates(place: Path) -> None:
+    """ca.pem, and key and certificate of a server for 127.0.0.1, of a client, and of a stranger."""
+
+    def openssl(*args: str) -> None:
+        subprocess.run(["openssl", *args], check=True, capture_output=True, cwd=place)
+
+    make = ("req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256", "-nodes", "-days", "2")
+    for authority in ("ca", "stranger"):
+        openssl(*make, "-subj", f"/CN={authority}", "-keyout", f"{authority}-key.pem", "-out", f"{authority}.pem")
+    for name, extra in (("server", "subjectAltName=IP:127.0.0.1"), ("client", "extendedKeyUsage=clientAuth")):
+        openssl(
+            *make, "-subj", f"/CN={name}", "-addext", extra, "-addext", "basicConstraints=critical,CA:FALSE",
+            "-CA", "ca.pem", "-CAkey", "ca-key.pem", "-keyout", f"{name}-key.pem", "-out", f"{name}.pem",
+        )  # fmt: skip
+
+
+def test_tls_with_client_certificates(tmp_path: Path) -> None:
+    certificates(tmp_path)
+    server = ["--tlscacert", f"{tmp_path}/ca.pem", "--tlscert", f"{tmp_path}/server.pem", "--tlskey",
+    f"{tmp_path}/server-key.pem"]  # fmt: skip
+    with daemon_on_host("-H", REMOTE, "--tlsverify", *server) as daemon:
+
+        def remote(who: str, program: list[str], *args: str, **options: Any) -> Outcome:
+            identity = ["--tlscert", f"{tmp_path}/{who}.pem", "--tlskey", f"{tmp_path}/{who}-key.pem"]
+            return daemon.host.run(
+                *program, "-H", REMOTE, "--tlsverify", "--tlscacert", f"{tmp_path}/ca.pem", *identity, *args, **options
+            )
+
+        docker, corten = ["docker"], [sys.executable, "-m", "corten.cli.main"]
+        assert remote("client", docker, "run", "--rm", "busybox", "echo", "safe").out == "safe\n"
+        # No fd can be passed through TLS: the daemon relays, half-close of stdin included.
+        piped = remote("client", docker, "run", "--rm", "-i", "busybox", "sh", "-c", "cat; echo end", input="in\n")
+        assert piped.out == "in\nend\n", piped.err
+        assert remote("client", corten, "run", "--rm", "-i", "busybox", "cat", input="ours").out == "ours"
+        assert remote("client", corten, "run", "--rm", "busybox", "sh", "-c", "exit 3").code == 3
+        refused = remote("stranger", docker, "ps")
+        assert refused.code == 1
+        assert "certificate" in refused.err
+        plain = daemon.host.run("docker", "-H", REMOTE, "ps")
+        assert plain.code == 1
+        assert daemon.ok("ps", "-q") == ""
+
+
+@pytest.mark.parametrize("chosen", ["flag", "default"])
+def test_a_foreign_runtime(chosen: str) -> None:
+    args = ["--add-runtime", "runc=/usr/bin/runc"]
+    with daemon_on_host(*args, *(["--default-runtime", "runc"] if chosen == "default" else [])) as daemon:
+        choice = ["--runtime", "runc"] if chosen == "flag" else []
+        assert daemon.ok("run", "--rm", *choice, "busybox", "echo", "by runc") == "by runc"
+        assert daemon.ok("run", "--rm", "-i", *choice, "busybox", "cat", input="through") == "through"
+        assert daemon.docker("run", "--rm", *choice, "busybox", "sh", "-c", "exit 4").code == 4
+        missing = daemon.docker("run", "--rm", *choice, "busybox", "no-such")
+        assert missing.code == 127, missing.err
+        daemon.ok("run", "-d", "--name", "box", *choice, "-p", "8500:80", "busybox", "sh", "-c",
+        "echo started; trap 'exit 5' TERM; while :; do sleep 0.05; done")  # fmt: skip
+        assert daemon.inspect("box")["HostConfig"]["Runtime"] == "runc"
+        assert daemon.ok("exec", "-e", "A=1", "-u", "app", "box", "sh", "-c", "id -un; echo $A").split() == ["app", "1"]
+        assert daemon.docker("exec", "box", "sh", "-c", "exit 6").code == 6
+        until(lambda: daemon.ok("logs", "box") == "started", what="the log")
+        daemon.ok("pause", "box")
+        daemon.ok("unpause", "box")
+        assert "sleep" in daemon.ok("top", "box")
+        daemon.kill()
+        daemon.start()
+        assert daemon.ok("exec", "box", "echo", "still") == "still"
+        daemon.ok("stop", "box")
+        assert daemon.inspect("box")["State"]["ExitCode"] == 5
+        daemon.ok("start", "box")
+        daemon.ok("rm", "-f", "box")
+
+
+def test_restart_policies_across_a_restart_of_the_daemon(own_daemon: Daemon) -> None:
+    daemon = own_daemon
+    for name, policy in (("always", "always"), ("unless", "unless-stopped"), ("stopped", "unless-stopped")):
+        daemon.ok("run", "-d", "--name", name, "--restart", policy, "busybox", "sleep", "100")
+    daemon.ok("run", "-d", "--name", "halted", "--restart", "always", "busybox", "sleep", "100")
+    daemon.ok("run", "-d", "--name", "plain", "busybox", "sleep", "100")
+    daemon.ok("stop", "-t", "0", "stopped", "halted")
+    pids = {name: daemon.inspect(name)["State"]["Pid"] for name in ("always", "unless", "plain")}
+    daemon.kill()
+    for pid in pids.values():
+        os.kill(pid, signal.SIGKILL)
+    until(lambda: not any(Path(f"/proc/{pid}").exists() for pid in pids.values()), what="the containers' end")
+    daemon.start()
+
+    def running() -> set[str]:
+        return set(daemon.ok("ps", "--format", "{{.Names}}").split())
+
+    # `always` comes back even when it was stopped by hand before; `unless-stopped` does not.
+    until(lambda: running() == {"always", "unless", "halted"}, what="the restarts")
+    assert daemon.inspect("plain")["State"]["ExitCode"] == 137
+    assert daemon.inspect("stopped")["State"]["Status"] == "exited"
+    daemon.ok("kill", "always")
+    assert daemon.inspect("always")["State"]["Status"] == "exited"
+    os.kill(daemon.inspect("unless")["State"]["Pid"], signal.SIGKILL)
+    until(lambda: daemon.inspect("unless")["RestartCount"] == 1, what="the restart by policy")
+    daemon.ok("rm", "-f", "always", "unless", "halted")
+
+
+def test_a_pid_file_and_a_second_daemon(host: Host) -> None:
+    pidfile = host.place / "pid"
+    daemon = Daemon(host, ["--pidfile", str(pidfile)])
+    daemon.start()
+    assert daemon.process is not None
+    assert pidfile.read_text().strip() == str(daemon.process.pid)
+    try:
+        second = cortend(host, "--pidfile", str(pidfile))
+        assert second.code == 1
+        assert "is still running" in second.err
+        assert pidfile.read_text().strip() == str(daemon.process.pid)
+    finally:
+        daemon.args = []
+        daemon.close()
+    assert not pidfile.exists()
