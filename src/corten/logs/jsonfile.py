@@ -24,7 +24,8 @@ _ESCAPES = {byte: f"\\u{byte:04x}".encode() for byte in (*range(0x20), *b"<>&") 
     ord("\r"): b"\\r",
 }
 _PLAIN = bytes(byte for byte in range(0x80) if byte not in _ESCAPES)
-_HIGH = bytes(range(0x80, 0x100))
+# The backslash comes first, as the others bring backslashes in.
+_BY_BYTE = tuple((bytes((byte,)), _ESCAPES[byte]) for byte in sorted(_ESCAPES, key=lambda byte: byte != 0x5C))
 _LINE_BREAKS = ((b"\xe2\x80\xa8", b"\\u2028"), (b"\xe2\x80\xa9", b"\\u2029"))
 
 REPAIR_BLOCK = 64 * 1024
@@ -42,17 +43,11 @@ def escape(data: bytes, newline: bytes) -> bytes:
 
 def _escape_ascii(data: bytes, special: bytes) -> bytes:
     """One replace per kind of character: it searches with memchr, so kinds that are rare cost next to nothing."""
-    if b"\\" in special:  # first, as the others bring backslashes in
-        data = data.replace(b"\\", b"\\\\")
-        special = special.translate(None, b"\\")
-    special = special.translate(None, _HIGH)
-    while special:
-        kind, escaped = special[:1], _ESCAPES[special[0]]
-        rest = special.translate(None, kind)
-        if not rest and len(special) == len(data):  # a file full of zeros: replacing byte by byte would be slow
-            return escaped * len(data)
-        data = data.replace(kind, escaped)
-        special = rest
+    if len(special) == len(data) and special[0] < 0x80 and not special.strip(special[:1]):
+        return _ESCAPES[special[0]] * len(data)  # a file full of zeros: byte by byte would be slow
+    for raw, escaped in _BY_BYTE:
+        if raw in special:
+            data = data.replace(raw, escaped)
     return data
 
 
