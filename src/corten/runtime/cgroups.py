@@ -353,18 +353,25 @@ def _write_unless_gone(path: str, value: bytes) -> None:
 
 
 def _make_v1(hierarchy: Hierarchy, path: str) -> None:
-    directory = hierarchy.mountpoint
     cpuset = "cpuset" in hierarchy.controllers
-    *parents, last = path.strip("/").split("/")
-    for name in parents:
+    directory = hierarchy.mountpoint + path
+    try:
+        made = _mkdir(directory)
+    except FileNotFoundError:
+        _make_parents_v1(hierarchy, path, cpuset)
+        made = _mkdir(directory)
+    if made and cpuset and path.count("/") == 1:
+        _inherit_cpuset(hierarchy.mountpoint, directory)
+
+
+def _make_parents_v1(hierarchy: Hierarchy, path: str, cpuset: bool) -> None:
+    directory = hierarchy.mountpoint
+    for name in path.strip("/").split("/")[:-1]:
         above, directory = directory, f"{directory}/{name}"
         if _mkdir(directory) and cpuset:
             _inherit_cpuset(above, directory)
             # Groups below are then born with their parent's cpus and nodes; empty ones would take no process.
             _write(directory + "/cgroup.clone_children", b"1")
-    above, directory = directory, f"{directory}/{last}"
-    if _mkdir(directory) and cpuset and not parents:
-        _inherit_cpuset(above, directory)
 
 
 def _inherit_cpuset(above: str, directory: str) -> None:

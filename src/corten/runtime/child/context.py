@@ -24,7 +24,8 @@ class Context:
     """State that one step leaves for a later one. Descriptors in it live until execve or the end of the process.
 
     `root` is the container's root; `proc` and `null` are the host's /proc and /dev/null, opened before anything of the
-    container could be in their place (CVE-2025-31133, CVE-2025-52881).
+    container could be in their place (CVE-2025-31133, CVE-2025-52881). `directory` is the one that a device was made in
+    last: most go to the same.
     """
 
     __slots__ = (
@@ -33,6 +34,7 @@ class Context:
         "channel",
         "command",
         "cwd_pending",
+        "directory",
         "groups",
         "hold",
         "home",
@@ -59,6 +61,7 @@ class Context:
             raise ChildFailed("open /dev/null", 0, "the host's /dev/null is not the null device")
         self.proc_device = -1
         self.mask_directory = -1
+        self.directory = ("", -1)
         self.uid_gid = (0, 0)
         self.groups: list[int] = []
         self.home = "/"

@@ -147,40 +147,65 @@ def cgroup_mount(ctx: Context, target: str, attributes: Attributes, private: boo
         _finish(tree, attributes)
         _attach(ctx, tree, target)
         return
-    writable = (attributes[0] & ~api.MOUNT_ATTR_RDONLY, 0, 0, 0, ())
-    file_system_mount(ctx, "tmpfs", "cgroup", target, (("mode", "755"),), writable)
-    for hierarchy, directory in ctx.cgroup.v1_directories():
-        names = [name.removeprefix("name=") for name in hierarchy.controllers]
-        tree = api.open_tree(api.AT_FDCWD, directory, api.OPEN_TREE_CLONE)
-        api.mount_setattr(tree, "", attr_set=attributes[0])
-        _attach(ctx, tree, f"{target}/{','.join(names)}")
-        for name in names if len(names) > 1 else ():
-            make_symlink(ctx, f"{target}/{name}", ",".join(names))
-    if attributes[0] & api.MOUNT_ATTR_RDONLY:
-        place = open_in_root(ctx.root, target)
-        api.mount_setattr(place, "", attr_set=api.MOUNT_ATTR_RDONLY)
+    # The tmpfs is made read-only last, when the directories for the hierarchies are in it.
+    writable = attributes[0] & ~api.MOUNT_ATTR_RDONLY
+    file_system_mount(ctx, "tmpfs", "cgroup", target, (("mode", "755"),), (writable, 0, 0, 0, ()))
+    place = open_in_root(ctx.root, target, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        for hierarchy, directory in ctx.cgroup.v1_directories():
+            _mount_hierarchy(
+                place, [name.removeprefix("name=") for name in hierarchy.controllers], directory, attributes
+            )
+        if attributes[0] & api.MOUNT_ATTR_RDONLY:
+            api.mount_setattr(place, "", attr_set=api.MOUNT_ATTR_RDONLY)
+    finally:
         os.close(place)
+
+
+def _mount_hierarchy(place: int, names: list[str], source: str, attributes: Attributes) -> None:
+    """The group's directory as "cpu,cpuacct" in the fresh tmpfs, with a link for each of several controllers."""
+    joined = ",".join(names)
+    os.mkdir(joined, 0o755, dir_fd=place)
+    tree = api.open_tree(api.AT_FDCWD, source, api.OPEN_TREE_CLONE)
+    api.mount_setattr(tree, "", attr_set=attributes[0])
+    api.move_mount(tree, place, joined)
+    os.close(tree)
+    for name in names if len(names) > 1 else ():
+        os.symlink(joined, name, dir_fd=place)
 
 
 def make_device(ctx: Context, path: str, kind: str, major: int, minor: int, mode: int, uid: int, gid: int) -> None:
     """A device node, or a bind mount of the host's where mknod is not allowed."""
-    parent, name = ensure_parent(ctx.root, path)
+    parent, name = _directory_of(ctx, path)
     try:
-        try:
-            os.mknod(name, _S_IFMT[kind] | mode, os.makedev(major, minor), dir_fd=parent)
-        except FileExistsError:
-            status = os.stat(name, dir_fd=parent, follow_symlinks=False)
-            if stat.S_IFMT(status.st_mode) != _S_IFMT[kind] or status.st_rdev != os.makedev(major, minor):
-                _replace_device(parent, name, kind, major, minor, mode)
-        except OSError as error:
-            if error.errno != _EPERM:
-                fail("make device", error, f"creating device node {path}")
-            bind_mount(ctx, path, path, False, (0, 0, 0, 0, ()))
-            return
-        if uid or gid:
-            os.chown(name, uid, gid, dir_fd=parent, follow_symlinks=False)
-    finally:
-        os.close(parent)
+        os.mknod(name, _S_IFMT[kind] | mode, os.makedev(major, minor), dir_fd=parent)
+    except FileExistsError:
+        status = os.stat(name, dir_fd=parent, follow_symlinks=False)
+        if stat.S_IFMT(status.st_mode) != _S_IFMT[kind] or status.st_rdev != os.makedev(major, minor):
+            _replace_device(parent, name, kind, major, minor, mode)
+    except OSError as error:
+        if error.errno != _EPERM:
+            fail("make device", error, f"creating device node {path}")
+        bind_mount(ctx, path, path, False, (0, 0, 0, 0, ()))
+        return
+    if uid or gid:
+        os.chown(name, uid, gid, dir_fd=parent, follow_symlinks=False)
+
+
+def _directory_of(ctx: Context, path: str) -> tuple[int, str]:
+    """The directory that `path` is in, made where missing, and the last component. The context owns the descriptor.
+
+    Nothing is mounted between the first device and the last, and the container does not run yet: what was opened for
+    one is right for the next.
+    """
+    parent, name = os.path.split(path)
+    known, fd = ctx.directory
+    if fd < 0 or known != parent:
+        if fd >= 0:
+            os.close(fd)
+        fd, name = ensure_parent(ctx.root, path)
+        ctx.directory = (parent, fd)
+    return fd, name
 
 
 def _replace_device(parent: int, name: str, kind: str, major: int, minor: int, mode: int) -> None:
@@ -190,16 +215,13 @@ def _replace_device(parent: int, name: str, kind: str, major: int, minor: int, m
 
 
 def make_symlink(ctx: Context, path: str, target: str) -> None:
-    parent, name = ensure_parent(ctx.root, path)
+    parent, name = _directory_of(ctx, path)
     try:
-        try:
+        os.symlink(target, name, dir_fd=parent)
+    except FileExistsError:
+        if name == "ptmx":  # must be the container's own, whatever was there
+            os.unlink(name, dir_fd=parent)
             os.symlink(target, name, dir_fd=parent)
-        except FileExistsError:
-            if name == "ptmx":  # must be the container's own, whatever was there
-                os.unlink(name, dir_fd=parent)
-                os.symlink(target, name, dir_fd=parent)
-    finally:
-        os.close(parent)
 
 
 def mask_path(ctx: Context, path: str) -> None:
