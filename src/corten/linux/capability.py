@@ -10,6 +10,7 @@ from corten.linux.process import (
     PR_CAP_AMBIENT_CLEAR_ALL,
     PR_CAP_AMBIENT_RAISE,
     PR_CAPBSET_DROP,
+    PR_CAPBSET_READ,
     prctl,
 )
 
@@ -82,7 +83,8 @@ def limit_bounding(keep: int) -> None:
         except OSError as error:
             if error.errno == 22:  # EINVAL: past the last capability of this kernel
                 return
-            raise
+            if prctl(PR_CAPBSET_READ, capability):  # without the right to drop it may still be absent
+                raise
 
 
 def set_ambient(ambient: int) -> None:
