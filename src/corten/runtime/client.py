@@ -189,13 +189,22 @@ class RuntimeClient:
         require(container_id, handle.state, Forgotten)
         link, handle.link = handle.link, None
         handle.move(Forgotten())
-        if link is not None and not link.closed:
-            with suppress(Unavailable):
-                await link.request(protocol.FORGET)
-            link.close()
-        await asyncio.to_thread(remove_leftovers, handle)
+        if link is None or link.closed or not await self._dismiss(link, handle):
+            await asyncio.to_thread(remove_leftovers, handle)
         if self._containers.get(container_id) is handle:
             del self._containers[container_id]
+
+    async def _dismiss(self, link: ShimLink, handle: Handle) -> bool:
+        """Whether the shim has said that it will go; it removes the cgroup before it answers."""
+        try:
+            await link.request(protocol.FORGET)
+        except Unavailable:
+            return False
+        finally:
+            link.close()
+        with suppress(OSError):  # it stays listening while clients have output to fetch
+            os.unlink(handle.socket_path)
+        return True
 
     async def attach(self, container_id: str, stream: Stream) -> None:
         try:
