@@ -35,6 +35,7 @@ pytestmark = [
 SHOW = """
 import json, os, subprocess, sys
 plans, where, script = json.loads(sys.argv[1]), sys.argv[2], sys.argv[3]
+os.environ["LIBMOUNT_FORCE_MOUNT2"] = "always"  # newer mount(8) otherwise gives an option to fsconfig(2): 256 bytes
 for kind, source, options in plans:
     if kind == "bind":
         subprocess.run(["mount", "--rbind", source, where], check=True)

@@ -226,7 +226,7 @@ def test_following_ends_with_the_container_and_misses_nothing(tmp_path: Path) ->
         log.write(b"last\n", True, 1, T + 1)
         ended.set_result(None)
 
-    assert asyncio.run(follow(source, Window(follow=True, tail=2), say, 0)) == "before\nlast\n"
+    assert asyncio.run(follow(source, Window(follow=True, tail=3), say, 0)) == "old\nbefore\nlast\n"
 
 
 def test_a_follower_may_come_before_the_log(tmp_path: Path) -> None:

@@ -63,7 +63,9 @@ def test_usage_is_what_the_disk_says(tmp_path: Path, layer: Path) -> None:
         archive(directory("d"), file("d/a", b"x" * 5000), file("d/b", b"x"), hard_link("d/c", "d/a")), tmp_path
     )
     counted = count_usage(layer)
-    assert (answer["size"], answer["inodes"]) == (counted.size - 4096, counted.inodes - 1)  # without the root itself
+    directories = sum(path.stat().st_blocks * 512 for path in (layer, layer / "d"))  # a tmpfs says 0
+    assert answer["size"] - 4096 == counted.size - directories
+    assert answer["inodes"] == counted.inodes - 1  # without the root itself
 
 
 def test_the_umask_does_not_show(tmp_path: Path, layer: Path) -> None:
