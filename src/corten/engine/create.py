@@ -135,10 +135,11 @@ class Creator:
         if modes.joined(host_config.network_mode):
             config.hostname = config.hostname or id[:12]
         host_config.restart_policy.name = host_config.restart_policy.name or "no"
-        if not host_config.log_config.type:
-            host_config.log_config = LogConfig(type=settings.log_driver, config=dict(settings.log_options))
-        host_config.log_config.config = host_config.log_config.config or {}
-        log_options.parse(host_config.log_config.type, host_config.log_config.config)
+        driver = host_config.log_config.type or settings.log_driver
+        options = dict(settings.log_options) if driver == settings.log_driver else {}
+        options |= host_config.log_config.config or {}
+        host_config.log_config = LogConfig(type=driver, config=options)
+        log_options.parse(driver, options)
         self._complete_isolation(host_config)
         host_config.memory_swap = resources.effective_swap(host_config)
         host_config.runtime = host_config.runtime or settings.default_runtime
