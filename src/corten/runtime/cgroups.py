@@ -383,6 +383,8 @@ def _inherit_cpuset(above: str, directory: str) -> None:
 
 
 def _make_v2(root: str, path: str, controllers: bool) -> None:
+    if not controllers and _mkdir_last(root + path):
+        return
     directory = root
     for name in path.strip("/").split("/"):
         if controllers:
@@ -404,6 +406,15 @@ def _enable_controllers(directory: str) -> None:
             # EBUSY: the group has processes of its own (we run in a container); a limit that needs it will say so.
             if error.errno not in (errno.EBUSY, errno.ENOENT, errno.EOPNOTSUPP):
                 raise
+
+
+def _mkdir_last(path: str) -> bool:
+    """Whether the directory is there now; not when its parents are missing, as they are before the first container."""
+    try:
+        _mkdir(path)
+    except FileNotFoundError:
+        return False
+    return True
 
 
 def _mkdir(path: str) -> bool:
