@@ -7,10 +7,12 @@ import os
 import queue
 import shutil
 import threading
+import time
 from pathlib import Path
 
 log = logging.getLogger(__name__)
 _IDLE_SECONDS = 5.0
+_PAUSE = 0.02  # seconds before deleting begins, in which whoever has thrown something away answers its client
 
 
 class Trash:
@@ -43,6 +45,7 @@ class Trash:
                 self._thread.start()
 
     def _serve(self) -> None:
+        deleting = False
         while True:
             try:
                 place = self._queue.get(timeout=_IDLE_SECONDS)
@@ -52,6 +55,8 @@ class Trash:
                         self._thread = None
                         return
                 continue
+            if not deleting:
+                time.sleep(_PAUSE)
             try:
                 if self._closed:
                     continue
@@ -63,6 +68,7 @@ class Trash:
                 log.warning("cannot delete %s now, it is tried again at the next start: %s", place, error)
             finally:
                 self._queue.task_done()
+                deleting = not self._queue.empty()
 
     def close(self) -> None:
         """Begin with no further tree; what is left is deleted after the next start."""
