@@ -4,7 +4,7 @@ Code after fork. It runs in a fork of the spawner: no threads, no locks, no impo
 it never returns; every path ends in os._exit. An exception that nobody expected goes to `shim.log` in the run
 directory, through the interpreter's own hook, which needs no imports.
 
-It survives the daemon's death and the spawner's. It ends when the container has ended, the exit file is written, the
+It survives the daemon's death and the spawner's. It ends when the container has ended, the exit file is on disk, the
 attached clients have their output, and the daemon has said "forget", or there is no daemon.
 """
 
