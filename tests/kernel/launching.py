@@ -188,8 +188,12 @@ class Lab:
         hold: bool = False,
         created: bool = False,
         leak: Sequence[int] = (),
+        wrap: Sequence[str] = (),
     ) -> Outcome:
-        """Launch, run the exec sessions and the probe beside it, wait for the end, take the control group away."""
+        """Launch, run the exec sessions and the probe beside it, wait for the end, take the control group away.
+
+        `wrap` is a command that runs the launcher.
+        """
         spec = self.spec(*args, change=change)
         order = {
             "wire": compile_launch(self.request(spec, user=user, groups=groups, init=init)).to_wire(),
@@ -200,17 +204,17 @@ class Lab:
             "leak": list(leak),
         }
         try:
-            return self._drive(order, leak)
+            return self._drive(order, leak, wrap)
         finally:
             group = Cgroup(self.cgroup)
             group.kill_all()
             group.remove()
 
-    def _drive(self, order: dict[str, Any], leak: Sequence[int]) -> Outcome:
+    def _drive(self, order: dict[str, Any], leak: Sequence[int], wrap: Sequence[str]) -> Outcome:
         reading, writing = os.pipe()
         try:
             done = subprocess.run(
-                [sys.executable, "-I", "-S", "-c", _DRIVER, SRC, str(writing)],
+                [*wrap, sys.executable, "-I", "-S", "-c", _DRIVER, SRC, str(writing)],
                 input=marshal.dumps(order),
                 capture_output=True,
                 pass_fds=(writing, *leak),

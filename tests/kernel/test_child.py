@@ -212,6 +212,56 @@ def test_unknown_file_system_option_is_explained(lab: Lab) -> None:
     assert "nonsense" in done.failure[2]
 
 
+def test_a_readonly_tmpfs_can_still_carry_mounts(lab: Lab, tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("inside\n")
+
+    def change(spec: Spec) -> None:
+        spec.mounts[1].options.append("ro")  # /dev: its nodes are made in it
+        spec.mounts += [
+            Mount(destination="/t", type="tmpfs", source="tmpfs", options=["ro"]),
+            Mount(destination="/t/new/file", type="bind", source=str(tmp_path / "file"), options=["bind"]),
+        ]
+
+    done = lab.run("sh", "-c", "cat /t/new/file; echo > /dev/null; touch /t/x /dev/x", change=change)
+    assert done.out == "inside\n", done.failure
+    assert done.err.count("Read-only file system") == 2
+
+
+def test_shared_propagation_reaches_the_host_and_the_root_does_not(lab: Lab, tmp_path: Path) -> None:
+    """In a mount namespace of the launcher's own, all of it shared, as systemd makes the host's."""
+    (tmp_path / "volume/below").mkdir(parents=True)
+
+    def change(spec: Spec) -> None:
+        assert spec.linux is not None
+        assert spec.process is not None
+        spec.linux.rootfs_propagation = "shared"
+        names = [*CAPABILITIES, "CAP_SYS_ADMIN"]
+        spec.process.capabilities = Capabilities(bounding=names, effective=names, permitted=names)
+        source = str(tmp_path / "volume")
+        spec.mounts.append(Mount(destination="/v", type="bind", source=source, options=["rbind", "rshared"]))
+
+    probe = "import select\nfor _ in range(1000):\n"
+    probe += " answer['seen'] = [line.split()[4] for line in open('/proc/self/mountinfo')]\n"
+    probe += f" if {str(tmp_path / 'volume/below')!r} in answer['seen']: break\n select.select([], [], [], 0.01)\n"
+    done = lab.run(
+        "sh", "-c", "mount -t tmpfs t /v/below && cat", change=change, probe=probe, wrap=("unshare", "-m", *_SHARED)
+    )
+    assert done.failure is None, done
+    assert [path for path in done.answer["seen"] if str(tmp_path) in path] == [str(tmp_path / "volume/below")]
+
+
+_SHARED = ("sh", "-c", 'mount --make-rshared / && exec "$@"', "sh")
+
+
+def test_paths_too_long_for_the_mount_api(lab: Lab) -> None:
+    """fsconfig takes 255 bytes; mount(2) does the rest."""
+    deep = lab.directory / ("d" * 120) / ("e" * 120)
+    deep.mkdir(parents=True)
+    lab.lower = lab.lower.rename(deep / "lower")
+    assert len(str(lab.lower)) > 255
+    assert lab.run("sh", "-c", "exit 5").code == 5
+
+
 def test_tmpfs_takes_over_the_mode_of_its_directory(lab: Lab) -> None:
     (lab.lower / "secret").mkdir(mode=0o700)
 

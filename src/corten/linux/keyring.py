@@ -22,8 +22,8 @@ _keyctl = syscall("keyctl", ctypes.c_long, ctypes.c_long, ctypes.c_ulong)
 
 
 def join_session_keyring(name: str) -> int:
-    """Join or make the session keyring `name`; its id."""
-    return _keyctl_name(KEYCTL_JOIN_SESSION_KEYRING, name.encode())
+    """Join or make the session keyring `name`, or make one without a name; its id."""
+    return _keyctl_name(KEYCTL_JOIN_SESSION_KEYRING, name.encode() or None)
 
 
 def set_permissions(key: int, permissions: int) -> None:

@@ -9,11 +9,12 @@ import marshal
 import os
 import posixpath
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from corten.errors import InvalidArgument, clip
 from corten.linux import process as kernel
+from corten.linux.mount import MOUNT_ATTR_RDONLY as RDONLY
 from corten.runtime import plan_process, steps
 from corten.runtime.cgroups import Write
 from corten.runtime.cgroups_limits import limits_of
@@ -47,6 +48,9 @@ _DEFAULT_LINKS = (
     ("/dev/core", "/proc/kcore"),
     ("/dev/ptmx", "pts/ptmx"),
 )
+
+
+_MountStep = steps.BindMount | steps.CgroupMount | steps.OverlayMount | steps.FileSystemMount
 
 
 @dataclass(frozen=True, slots=True)
@@ -118,7 +122,7 @@ def compile_launch(request: LaunchRequest) -> LaunchPlan:
         pid_namespace=spaces.get("pid", ""),
         unshare_cgroup="cgroup" in spaces and not spaces["cgroup"],
         cgroup=cgroup,
-        writes=writes if cgroup else (),
+        writes=writes,
         init=request.init,
         steps=built,
         warnings=warnings,
@@ -131,24 +135,24 @@ def compile_exec(process: Process, spec: Spec, user: str, groups: Sequence[str])
     console: tuple[steps.Step, ...] = ()
     if process.terminal:
         console = (_console(process, bind=False),)
-    resolve, *rest = plan_process.compile_steps(process, linux, user, groups, "")
     return ExecPlan(
         cgroup=cgroup_path(linux.cgroups_path),
-        steps=(*console, resolve, *rest),
+        steps=(*console, *plan_process.compile_steps(process, linux, user, groups, "")),
         warnings=tuple(plan_process.warnings(process)),
     )
 
 
 def cgroup_path(path: str) -> str:
-    """An absolute path; systemd's "slice:prefix:name" becomes the place where systemd would put it."""
+    """An absolute path; systemd's "slice:prefix:name" becomes the place where systemd would put it.
+
+    Raises InvalidArgument for none at all: without a group of its own a container could not be ended for certain.
+    """
     if path.count(":") == 2 and "/" not in path:
         parent, prefix, name = path.split(":")
         path = f"/{parent or 'system.slice'}/{prefix}-{name}.scope"
-    if not path:
-        return ""
     clean = posixpath.normpath("/" + path)
     if clean in ("/", "//"):
-        raise InvalidArgument("the cgroup path must not be the root")
+        raise InvalidArgument("a container needs linux.cgroupsPath, and it must not be the root")
     return "/" + clean.strip("/")
 
 
@@ -196,16 +200,21 @@ def _root_path(request: LaunchRequest) -> str:
 def _root_steps(request: LaunchRequest, linux: Linux) -> Iterator[steps.Step]:
     flags = ROOT_PROPAGATIONS[linux.rootfs_propagation]
     if linux.rootfs_propagation in ("shared", "rshared"):
-        # The mounts stay peers of the host's, as somebody wants to mount from inside; just the root must not.
+        # The mounts stay peers of the host's, as somebody wants to mount from inside; just the root must not. Sources
+        # of volumes may lie on the very mount that is made private for it: they are taken before.
+        for mount in request.spec.mounts:
+            step = _mount(mount, private_cgroup=False)
+            if isinstance(step, steps.BindMount):
+                yield steps.HoldTree(step.source, step.recursive)
         yield steps.IsolateRootParent()
     else:
         yield steps.SetPropagation(flags)
     if not request.rootfs:
         yield steps.BindMount(_root_path(request), "", True, (0, 0, 0, 0, ()))
-    for index, mount in enumerate(request.rootfs):
-        if index == 0 and mount.target not in ("", "/"):
+    for index, layer in enumerate(request.rootfs):
+        if index == 0 and layer.target not in ("", "/"):
             raise InvalidArgument("the first mount of a root file system must be the root itself")
-        yield _rootfs_mount(mount, mount.target if index else "")
+        yield _rootfs_mount(layer, layer.target if index else "")
 
 
 def _rootfs_mount(mount: MountSpec, target: str) -> steps.Step:
@@ -242,8 +251,8 @@ def _tree_steps(request: LaunchRequest, linux: Linux, spaces: dict[str, str]) ->
     spec = request.spec
     process = spec.process
     assert process is not None
-    for mount in spec.mounts:
-        yield _mount(mount, private_cgroup="cgroup" in spaces)
+    mounts = [_mount(mount, private_cgroup="cgroup" in spaces) for mount in spec.mounts]
+    yield from map(_writable, mounts)
     own_dev = not any(posixpath.normpath(m.destination) == "/dev" and parse(m.options).bind for m in spec.mounts)
     if own_dev:
         for path, major, minor in _DEFAULT_DEVICES:
@@ -262,6 +271,9 @@ def _tree_steps(request: LaunchRequest, linux: Linux, spaces: dict[str, str]) ->
         )
     if process.terminal:
         yield _console(process, bind=own_dev)
+    for step in mounts:
+        if _writable(step) is not step:
+            yield steps.ReadonlyMount(step.target)
     for path in linux.readonly_paths:
         yield steps.ReadonlyPath(path)
     for path in linux.masked_paths:
@@ -270,7 +282,7 @@ def _tree_steps(request: LaunchRequest, linux: Linux, spaces: dict[str, str]) ->
         yield steps.ReadonlyRoot()
 
 
-def _mount(mount: Mount, *, private_cgroup: bool) -> steps.Step:
+def _mount(mount: Mount, *, private_cgroup: bool) -> _MountStep:
     target = posixpath.normpath("/" + mount.destination)
     if target in ("/", "//"):
         raise InvalidArgument("a mount must not be on the root")
@@ -287,6 +299,13 @@ def _mount(mount: Mount, *, private_cgroup: bool) -> steps.Step:
     if not mount.type:
         raise InvalidArgument(f"the mount on {clip(target)} has no type")
     return steps.FileSystemMount(mount.type, mount.source, target, options.data, options.wire)
+
+
+def _writable(step: _MountStep) -> _MountStep:
+    """A tmpfs that shall be read-only is so last: until then nodes and mount points are made in it."""
+    if isinstance(step, steps.FileSystemMount) and step.kind == "tmpfs" and step.attributes[0] & RDONLY:
+        return replace(step, attributes=(step.attributes[0] & ~RDONLY, *step.attributes[1:]))
+    return step
 
 
 def _namespace_steps(spec: Spec, linux: Linux, spaces: dict[str, str]) -> Iterator[steps.Step]:

@@ -46,8 +46,7 @@ def compile_steps(
     yield steps.ResolveUser(user, tuple(groups), who.uid, who.gid, tuple(who.additional_gids))
     if process.oom_score_adj is not None:
         yield steps.SetOomScore(process.oom_score_adj)
-    if keyring:
-        yield steps.NewKeyring(keyring)
+    yield steps.NewKeyring(keyring)
     yield from _scheduling(process, linux)
     yield steps.EnterDirectory(process.cwd)
     bounding, effective, permitted, inheritable, ambient = capability_masks(process.capabilities)

@@ -29,6 +29,14 @@ class SetPropagation(Step):
 
 
 @dataclass(frozen=True, slots=True)
+class HoldTree(Step):
+    """Take the copy that a later BindMount of `source` attaches."""
+
+    source: str
+    recursive: bool
+
+
+@dataclass(frozen=True, slots=True)
 class IsolateRootParent(Step):
     """Make the mount private that the root's directory lies on."""
 
@@ -112,6 +120,13 @@ class ReadonlyPath(Step):
 
 
 @dataclass(frozen=True, slots=True)
+class ReadonlyMount(Step):
+    """Of the mount that is on `path`, not of those below it."""
+
+    path: str
+
+
+@dataclass(frozen=True, slots=True)
 class ReadonlyRoot(Step):
     pass
 
@@ -153,6 +168,8 @@ class SetOomScore(Step):
 
 @dataclass(frozen=True, slots=True)
 class NewKeyring(Step):
+    """`name` "" for one without a name."""
+
     name: str
 
 

@@ -162,7 +162,8 @@ def test_exec_has_no_mounts() -> None:
     plan = compile_exec(process, spec(), "web", ())
     names = [type(step).__name__ for step in plan.steps]
     assert names == [
-        "OpenConsole", "ResolveUser", "EnterDirectory", "SwitchUser", "FindCommand", "SetRlimits", "Execute",
+        "OpenConsole", "ResolveUser", "NewKeyring", "EnterDirectory", "SwitchUser", "FindCommand", "SetRlimits",
+        "Execute",
     ]  # fmt: skip
     assert plan.cgroup == "/corten/c"
 
@@ -182,6 +183,7 @@ def test_exec_has_no_mounts() -> None:
         (lambda s, linux, p: setattr(p, "scheduler", Scheduler(policy="SCHED_X")), "SCHED_X"),
         (lambda s, linux, p: linux.sysctl.update({"../../etc/passwd": "x"}), "not a name"),
         (lambda s, linux, p: setattr(linux, "cgroups_path", "/.."), "must not be the root"),
+        (lambda s, linux, p: setattr(linux, "cgroups_path", ""), "needs linux.cgroupsPath"),
         (lambda s, linux, p: s.mounts.append(Mount(destination="/", type="tmpfs")), "on the root"),
         (lambda s, linux, p: s.mounts.append(Mount(destination="/x", source="y")), "no type"),
         (
@@ -210,7 +212,6 @@ def test_hostname_without_a_namespace_is_refused() -> None:
     [
         ("/docker/abc", "/docker/abc"),
         ("corten/abc/", "/corten/abc"),
-        ("", ""),
         ("/a/../b", "/b"),
         ("machine.slice:libpod:abc", "/machine.slice/libpod-abc.scope"),
         (":docker:abc", "/system.slice/docker-abc.scope"),

@@ -47,6 +47,7 @@ class Context:
         "root",
         "root_path",
         "terminal",
+        "trees",
         "uid_gid",
         "umask",
     )
@@ -62,6 +63,7 @@ class Context:
         self.proc_device = -1
         self.mask_directory = -1
         self.directory = ("", -1)
+        self.trees: dict[tuple[str, bool], list[int]] = {}
         self.uid_gid = (0, 0)
         self.groups: list[int] = []
         self.home = "/"

@@ -63,7 +63,7 @@ def launch(
         follow(ours, spawned, on_created, hold)
         return spawned
     except BaseException:
-        cgroup.remove()
+        _remove_gently(cgroup)
         raise
 
 
@@ -127,6 +127,14 @@ def _child(
             HANDLERS[name](ctx, *values)
 
     run_child(channel, stdio, body, lambda: current[0])
+
+
+def _remove_gently(cgroup: Cgroup) -> None:
+    """Without an error of its own: what went wrong before is what the caller has to know."""
+    try:
+        cgroup.remove()
+    except OSError:
+        return
 
 
 def _open_namespace(path: str) -> int:

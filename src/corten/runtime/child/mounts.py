@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import stat
 
@@ -21,8 +22,6 @@ if TYPE_CHECKING:
     Options = tuple[tuple[str, str | None], ...]
 
 _S_IFMT = {"c": stat.S_IFCHR, "u": stat.S_IFCHR, "b": stat.S_IFBLK, "p": stat.S_IFIFO}
-_EPERM = 1
-
 # What may be mounted over inside /proc: files that lxcfs and the like provide. Anything else could hide from us, or
 # from the container's owner, what the kernel says (CVE-2019-16884).
 _PROC_FILES = frozenset(
@@ -54,35 +53,55 @@ def isolate_root_parent(ctx: Context) -> None:
 def overlay_mount(
     ctx: Context, target: str, lower: tuple[str, ...], upper: str, work: str, options: Options, attributes: Attributes
 ) -> None:
-    """One layer per call of fsconfig, so that many fit; kernels before 6.7 do not know lowerdir+."""
-    directories = (("upperdir", upper), ("workdir", work)) if upper else ()
-    fs = api.fsopen("overlay")
+    settings = (*((("upperdir", upper), ("workdir", work)) if upper else ()), *options)
     try:
-        try:
-            api.fsconfig_set(fs, "source", "overlay")
-            for directory in lower:
-                api.fsconfig_set(fs, "lowerdir+", directory)
-            for key, value in (*directories, *options):
-                api.fsconfig_set(fs, key, value)
-            api.fsconfig_create(fs)
-            mounted = api.fsmount(fs, attributes[0])
-        except OSError as error:
-            messages = api.fs_messages(fs)
-            try:
-                mounted = _overlay_by_page(ctx, lower, (*directories, *options), attributes[0])
-            except OSError:
-                fail("mount overlay", error, f"mounting the root file system{': ' + messages if messages else ''}")
-    finally:
-        os.close(fs)
+        if api.overlay_takes_single_layers():
+            mounted = _overlay_by_layer(ctx, lower, settings, attributes[0])
+        else:
+            mounted = _overlay_by_page(ctx, lower, settings, attributes[0])
+    except OSError as error:
+        fail("mount overlay", error, "mounting the root file system")
     _finish(mounted, attributes)
     _attach(ctx, mounted, target)
 
 
+def _overlay_by_layer(ctx: Context, lower: tuple[str, ...], options: Options, attributes: int) -> int:
+    """One layer per call of fsconfig, so that many fit; but a path of more than 255 bytes does not."""
+    fs = api.fsopen("overlay")
+    try:
+        api.fsconfig_set(fs, "source", "overlay")
+        for directory in lower:
+            api.fsconfig_set(fs, "lowerdir+", directory)
+        for key, value in options:
+            api.fsconfig_set(fs, key, value)
+        api.fsconfig_create(fs)
+        return api.fsmount(fs, attributes)
+    except OSError as error:
+        messages = api.fs_messages(fs)
+        try:
+            return _overlay_by_page(ctx, lower, options, attributes)
+        except OSError:
+            fail("mount overlay", error, f"mounting the root file system{': ' + messages if messages else ''}")
+    finally:
+        os.close(fs)
+
+
 def _overlay_by_page(ctx: Context, lower: tuple[str, ...], options: Options, attributes: int) -> int:
-    """mount(2), whose options fit in one page; the mount, made at the root's directory and taken off again."""
-    escaped = ":".join(path.replace("\\", "\\\\").replace(":", "\\:").replace(",", "\\,") for path in lower)
-    words = [f"{key}={value.replace(',', chr(92) + ',')}" if value is not None else key for key, value in options]
-    api.mount("overlay", ctx.root_path, "overlay", 0, ",".join([f"lowerdir={escaped}", *words]))
+    """mount(2), whose options fit in one page; the mount, made at the root's directory and taken off again.
+
+    Layers are named relative to what their paths have in common, so that as many as images can have fit.
+    """
+    before = os.open(".", O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        common = os.path.commonpath([os.path.dirname(path) for path in lower])
+        os.chdir(common)
+        names = [os.path.relpath(path, common) for path in lower]
+        escaped = ":".join(name.replace("\\", "\\\\").replace(":", "\\:").replace(",", "\\,") for name in names)
+        words = [f"{key}={value.replace(',', chr(92) + ',')}" if value is not None else key for key, value in options]
+        api.mount("overlay", ctx.root_path, "overlay", 0, ",".join([f"lowerdir={escaped}", *words]))
+    finally:
+        os.fchdir(before)
+        os.close(before)
     tree = api.open_tree(api.AT_FDCWD, ctx.root_path, api.OPEN_TREE_CLONE)
     api.umount2(ctx.root_path, api.MNT_DETACH)
     if attributes:
@@ -90,11 +109,21 @@ def _overlay_by_page(ctx: Context, lower: tuple[str, ...], options: Options, att
     return tree
 
 
-def bind_mount(ctx: Context, source: str, target: str, recursive: bool, attributes: Attributes) -> None:
+def hold_tree(ctx: Context, source: str, recursive: bool) -> None:
+    """Take the copy for a bind mount before the propagation of the mount that it comes from changes."""
+    ctx.trees.setdefault((source, recursive), []).append(_copy_tree(source, recursive))
+
+
+def _copy_tree(source: str, recursive: bool) -> int:
     try:
-        tree = api.open_tree(api.AT_FDCWD, source, api.OPEN_TREE_CLONE | (api.AT_RECURSIVE if recursive else 0))
+        return api.open_tree(api.AT_FDCWD, source, api.OPEN_TREE_CLONE | (api.AT_RECURSIVE if recursive else 0))
     except OSError as error:
-        fail("bind mount", error, f'error mounting "{source}" to rootfs at "{target or "/"}": open {source}')
+        fail("bind mount", error, f'error mounting "{source}" to the rootfs: open {source}')
+
+
+def bind_mount(ctx: Context, source: str, target: str, recursive: bool, attributes: Attributes) -> None:
+    held = ctx.trees.get((source, recursive))
+    tree = held.pop() if held else _copy_tree(source, recursive)
     if attributes[0] or attributes[1]:
         api.mount_setattr(tree, "", attr_set=attributes[0], attr_clr=attributes[1])
     _finish(tree, attributes)
@@ -184,7 +213,7 @@ def make_device(ctx: Context, path: str, kind: str, major: int, minor: int, mode
         if stat.S_IFMT(status.st_mode) != _S_IFMT[kind] or status.st_rdev != os.makedev(major, minor):
             _replace_device(parent, name, kind, major, minor, mode)
     except OSError as error:
-        if error.errno != _EPERM:
+        if error.errno != errno.EPERM:
             fail("make device", error, f"creating device node {path}")
         bind_mount(ctx, path, path, False, (0, 0, 0, 0, ()))
         return
@@ -226,9 +255,7 @@ def make_symlink(ctx: Context, path: str, target: str) -> None:
 
 def mask_path(ctx: Context, path: str) -> None:
     """Hide `path`: a file behind the null device, a directory behind an empty read-only tmpfs. Absent: nothing."""
-    try:
-        place = open_in_root(ctx.root, path)
-    except OSError:
+    if (place := _open_if_there(ctx, path)) < 0:
         return
     try:
         if not stat.S_ISDIR(os.fstat(place).st_mode):
@@ -244,6 +271,16 @@ def mask_path(ctx: Context, path: str) -> None:
         os.close(place)
 
 
+def _open_if_there(ctx: Context, path: str) -> int:
+    """The place of a path to be covered, -1 when nobody in the container can get at it either."""
+    try:
+        return open_in_root(ctx.root, path)
+    except OSError as error:
+        if error.errno in (errno.ENOENT, errno.ENOTDIR, errno.ELOOP):
+            return -1
+        raise
+
+
 def _empty_directory() -> int:
     fs = api.fsopen("tmpfs")
     try:
@@ -256,15 +293,21 @@ def _empty_directory() -> int:
 
 
 def readonly_path(ctx: Context, path: str) -> None:
-    try:
-        place = open_in_root(ctx.root, path)
-    except OSError:
+    if (place := _open_if_there(ctx, path)) < 0:
         return
     try:
         tree = api.open_tree(place, "", api.OPEN_TREE_CLONE | api.AT_EMPTY_PATH | api.AT_RECURSIVE)
         api.mount_setattr(tree, "", attr_set=api.MOUNT_ATTR_RDONLY, recursive=True)
         _move(tree, place, path)
         os.close(tree)
+    finally:
+        os.close(place)
+
+
+def readonly_mount(ctx: Context, path: str) -> None:
+    place = open_in_root(ctx.root, path)
+    try:
+        api.mount_setattr(place, "", attr_set=api.MOUNT_ATTR_RDONLY)
     finally:
         os.close(place)
 
@@ -278,8 +321,12 @@ def pivot_root(ctx: Context, propagation: int) -> None:
     if ctx.notify_created:
         ctx.channel.send(CREATED)
         ctx.channel.await_go()
+    old = os.open("/", O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
     os.fchdir(ctx.root)
     api.pivot_root(".", ".")
+    # "." is still the new root for mount(2), which does not look at what is on top: go to the old one.
+    os.fchdir(old)
+    os.close(old)
     # Not to be propagated to the host: the detaching of its mounts.
     api.mount("", ".", "", api.MS_SLAVE | api.MS_REC)
     api.umount2(".", api.MNT_DETACH)
@@ -336,12 +383,13 @@ def _open_target(ctx: Context, target: str, *, directory: bool, plain: bool = Fa
         ) from None
     if os.fstat(place).st_dev == ctx.proc_device and os.path.normpath(target) not in _PROC_FILES:
         os.close(place)
-        raise ChildFailed("mount", _EPERM, f'"{target}" cannot be mounted because it is inside /proc')
+        raise ChildFailed("mount", errno.EPERM, f'"{target}" cannot be mounted because it is inside /proc')
     return place, existed
 
 
 HANDLERS: dict[str, Handler] = {
     "SetPropagation": set_propagation,
+    "HoldTree": hold_tree,
     "IsolateRootParent": isolate_root_parent,
     "OverlayMount": overlay_mount,
     "BindMount": bind_mount,
@@ -351,6 +399,7 @@ HANDLERS: dict[str, Handler] = {
     "MakeSymlink": make_symlink,
     "MaskPath": mask_path,
     "ReadonlyPath": readonly_path,
+    "ReadonlyMount": readonly_mount,
     "ReadonlyRoot": readonly_root,
     "PivotRoot": pivot_root,
 }
