@@ -132,6 +132,12 @@ def fsconfig_create(fs_fd: int) -> None:
     _fsconfig(fs_fd, FSCONFIG_CMD_CREATE, None, None, 0)
 
 
+def overlay_takes_single_layers() -> bool:
+    """Whether overlay knows "lowerdir+" (Linux 6.7). Asked by version: the kernel logs an error for each attempt."""
+    major, minor = os.uname().release.split(".")[:2]
+    return (int(major), int(minor.partition("-")[0])) >= (6, 7)
+
+
 def fsmount(fs_fd: int, attributes: int = 0) -> int:
     """A detached mount of the configured file system; usable as a directory descriptor at once."""
     return _fsmount(fs_fd, FSMOUNT_CLOEXEC, attributes)

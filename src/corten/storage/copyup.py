@@ -78,7 +78,9 @@ def _copy(root_path: str, path: str, volume: int) -> bool:
 
 
 def _mount_layers(layers: list[str], place: str) -> None:
-    options = "lowerdir=" + ":".join(layers)
+    common = os.path.commonpath([os.path.dirname(layer) for layer in layers])
+    os.chdir(common)  # short names, so that many layers fit in the page that mount(2) takes
+    options = "lowerdir=" + ":".join(os.path.relpath(layer, common) for layer in layers)
     if len(options) < _PAGE:
         mount("overlay", place, "overlay", MS_RDONLY, options)
         return
