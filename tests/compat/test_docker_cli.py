@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 
+from tests import docker_client
 from tests.compat.harness import Daemon
 from tests.waiting import until
 
@@ -32,6 +33,8 @@ def test_run_prints_and_is_gone(daemon: Daemon) -> None:
     [(["true"], 0), (["sh", "-c", "exit 7"], 7), (["no-such"], 127), (["/etc/notexec"], 126), (["/etc"], 126)],
 )
 def test_exit_codes_of_run(daemon: Daemon, command: list[str], code: int) -> None:
+    if command == ["/etc"] and docker_client.major_version() < 25:
+        code = 125  # the client decides
     assert daemon.docker("run", "--rm", "busybox", *command).code == code
 
 

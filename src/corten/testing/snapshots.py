@@ -137,10 +137,11 @@ class TarApplier:
         size = inodes = 0
         try:
             with tarfile.open(fileobj=io.BytesIO(data)) as tar:
+                tar.extraction_filter = getattr(tarfile, "data_filter", None)  # Debian 12's Python is older than it
                 for member in tar:
                     if ".." in member.name.split("/"):
                         raise InvalidArgument(f"invalid layer: {member.name} climbs out")
-                    tar.extract(member, target, filter="data")
+                    tar.extract(member, target)
                     size, inodes = size + member.size, inodes + 1
         except tarfile.TarError as error:
             raise InvalidArgument(f"invalid layer: {error}") from None
