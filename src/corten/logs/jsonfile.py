@@ -26,7 +26,7 @@ _ESCAPES = {byte: f"\\u{byte:04x}".encode() for byte in (*range(0x20), *b"<>&") 
 _PLAIN = bytes(byte for byte in range(0x80) if byte not in _ESCAPES)
 # The backslash comes first, as the others bring backslashes in.
 _BY_BYTE = tuple((bytes((byte,)), _ESCAPES[byte]) for byte in sorted(_ESCAPES, key=lambda byte: byte != 0x5C))
-_LINE_BREAKS = ((b"\xe2\x80\xa8", b"\\u2028"), (b"\xe2\x80\xa9", b"\\u2029"))
+_SEPARATORS = (("\u2028", "\\u2028"), ("\u2029", "\\u2029"))
 
 REPAIR_BLOCK = 64 * 1024
 
@@ -57,13 +57,18 @@ def _escape_unicode(data: bytes) -> bytes:
     No control characters but newline are left in `data`. `surrogateescape` marks the bytes, and encoding with
     "replace" turns the marks into question marks in C; the real question marks hide as \\x01 meanwhile.
     """
+    valid = True
     try:
-        data.decode()
+        text = data.decode()
     except UnicodeDecodeError:
-        marked = data.replace(b"?", b"\x01").decode("utf-8", "surrogateescape").encode("utf-8", "replace")
-        data = marked.replace(b"?", b"\\ufffd").replace(b"\x01", b"?")
-    for raw, replacement in _LINE_BREAKS:
-        data = data.replace(raw, replacement)
+        valid = False
+        text = data.replace(b"?", b"\x01").decode("utf-8", "surrogateescape")
+    # Looked for in the text: one character is found by memchr, its three bytes are not.
+    for separator, escaped in _SEPARATORS:
+        if separator in text:
+            text, data = text.replace(separator, escaped), data.replace(separator.encode(), escaped.encode())
+    if not valid:
+        data = text.encode("utf-8", "replace").replace(b"?", b"\\ufffd").replace(b"\x01", b"?")
     return data
 
 
