@@ -49,7 +49,6 @@ def open_console(ctx: Context, height: int, width: int, bind: bool) -> None:
         os.dup2(slave, fd)
     if slave > 2:
         os.close(slave)
-    ctx.terminal = True
 
 
 def _open_master(ctx: Context) -> int:

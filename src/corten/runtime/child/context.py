@@ -38,7 +38,6 @@ class Context:
         "groups",
         "hold",
         "home",
-        "init",
         "mask_directory",
         "notify_created",
         "null",
@@ -46,7 +45,6 @@ class Context:
         "proc_device",
         "root",
         "root_path",
-        "terminal",
         "trees",
         "uid_gid",
         "umask",
@@ -71,7 +69,7 @@ class Context:
         self.cwd_pending = ""
         self.command = ""
         self.args: list[str] = []
-        self.init = self.terminal = self.hold = self.notify_created = False
+        self.hold = self.notify_created = False
 
     def warn(self, text: str) -> None:
         """Tell the parent of something that was left out and does not keep the container from running."""

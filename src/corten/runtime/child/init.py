@@ -1,25 +1,22 @@
 """A tiny init as pid 1 of a container (`docker run --init`): forwards signals, reaps orphans, ends as its child does.
 
-It is this forked interpreter itself, which has dropped to the container's user and capabilities and closed every
-descriptor. It stays non-dumpable, so that no process of the container can trace it or read its memory, and its
-/proc/PID/exe is the spawner's, a sealed copy. It takes no input but signals.
+It is this forked interpreter itself. It splits off before the container is set up, so that nearly all its pages stay
+shared with the spawner's, gives up every descriptor and every capability but CAP_KILL, and takes on the container's
+seccomp filter. It stays non-dumpable, so that no process of the container can trace it or read its memory without
+CAP_SYS_PTRACE on the host, and its /proc/PID/exe is the spawner's, a sealed copy. It takes no input but signals.
 """
 
 from __future__ import annotations
 
-import fcntl
 import os
-import struct
-import termios
 
 from corten.linux import capability, process
+from corten.linux.seccomp import prepare_filter
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     import signal as _signal
     from typing import NoReturn
-
-    from corten.runtime.child.context import Context
 else:
     import _signal  # signal would cost the import of enum
 
@@ -30,41 +27,42 @@ _NOT_FORWARDED = frozenset((
 ))  # fmt: skip
 
 
-def become(child: int, ctx: Context, capabilities: tuple[int, int, int, int]) -> NoReturn:
-    """Be init until `child` has ended."""
+_FORWARDED = frozenset(_signal.valid_signals()) - _NOT_FORWARDED
+_WAITED = _FORWARDED | {_signal.SIGCHLD}
+
+
+def split(program: bytes, filter_flags: int) -> None:
+    """Fork: the child returns and becomes the container's program, the parent stays as init and ends with it.
+
+    Both have the root directory as theirs, which pivot_root then replaces for all who are in it. Signals are blocked
+    already, so that none is lost before init waits for them; the child unblocks its own when it settles.
+    """
+    os.chdir("/")
+    _signal.pthread_sigmask(_signal.SIG_BLOCK, _WAITED)
+    child = os.fork()
+    if child:
+        _be_init(child, program, filter_flags)
+
+
+def _be_init(child: int, program: bytes, filter_flags: int) -> NoReturn:
     try:
-        effective, permitted, inheritable, _ = capabilities
-        _, kept, _ = capability.capget()
-        capability.capset(effective & permitted & kept, permitted & kept, inheritable & kept)
         process.set_process_name("corten-init")
         process.set_command_line("corten-init")
-        os.chdir("/")
-        os.closerange(0, 3)
-        process.close_range(3)
-        forwarded = set(_signal.valid_signals()) - _NOT_FORWARDED
-        waited = forwarded | {_signal.SIGCHLD}
-        _signal.pthread_sigmask(_signal.SIG_BLOCK, waited)
-        _reap(child)  # it may have ended before its signal was blocked
+        process.close_range(0)
+        os.setsid()
+        process.prctl(process.PR_SET_CHILD_SUBREAPER, 1)  # in another container's pid namespace it is not pid 1
+        if program:
+            prepare_filter(program, filter_flags)()
+        kill = 1 << capability.NUMBERS["CAP_KILL"]
+        capability.capset(kill, kill, 0)
         while True:
-            signo = _signal.sigwait(waited)
+            signo = _signal.sigwait(_WAITED)
             if signo == _signal.SIGCHLD:
                 _reap(child)
             else:
                 _forward(child, signo)
-    except BaseException:
-        pass
     finally:
         os._exit(1)
-
-
-def take_terminal(ctx: Context) -> None:
-    """In the child: a process group of its own, the terminal's foreground one, as a program at a terminal expects."""
-    if not ctx.terminal:
-        return
-    os.setpgid(0, 0)
-    _signal.signal(_signal.SIGTTOU, _signal.SIG_IGN)  # else setting the foreground group stops the one who is not in it
-    fcntl.ioctl(0, termios.TIOCSPGRP, struct.pack("i", os.getpid()))
-    _signal.signal(_signal.SIGTTOU, _signal.SIG_DFL)
 
 
 def _forward(child: int, signo: int) -> None:

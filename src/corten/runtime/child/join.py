@@ -112,7 +112,6 @@ def _child(
 
     def body() -> None:
         ctx = Context(channel, cgroup, "/")
-        cgroup.enter_v1()
         try:
             process.setns(target, _NAMESPACES)
         except OSError as error:
@@ -122,7 +121,7 @@ def _child(
             current[0] = name
             HANDLERS[name](ctx, *values)
 
-    run_child(channel, stdio, body, lambda: current[0])
+    run_child(channel, stdio, (cgroup.enter_v1, body), lambda: current[0])
 
 
 __all__ = ["ChildFailed", "Spawned", "join"]

@@ -8,7 +8,7 @@ import os
 from corten.linux import process
 from corten.runtime.cgroups import Cgroup
 from corten.runtime.child import channel as messages
-from corten.runtime.child import console, mounts
+from corten.runtime.child import console, init, mounts
 from corten.runtime.child import process as steps
 from corten.runtime.child.context import Context
 from corten.runtime.child.errors import ChildFailed, fail, reason
@@ -108,12 +108,9 @@ def _child(
     stdio: tuple[int, int, int],
     modes: tuple[bool, bool],
 ) -> None:
-    current = ["prepare"]
+    current = ["join namespaces"]
 
-    def body() -> None:
-        ctx = Context(channel, cgroup, plan["root"])
-        ctx.notify_created, ctx.hold = modes
-        ctx.init = plan["init"]
+    def enter() -> None:
         cgroup.enter_v1()
         for kind, path in plan["joins"]:
             fd = _open_namespace(path)
@@ -122,11 +119,18 @@ def _child(
         if plan["unshare_cgroup"]:
             # Only now: the namespace's root is the group that its creator is in.
             process.unshare(process.CLONE_NEWCGROUP)
+        if plan["init"]:
+            # As early as it can be, since every page touched before is init's own for the container's whole life.
+            init.split(*plan["steps"][-1][-2:])  # Execute's seccomp program and flags
+
+    def body() -> None:
+        ctx = Context(channel, cgroup, plan["root"])
+        ctx.notify_created, ctx.hold = modes
         for name, *values in plan["steps"]:
             current[0] = name
             HANDLERS[name](ctx, *values)
 
-    run_child(channel, stdio, body, lambda: current[0])
+    run_child(channel, stdio, (enter, body), lambda: current[0])
 
 
 def _remove_gently(cgroup: Cgroup) -> None:

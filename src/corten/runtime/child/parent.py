@@ -125,8 +125,7 @@ def _discard(spawned: Spawned) -> None:
 
 
 def settle(stdio: tuple[int, int, int]) -> None:
-    """First thing in the child: its own streams, default signals, no collector, a session of its own."""
-    gc.disable()
+    """Its own streams, default signals, a session of its own."""
     for signo in _signal.valid_signals():
         # execve keeps what is ignored, and Python ignores SIGPIPE and SIGXFSZ; handlers it resets by itself.
         if _signal.getsignal(signo) == _signal.SIG_IGN:
@@ -146,10 +145,21 @@ def _above_stdio(fd: int) -> int:
     return fcntl.fcntl(fd, fcntl.F_DUPFD_CLOEXEC, 3)
 
 
-def run_child(channel: Channel, stdio: tuple[int, int, int], body: Callable[[], Any], step: Callable[[], str]) -> None:
-    """Run the child's `body`, report what it raises and exit. Never returns."""
+def run_child(
+    channel: Channel,
+    stdio: tuple[int, int, int],
+    bodies: tuple[Callable[[], Any], Callable[[], Any]],
+    step: Callable[[], str],
+) -> None:
+    """Run the child's two bodies, before and after it gets its own streams; report what they raise and exit.
+
+    Never returns. `step` names what is being done, for an error that does not say so itself.
+    """
+    enter, body = bodies
     try:
         try:
+            gc.disable()
+            enter()
             settle(stdio)
             body()
         except ChildFailed as error:

@@ -10,7 +10,7 @@ import stat
 from corten.linux import capability, keyring, process
 from corten.linux.openat2 import RESOLVE_IN_ROOT, RESOLVE_NO_MAGICLINKS, openat2
 from corten.linux.seccomp import prepare_filter
-from corten.runtime.child import init, network, users
+from corten.runtime.child import network, users
 from corten.runtime.child.channel import EXEC, READY
 from corten.runtime.child.errors import NOT_EXECUTABLE, NOT_FOUND, OTHER, ChildFailed, fail, reason
 from corten.runtime.child.root import ensure
@@ -274,11 +274,6 @@ def execute(
     if ctx.hold:
         ctx.channel.send(READY)
         ctx.channel.await_go()
-    if ctx.init:
-        pid = os.fork()
-        if pid:
-            init.become(pid, ctx, capabilities)
-        init.take_terminal(ctx)
     if no_new_privileges:
         process.prctl(process.PR_SET_NO_NEW_PRIVS, 1)
     if label[0]:
