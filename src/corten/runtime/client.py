@@ -265,7 +265,6 @@ class RuntimeClient:
         handle = self._get(container_id)
         handle.live()
         await asyncio.to_thread(Cgroup(handle.cgroup).update, limits_of(spec))
-        handle.spec = spec
 
     def pids(self, container_id: str) -> list[int]:
         return Cgroup(self._get(container_id).cgroup).pids()
