@@ -116,8 +116,20 @@ class Controller:
         # Told first, as its `die` may come before the call returns.
         self._announce.container(container, "kill", signal=str(int(signo)))
         await self._deps.runtime.signal(container.id, signo)
-        if container.state.status is Status.PAUSED and entry.no_restart:
-            await self._deps.runtime.resume(container.id)
+        if entry.no_restart:
+            await self._let_go_on(entry)
+
+    async def _let_go_on(self, entry: Entry) -> None:
+        container = entry.container
+        async with entry.lock:
+            if container.state.status is not Status.PAUSED:
+                return
+            # On cgroup version 2 a frozen process does die of SIGKILL: it may have ended already.
+            with contextlib.suppress(Conflict, NotFound):
+                await self._deps.runtime.resume(container.id)
+                container.state.status = Status.RUNNING
+                await self._catalog.save(entry, durable=False)
+                self._announce.container(container, "unpause")
 
     async def _await_kill(self, entry: Entry, ended: asyncio.Future[WaitResult]) -> None:
         if not await self._within(ended, KILL_PATIENCE_S):

@@ -140,10 +140,16 @@ class FakeRuntime:
             await self.finish(container_id, 128 + signo)
 
     async def pause(self, container_id: str) -> None:
-        self._running(container_id).paused = True
+        process = self._running(container_id)
+        if process.paused:
+            raise IllegalTransition(container_id, "paused", "paused")
+        process.paused = True
 
     async def resume(self, container_id: str) -> None:
-        self._running(container_id).paused = False
+        process = self._running(container_id)
+        if not process.paused:
+            raise IllegalTransition(container_id, "running", "running")
+        process.paused = False
 
     async def resize(self, container_id: str, height: int, width: int) -> None:
         self._running(container_id).size = (height, width)

@@ -279,6 +279,19 @@ def test_remove_refuses_what_runs(tmp_path: Path) -> None:
     asyncio.run(story())
 
 
+def test_stop_of_a_paused_container_lets_it_go_on_once(tmp_path: Path) -> None:
+    async def story() -> None:
+        async with engine(tmp_path) as e:
+            id = await e.run("web")
+            e.runtime.exit_on_signal = {9}  # it ignores SIGTERM
+            await e.containers.pause(id)
+            await e.containers.stop(id, timeout=0)
+            assert e.runtime.containers[id].signals == [15, 9]
+            assert e.told()[-6:] == ["pause", "kill", "unpause", "kill", "die", "stop"]
+
+    asyncio.run(story())
+
+
 def test_clients_that_attach_first_are_there_from_the_first_byte(tmp_path: Path) -> None:
     async def story() -> None:
         async with engine(tmp_path) as e:
