@@ -54,6 +54,11 @@ class RotatingFile:
         if self._keep < 2:
             os.ftruncate(self._fd, 0)
         else:
+            # Not renamed over: ext4 would then write the new file to disk at once, before it goes on.
+            try:
+                os.unlink(f"{self._path}.{self._keep - 1}")
+            except FileNotFoundError:
+                pass
             for index in range(self._keep - 1, 0, -1):
                 newer = f"{self._path}.{index - 1}" if index > 1 else self._path
                 try:
