@@ -134,11 +134,17 @@ def _remove(context: Context, options: Options) -> None:
 
 
 def _tag(context: Context, options: Options) -> None:
+    from corten.errors import InvalidArgument
+    from corten.specs import reference
+
     source, target = options.args
-    repo, tag = split_tag(target)
-    if not repo or "@" in target:
-        raise CliError(f'Error parsing reference: "{target}" is not a valid repository/tag: invalid reference format')
-    context.client.images.tag(source, repo, tag)
+    try:
+        parsed = reference.parse(target)
+    except InvalidArgument as error:
+        raise CliError(f'Error parsing reference: "{target}" is not a valid repository/tag: {error}') from None
+    if parsed.digest:
+        raise CliError("refusing to create a tag with a digest reference")
+    context.client.images.tag(source, *split_tag(target))
 
 
 IMAGES = Command(
