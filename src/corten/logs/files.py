@@ -55,10 +55,9 @@ class RotatingFile:
             os.ftruncate(self._fd, 0)
         else:
             # Not renamed over: ext4 would then write the new file to disk at once, before it goes on.
-            try:
-                os.unlink(f"{self._path}.{self._keep - 1}")
-            except FileNotFoundError:
-                pass
+            oldest = f"{self._path}.{self._keep - 1}"
+            if os.path.exists(oldest):
+                os.unlink(oldest)
             for index in range(self._keep - 1, 0, -1):
                 newer = f"{self._path}.{index - 1}" if index > 1 else self._path
                 try:
