@@ -64,16 +64,15 @@ class Stage:
             data += chunk
             self.settle()
 
-    def read_terminal(self, client: socket.socket, size: int) -> bytes:
-        """As `read`, at least `size` bytes: the kernel brings a terminal's output over when it gets to it."""
+    def await_output(self, client: socket.socket, expected: bytes) -> None:
+        """Read until it came: the kernel brings a terminal's output, and its echo, over when it gets to it."""
         data = bytearray()
 
-        def enough() -> bool:
+        def seen() -> bool:
             data.extend(self.read(client))
-            return len(data) >= size
+            return expected in data
 
-        until(enough)
-        return bytes(data)
+        until(seen)
 
 
 @pytest.fixture
@@ -294,14 +293,14 @@ def test_a_terminal_is_raw_detaches_on_keys_and_survives_the_end_of_stdin() -> N
     stage.start()
     client = stage.attach((True, True, True, False, b"\x10\x11", b""))
     os.write(stage.tty, b"$ ")
-    assert stage.read_terminal(client, 2) == b"$ "
+    stage.await_output(client, b"$ ")
     stage.stdio.resize(40, 100)
     assert os.get_terminal_size(stage.tty) == (100, 40)
     client.send(b"ls\x10\x11")
     assert stage.read(client).endswith(b"<end>")
     again = stage.attach((True, True, True, False, b"", b""))
     os.write(stage.tty, b"more")
-    assert stage.read_terminal(again, 4).endswith(b"more")
+    stage.await_output(again, b"more")
     os.close(stage.tty)
     assert stage.stdio.drain()
     close(stage)
