@@ -398,14 +398,39 @@ def _enable_controllers(directory: str) -> None:
         enabled = file.read().decode().split()
     with open(directory + "/cgroup.controllers", "rb") as file:
         available = file.read().decode().split()
-    missing = [name for name in _ALWAYS_V2 if name in available and name not in enabled]
-    for name in missing:
-        try:
-            _write(directory + "/cgroup.subtree_control", b"+" + name.encode())
-        except OSError as error:
-            # EBUSY: the group has processes of its own (we run in a container); a limit that needs it will say so.
-            if error.errno not in (errno.EBUSY, errno.ENOENT, errno.EOPNOTSUPP):
-                raise
+    missing = [b"+" + name.encode() for name in _ALWAYS_V2 if name in available and name not in enabled]
+    control = directory + "/cgroup.subtree_control"
+    if not missing:
+        return
+    try:
+        # All at once: the cpu controller alone may be enabled above processes, which makes groups below unusable.
+        _write(control, b" ".join(missing))
+    except OSError as error:
+        if error.errno == errno.EBUSY:
+            if os.path.ismount(directory) and _move_down(directory):
+                _write(control, b" ".join(missing))
+            return  # the group has processes of its own; a limit that needs the controllers will say so
+        for word in missing:
+            try:
+                _write(control, word)
+            except OSError as refused:
+                if refused.errno not in (errno.EBUSY, errno.ENOENT, errno.EOPNOTSUPP):
+                    raise
+
+
+def _move_down(directory: str) -> bool:
+    """Move a group's processes into a group below it; whether all could be.
+
+    The real root may have processes and controllers for groups below; the root of a cgroup namespace, which is what we
+    find when we run in a container, may not. To put its processes one level down is the custom there.
+    """
+    _mkdir(directory + "/init")
+    with open(directory + "/cgroup.procs", "rb") as file:
+        members = file.read().split()
+    for pid in members:
+        if pid != b"0":  # a process that our pid namespace does not show; 0 would be the writer
+            _write_unless_gone(directory + "/init/cgroup.procs", pid)
+    return b"0" not in members
 
 
 def _mkdir_last(path: str) -> bool:
