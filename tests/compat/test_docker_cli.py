@@ -133,6 +133,13 @@ def test_logs_follow_ends_with_the_container(daemon: Daemon) -> None:
     assert daemon.ok("logs", "-f", "ff").split() == ["1", "2", "3", "4", "5"]
 
 
+def test_exec_after_an_update(daemon: Daemon) -> None:
+    daemon.ok("run", "-d", "--name", "uu", "busybox", "sleep", "100")
+    daemon.ok("update", "--cpu-shares", "512", "uu")
+    bounding = "grep CapBnd /proc/self/status"
+    assert daemon.ok("exec", "uu", "sh", "-c", bounding) == daemon.ok("run", "--rm", "busybox", "sh", "-c", bounding)
+
+
 def test_exec(daemon: Daemon) -> None:
     daemon.ok("run", "-d", "--name", "xx", "-e", "A=1", "busybox", "sleep", "100")
     assert daemon.ok("exec", "xx", "echo", "in") == "in"
