@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import subprocess
+import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -13,7 +14,7 @@ from corten.runtime.cgroups import Cgroup, host_layout
 from corten.runtime.cgroups_limits import compile_limits
 from corten.runtime.cgroups_stats import read_stats
 from corten.specs.oci_runtime import CPU, Memory, Pids, Resources
-from tests.kernel.launching import leftovers, needs_root, remove_parents
+from tests.kernel.launching import SRC, leftovers, needs_root, remove_parents
 from tests.waiting import until
 
 pytestmark = [pytest.mark.root, needs_root]
@@ -120,4 +121,25 @@ def test_removing_twice_is_no_error() -> None:
     made.remove()
     made.kill_all()
     assert made.pids() == []
+    remove_parents(PARENT)
+
+
+def test_groups_made_at_once_below_a_new_parent_take_processes() -> None:
+    """Of several launches that make the parent together none finds it half made (cpuset: no space left on device)."""
+    code = (
+        "import os, sys; sys.path.insert(0, sys.argv[1])\n"
+        "from corten.runtime.cgroups import Cgroup\n"
+        "group = Cgroup.create(sys.argv[2]); group.enter_v1()\n"
+    )
+    for attempt in range(5):
+        parent = f"{PARENT}/{attempt}"
+        names = [f"{parent}/{number}" for number in range(8)]
+        running = [
+            subprocess.Popen([sys.executable, "-I", "-S", "-c", code, SRC, name], stderr=subprocess.PIPE)
+            for name in names
+        ]
+        errors = [process.communicate()[1] for process in running]
+        for name in (*names, parent):
+            Cgroup(name).remove()
+        assert errors == [b""] * len(names)
     remove_parents(PARENT)

@@ -10,6 +10,9 @@ from pathlib import Path
 import pytest
 
 from corten.runtime.cgroups import host_layout
+from corten.runtime.child.errors import ChildFailed
+from corten.runtime.child.launch import launch
+from corten.runtime.plan import compile_launch
 from corten.runtime.seccomp_profile import default_profile
 from corten.specs.oci_runtime import (
     CPU,
@@ -646,3 +649,12 @@ def test_streams_belong_to_the_user(lab: Lab) -> None:
     assert (done.code, done.out) == (0, "again\n"), done.err
     assert stat.S_ISCHR(os.stat("/dev/null").st_mode)
     assert os.stat("/dev/null").st_uid == 0
+
+
+def test_without_a_control_group_nothing_starts(lab: Lab) -> None:
+    spec = lab.spec("true")
+    assert spec.linux is not None
+    spec.linux.cgroups_path = ""
+    spec.linux.resources = None
+    with pytest.raises(ChildFailed, match="control group"):
+        launch(compile_launch(lab.request(spec)).to_wire(), -1, -1, -1)

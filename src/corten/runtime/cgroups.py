@@ -356,30 +356,40 @@ def _make_v1(hierarchy: Hierarchy, path: str) -> None:
     cpuset = "cpuset" in hierarchy.controllers
     directory = hierarchy.mountpoint + path
     try:
-        made = _mkdir(directory)
+        _mkdir(directory)
     except FileNotFoundError:
         _make_parents_v1(hierarchy, path, cpuset)
-        made = _mkdir(directory)
-    if made and cpuset and path.count("/") == 1:
-        _inherit_cpuset(hierarchy.mountpoint, directory)
+        _mkdir(directory)
+    if cpuset and not (_cpuset(directory, "cpus") and _cpuset(directory, "mems")):
+        _fill_cpuset(hierarchy.mountpoint, path)
 
 
 def _make_parents_v1(hierarchy: Hierarchy, path: str, cpuset: bool) -> None:
     directory = hierarchy.mountpoint
     for name in path.strip("/").split("/")[:-1]:
-        above, directory = directory, f"{directory}/{name}"
+        directory = f"{directory}/{name}"
         if _mkdir(directory) and cpuset:
-            _inherit_cpuset(above, directory)
             # Groups below are then born with their parent's cpus and nodes; empty ones would take no process.
             _write(directory + "/cgroup.clone_children", b"1")
 
 
-def _inherit_cpuset(above: str, directory: str) -> None:
-    for name in ("cpuset.cpus", "cpuset.mems"):
-        with open(f"{above}/{name}", "rb") as file:
-            value = file.read().strip()
-        if value:
-            _write(f"{directory}/{name}", value)
+def _fill_cpuset(mountpoint: str, path: str) -> None:
+    """Give every group on the way its parent's cpus and nodes where it has none.
+
+    All of them, from the top: a parent that somebody else is making at this moment may still be without.
+    """
+    above = mountpoint
+    for part in path.strip("/").split("/"):
+        directory = f"{above}/{part}"
+        for name in ("cpus", "mems"):
+            if not _cpuset(directory, name):
+                _write(f"{directory}/cpuset.{name}", _cpuset(above, name))
+        above = directory
+
+
+def _cpuset(directory: str, name: str) -> bytes:
+    with open(f"{directory}/cpuset.{name}", "rb", buffering=0) as file:
+        return file.read().strip()
 
 
 def _make_v2(root: str, path: str, controllers: bool) -> None:

@@ -145,14 +145,17 @@ def compile_exec(process: Process, spec: Spec, user: str, groups: Sequence[str])
 def cgroup_path(path: str) -> str:
     """An absolute path; systemd's "slice:prefix:name" becomes the place where systemd would put it.
 
-    Raises InvalidArgument for none at all: without a group of its own a container could not be ended for certain.
+    None stays none: such a plan can be looked at and not launched, as without a group of its own a container could not
+    be ended for certain.
     """
     if path.count(":") == 2 and "/" not in path:
         parent, prefix, name = path.split(":")
         path = f"/{parent or 'system.slice'}/{prefix}-{name}.scope"
+    if not path:
+        return ""
     clean = posixpath.normpath("/" + path)
     if clean in ("/", "//"):
-        raise InvalidArgument("a container needs linux.cgroupsPath, and it must not be the root")
+        raise InvalidArgument("linux.cgroupsPath must not be the root")
     return "/" + clean.strip("/")
 
 

@@ -37,6 +37,8 @@ def join(wire: bytes, init_pid: int, stdin: int, stdout: int, stderr: int) -> Sp
     Streams, terminal and errors are as in `launch.launch`.
     """
     plan: dict[str, Any] = marshal.loads(wire)
+    if not plan["cgroup"]:
+        raise ChildFailed("join cgroup", errno.EINVAL, "the container has no control group to join")
     try:
         target = process.pidfd_open(init_pid)
     except OSError as error:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import marshal
 import os
 
@@ -44,6 +45,8 @@ def launch(
     Raises ChildFailed; then nothing is left: no process, no control group.
     """
     plan: dict[str, Any] = marshal.loads(wire)
+    if not plan["cgroup"]:
+        raise ChildFailed("create cgroup", errno.EINVAL, "a container needs a control group of its own")
     try:
         cgroup = Cgroup.create(plan["cgroup"], plan["writes"])
     except OSError as error:
