@@ -24,6 +24,30 @@ _JNE_K = 0x56  # BPF_JMP32
 _JEQ_K = 0x16
 _EXIT = 0x95
 
+# What every container may use: null, zero, full, random, urandom, tty, console, ptmx and pseudo terminals; it may make
+# any node, as without a rule here it cannot open it.
+_ALWAYS_ALLOWED = (
+    ("c", None, None, "m"),
+    ("b", None, None, "m"),
+    ("c", 1, 3, "rwm"),
+    ("c", 1, 5, "rwm"),
+    ("c", 1, 7, "rwm"),
+    ("c", 1, 8, "rwm"),
+    ("c", 1, 9, "rwm"),
+    ("c", 5, 0, "rwm"),
+    ("c", 5, 1, "rwm"),
+    ("c", 5, 2, "rwm"),
+    ("c", 136, None, "rwm"),
+)
+
+
+def always_allowed() -> list[DeviceCgroup]:
+    """Rules for the devices without which hardly a program runs; they go behind what denies everything."""
+    return [
+        DeviceCgroup(allow=True, type=kind, major=major, minor=minor, access=access)
+        for kind, major, minor, access in _ALWAYS_ALLOWED
+    ]
+
 
 @dataclass(frozen=True, slots=True)
 class Exemption:

@@ -8,11 +8,13 @@ from dataclasses import dataclass, field
 from corten.engine.hostfacts import DEFAULT_SYSCTLS, HostFacts
 from corten.engine.models import Container
 from corten.engine.spec import capabilities, devices, mounts, resources, security
+from corten.runtime.cgroups_devices import always_allowed
 from corten.specs.container import Ulimit
 from corten.specs.oci_runtime import (
     VERSION,
     Capabilities,
     ConsoleSize,
+    DeviceCgroup,
     Linux,
     Mount,
     Namespace,
@@ -135,7 +137,7 @@ def limits(container: Container, granted: Sequence[devices.Granted] = ()) -> Lim
     """The cgroup's limits, device rules included."""
     host_config = container.host_config
     built = resources.build(host_config)
-    built.devices = devices.default_rules()
+    built.devices = [DeviceCgroup(allow=False, access="rwm"), *always_allowed()]
     for grant in granted:
         built.devices += grant.rules
     built.devices += [devices.parse_rule(rule) for rule in host_config.device_cgroup_rules or []]

@@ -13,22 +13,6 @@ from corten.errors import InvalidArgument, SystemFault, clip
 from corten.specs.container import DeviceMapping
 from corten.specs.oci_runtime import Device, DeviceCgroup
 
-# What every container may use: null, zero, full, random, urandom, tty, console, ptmx and pseudo terminals; it may make
-# any node, as without a rule here it cannot open it.
-ALWAYS_ALLOWED = (
-    ("c", None, None, "m"),
-    ("b", None, None, "m"),
-    ("c", 1, 3, "rwm"),
-    ("c", 1, 5, "rwm"),
-    ("c", 1, 7, "rwm"),
-    ("c", 1, 8, "rwm"),
-    ("c", 1, 9, "rwm"),
-    ("c", 5, 0, "rwm"),
-    ("c", 5, 1, "rwm"),
-    ("c", 5, 2, "rwm"),
-    ("c", 136, None, "rwm"),
-)
-
 # Parts of /dev that the container has its own of.
 _OWN = {
     "pts",
@@ -55,15 +39,6 @@ class Granted:
 
     nodes: tuple[Device, ...] = ()
     rules: tuple[DeviceCgroup, ...] = ()
-
-
-def default_rules() -> list[DeviceCgroup]:
-    """Everything denied, then what every container may use."""
-    allowed = [
-        DeviceCgroup(allow=True, type=kind, major=major, minor=minor, access=access)
-        for kind, major, minor, access in ALWAYS_ALLOWED
-    ]
-    return [DeviceCgroup(allow=False, access="rwm"), *allowed]
 
 
 def parse_rule(text: str) -> DeviceCgroup:

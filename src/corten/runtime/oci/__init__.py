@@ -1,0 +1,1 @@
+"""The OCI runtime's command line over the embedded runtime, for those who would call runc."""

@@ -1,0 +1,118 @@
+"""What `corten-runtime spec` and `corten-runtime features` print."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from corten import __version__
+from corten.linux.capability import NAMES
+from corten.runtime.cgroups import host_layout
+from corten.specs.oci_runtime import (
+    VERSION,
+    Capabilities,
+    DeviceCgroup,
+    Linux,
+    Mount,
+    Namespace,
+    Process,
+    Resources,
+    Rlimit,
+    Root,
+    Spec,
+)
+
+# The words that `runtime.mount_options` takes; a test holds the two together.
+_PLAIN_WORDS = (
+    "atime", "dev", "diratime", "exec", "noatime", "nodev", "nodiratime", "noexec", "norelatime", "nostrictatime",
+    "nosuid", "nosymfollow", "relatime", "ro", "rw", "strictatime", "suid", "symfollow",
+)  # fmt: skip
+MOUNT_OPTIONS = sorted(
+    (
+        *_PLAIN_WORDS,
+        *(f"r{word}" for word in _PLAIN_WORDS),
+        *("bind", "rbind", "private", "rprivate", "shared", "rshared", "slave", "rslave", "unbindable", "runbindable"),
+        *("async", "defaults", "loud", "noiversion", "nolazytime", "nomand", "remount"),
+    )
+)
+
+_CAPABILITIES = ["CAP_AUDIT_WRITE", "CAP_KILL", "CAP_NET_BIND_SERVICE"]
+
+
+def default_spec() -> Spec:
+    """A specification to begin with: a shell on a terminal in a read-only root."""
+    return Spec(
+        oci_version=VERSION,
+        process=Process(
+            cwd="/",
+            args=["sh"],
+            env=["PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin", "TERM=xterm"],
+            terminal=True,
+            no_new_privileges=True,
+            rlimits=[Rlimit(type="RLIMIT_NOFILE", hard=1024, soft=1024)],
+            capabilities=Capabilities(bounding=_CAPABILITIES, effective=_CAPABILITIES, permitted=_CAPABILITIES),
+        ),
+        root=Root(path="rootfs", readonly=True),
+        hostname="corten",
+        mounts=_mounts(),
+        linux=Linux(
+            namespaces=[Namespace(type=kind) for kind in ("pid", "network", "ipc", "uts", "mount", "cgroup")],
+            resources=Resources(devices=[DeviceCgroup(allow=False, access="rwm")]),
+            masked_paths=[
+                "/proc/acpi",
+                "/proc/asound",
+                "/proc/kcore",
+                "/proc/keys",
+                "/proc/latency_stats",
+                "/proc/timer_list",
+                "/proc/timer_stats",
+                "/proc/sched_debug",
+                "/proc/scsi",
+                "/sys/firmware",
+            ],
+            readonly_paths=["/proc/bus", "/proc/fs", "/proc/irq", "/proc/sys", "/proc/sysrq-trigger"],
+        ),
+    )
+
+
+def _mounts() -> list[Mount]:
+    plain = ["nosuid", "noexec", "nodev"]
+    return [
+        Mount(destination="/proc", type="proc", source="proc"),
+        Mount(
+            destination="/dev",
+            type="tmpfs",
+            source="tmpfs",
+            options=["nosuid", "strictatime", "mode=755", "size=65536k"],
+        ),
+        Mount(
+            destination="/dev/pts",
+            type="devpts",
+            source="devpts",
+            options=["nosuid", "noexec", "newinstance", "ptmxmode=0666", "mode=0620", "gid=5"],
+        ),
+        Mount(destination="/dev/shm", type="tmpfs", source="shm", options=[*plain, "mode=1777", "size=65536k"]),
+        Mount(destination="/dev/mqueue", type="mqueue", source="mqueue", options=plain),
+        Mount(destination="/sys", type="sysfs", source="sysfs", options=[*plain, "ro"]),
+        Mount(destination="/sys/fs/cgroup", type="cgroup", source="cgroup", options=[*plain, "relatime", "ro"]),
+    ]
+
+
+def features() -> dict[str, Any]:
+    """What this runtime knows, as the specification's features.md has it."""
+    layout = host_layout()
+    return {
+        "ociVersionMin": "1.0.0",
+        "ociVersionMax": VERSION,
+        "hooks": ["prestart", "createRuntime", "poststart", "poststop"],
+        "mountOptions": list(MOUNT_OPTIONS),
+        "linux": {
+            "namespaces": ["cgroup", "ipc", "mount", "network", "pid", "uts"],
+            "capabilities": list(NAMES),
+            "cgroup": {"v1": bool(layout.v1), "v2": bool(layout.unified), "systemd": False, "systemdUser": False},
+            "seccomp": {"enabled": True},
+            "apparmor": {"enabled": True},
+            "selinux": {"enabled": True},
+        },
+        "annotations": {"org.corten.version": __version__},
+        "potentiallyUnsafeConfigAnnotations": [],
+    }

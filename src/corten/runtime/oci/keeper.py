@@ -1,0 +1,140 @@
+"""The process that stands between `create` and `start`.
+
+OCI's create returns while the container's first process waits before its execve. What it waits for is a message on a
+socket whose other end must live somewhere: here.
+
+    create                          keeper                         container
+       | -- fork ------------------> |
+       |                             | -- launch(hold) -----------> | (all but execve)
+       | <----- "pid" or the error   |                              |
+    start                            |                              |
+       | -- connect to start.sock -> | -- GO ---------------------> | execve
+       | <----- "" or the error      |                              |
+                                   ends; the container passes to the caller's subreaper
+
+If the container dies before its start the keeper ends too, so that whoever waits for it gets its zombie.
+"""
+
+from __future__ import annotations
+
+import os
+import select
+import socket
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+from msgspec import json
+
+from corten.errors import StartFailed
+from corten.linux.scm import send_fds
+from corten.runtime import protocol
+from corten.runtime.child.errors import ChildFailed
+from corten.runtime.child.launch import launch
+from corten.runtime.child.parent import Spawned
+
+Report = tuple[str, str, int, int, int]
+"""What went wrong (message, step, errno, exit code), "" for nothing, and the pid."""
+
+
+def create(wire: bytes, directory: Path, console_socket: str, on_created: Callable[[int], None] | None) -> int:
+    """Launch in a keeper and leave it; the container's pid. Raises StartFailed."""
+    reader, writer = os.pipe2(os.O_CLOEXEC)
+    if os.fork() == 0:
+        os.close(reader)
+        _keep(wire, directory, console_socket, on_created, writer)
+    os.close(writer)
+    try:
+        # One message, not up to the end: the waiting container has a copy of the writing end until its execve.
+        return _outcome(os.read(reader, 1 << 16))
+    finally:
+        os.close(reader)
+
+
+def start(directory: Path) -> None:
+    """Let a created container run. Raises StartFailed."""
+    short, anchor = protocol.near(str(directory / "start.sock"))
+    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as sock:
+        try:
+            sock.connect(short)
+        except OSError as error:
+            raise StartFailed(f"the container cannot be started: {error.strerror}", step="start") from None
+        finally:
+            os.close(anchor)
+        with sock.makefile("rb") as answer:
+            _outcome(answer.read())
+
+
+def _outcome(answer: bytes) -> int:
+    if not answer:
+        raise StartFailed("the container's keeper has ended", step="keep")
+    report: Report = json.decode(answer, type=Report)
+    message, step, errno, exit_code, pid = report
+    if message:
+        raise StartFailed(message, step=step, errno=errno, exit_code=exit_code)
+    return pid
+
+
+def _report(fd: int, failure: ChildFailed | None, pid: int) -> None:
+    report: Report = ("", "", 0, 0, pid)
+    if failure is not None:
+        report = (failure.detail or failure.step, failure.step, failure.errno, failure.exit_code, pid)
+    os.write(fd, json.encode(report))
+    os.close(fd)
+
+
+def _keep(
+    wire: bytes, directory: Path, console_socket: str, on_created: Callable[[int], None] | None, answer: int
+) -> None:
+    """The keeper's life. Never returns."""
+    try:
+        os.setsid()
+        with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_CLOEXEC) as listener:
+            short, anchor = protocol.near(str(directory / "start.sock"))
+            listener.bind(short)
+            listener.listen(1)
+            os.close(anchor)
+            try:
+                spawned = launch(wire, 0, 1, 2, on_created=on_created, hold=True)
+            except ChildFailed as failure:
+                _report(answer, failure, 0)
+                return
+            if console_socket:
+                send_console(console_socket, spawned.console)
+            null = os.open("/dev/null", os.O_RDWR)
+            for number in (0, 1, 2):  # they are the container's: who reads them is to see their end with it
+                os.dup2(null, number)
+            _report(answer, None, spawned.pid)
+            _serve(listener, directory, spawned)
+    except BaseException:
+        sys.excepthook(*sys.exc_info())
+    finally:
+        os._exit(0)
+
+
+def _serve(listener: socket.socket, directory: Path, spawned: Spawned) -> None:
+    """Until somebody wants the container started, or it is dead."""
+    poll = select.poll()
+    poll.register(listener, select.POLLIN)
+    poll.register(spawned.pidfd, select.POLLIN)
+    ready = [fd for fd, _ in poll.poll()]
+    (directory / "start.sock").unlink(missing_ok=True)
+    if listener.fileno() not in ready:
+        return
+    connection, _ = listener.accept()
+    failure = None
+    try:
+        spawned.release()
+    except ChildFailed as caught:
+        failure = caught
+    _report(connection.detach(), failure, spawned.pid)
+
+
+def send_console(path: str, console: int) -> None:
+    """Give a pty's master to whoever listens at `path`, as runc's callers expect it, and close ours."""
+    short, anchor = protocol.near(path)
+    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as sock:
+        sock.connect(short)
+        send_fds(sock, b"/dev/pts/ptmx", [console])
+    os.close(anchor)
+    os.close(console)
