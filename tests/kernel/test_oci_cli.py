@@ -9,7 +9,6 @@ import signal
 import socket
 import subprocess
 import sys
-import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -21,6 +20,7 @@ from corten.linux.scm import recv_fds
 from corten.runtime.cgroups import Cgroup
 from corten.runtime.types import Stdio
 from tests.kernel.boxes import DEADLINE, Boxes, Terminal, boxes, cgroup_of, make_root, needs_root
+from tests.waiting import until
 
 pytestmark = [pytest.mark.root, needs_root]
 
@@ -62,10 +62,7 @@ class Bundle:
         return str(json.loads(self.ok("state", name))["status"])
 
     def until(self, status: str) -> None:
-        deadline = time.monotonic() + DEADLINE
-        while self.state() != status:
-            assert time.monotonic() < deadline, f"still {self.state()}"
-            time.sleep(0.02)
+        until(lambda: self.state() == status, seconds=DEADLINE, what=f"the state {status}")
 
 
 @pytest.fixture
