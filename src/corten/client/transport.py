@@ -8,8 +8,16 @@ from __future__ import annotations
 
 import _socket
 import os
+import select
 
 from corten.client.errors import BadEndpoint, CannotConnect
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+GOODBYE_MS = 10_000
+"""For how long a peer that reads nothing is waited for at the end of the input."""
 
 Socket = _socket.socket
 
@@ -137,12 +145,40 @@ def _dial_tls(endpoint: Endpoint, files: TlsFiles) -> Socket:
 
 def half_close(sock: Socket) -> None:
     """Says that no more will be written, and leaves the reading side open; a peer that is gone already is fine."""
-    unwrap = getattr(sock, "unwrap", None)
     try:
-        if unwrap is None:
-            sock.shutdown(_socket.SHUT_WR)
+        if hasattr(sock, "unwrap"):
+            _say_goodbye(sock, sock.unwrap)
         else:
-            # On a non-blocking TLS socket this sends close_notify, then raises because the peer's has not come.
-            unwrap()
+            sock.shutdown(_socket.SHUT_WR)
     except OSError:
         pass
+
+
+def _say_goodbye(sock: Socket, unwrap: Callable[[], object]) -> None:
+    """Sends TLS's close_notify without reading.
+
+    Python's `unwrap` sends it and at once looks for the peer's: output that arrives in between is an error to OpenSSL
+    and lost. So for that moment the descriptor is one end of a pair on which nothing ever arrives, and what comes out
+    of the other end, the encrypted close_notify, is sent on.
+    """
+    fd, (near, far) = sock.fileno(), _socket.socketpair()
+    kept = os.dup(fd)
+    try:
+        near.setblocking(False)
+        os.dup2(near.fileno(), fd, inheritable=False)
+        try:
+            unwrap()
+        except OSError:
+            pass  # the peer's goodbye has not come
+        finally:
+            os.dup2(kept, fd, inheritable=False)
+        far.setblocking(False)
+        record = far.recv(4096)
+        writable = select.poll()
+        writable.register(fd, select.POLLOUT)
+        while record and writable.poll(GOODBYE_MS):
+            record = record[os.write(fd, record) :]
+    finally:
+        os.close(kept)
+        near.close()
+        far.close()
