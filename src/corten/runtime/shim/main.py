@@ -73,7 +73,7 @@ class Shim:
         stdio.on_idle = lambda: self._idle(self._main)
         for stream in settings["streams"]:
             stdio.attach(fds.pop(0), stream)
-        self._keep = fds  # held until the shim ends
+        self._keep = fds  # held until the container has ended
         try:
             stdio.log = _open_log(settings["log"], self._log_failed)
             stdio.prepare()
@@ -168,6 +168,12 @@ class Shim:
             write_exit(self._exit_file, code, process.finished_ns, process.started_ns, self._oom_killed)
         except OSError as error:  # the daemon is told all the same, and it has a record of its own
             self._complain(f"the exit could not be recorded: {error}")
+
+    def _let_go(self) -> None:
+        """Close what was held for the container, before anyone is told of its end: a restart takes its ports again."""
+        for fd in self._keep:
+            os.close(fd)
+        self._keep = []
 
     def _clean_up(self) -> None:
         try:
