@@ -75,8 +75,16 @@ def test_random_kills(own_daemon: Daemon) -> None:
             assert daemon.ok("run", "--rm", "busybox", "echo", "ok", timeout=30) == "ok", (n, command)
         daemon.ok("pull", "-q", registry.image)
         assert daemon.ok("run", "--rm", registry.image, "echo", "whole") == "whole"
-    left = until(lambda: (found := leftovers(daemon)) and not any(found.values()) and found, what="nothing left over")
-    assert left
+    left: dict[str, object] = {}
+
+    def clean() -> bool:
+        left.update(leftovers(daemon))
+        return not any(left.values())
+
+    try:
+        until(clean)
+    except AssertionError:
+        raise AssertionError(f"left over: {left}") from None
     if ids := daemon.ok("ps", "-aq").split():
         daemon.ok("rm", "-f", *ids)
     cgroups = [path for path in Path("/sys/fs/cgroup").glob("*/corten/*") if path.is_dir() and path.name in kept]
