@@ -131,7 +131,7 @@ def _dial_tls(endpoint: Endpoint, files: TlsFiles) -> Socket:
         context.verify_mode = ssl.CERT_NONE
     elif files.ca:
         context = ssl.create_default_context(cafile=files.ca)
-        # Python 3.13 began to want extensions that the authority of Docker's own instructions lacks. The chain, the dates
+        # Python 3.13 began to want extensions that the authority of Docker's own instructions lacks. The chain, dates
         # and the host's name are verified as before.
         context.verify_flags &= ~ssl.VERIFY_X509_STRICT
     if files.cert:
