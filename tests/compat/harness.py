@@ -82,12 +82,11 @@ class Daemon:
 
     def start(self) -> None:
         with open(self.host.place / "log", "ab") as log:
-            self.process = subprocess.Popen(
-                self.host.inside(sys.executable, "-m", "corten.daemon.main", "-H", self.url, *self.roots, *self.args),
-                stdout=log,
-                stderr=log,
-            )
+            self.process = subprocess.Popen(self.host.inside(*self.command()), stdout=log, stderr=log)
         until(self.answers, what="the daemon's first answer")
+
+    def command(self) -> list[str]:
+        return [sys.executable, "-m", "corten.daemon.main", "-H", self.url, *self.roots, *self.args]
 
     def answers(self) -> bool:
         assert self.process is not None

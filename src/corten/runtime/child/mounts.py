@@ -8,6 +8,7 @@ import stat
 
 from corten.linux import mount as api
 from corten.linux.openat2 import O_PATH, RESOLVE_IN_ROOT, RESOLVE_NO_SYMLINKS, open_in_root, openat2
+from corten.linux.process import CLONE_NEWNS, setns
 from corten.runtime.child.channel import CREATED
 from corten.runtime.child.errors import ChildFailed, fail, reason
 from corten.runtime.child.root import ensure, ensure_parent
@@ -35,7 +36,22 @@ _PROC_FILES = frozenset(
 
 def set_propagation(ctx: Context, flags: int) -> None:
     """Of all mounts of the new namespace, which so far are peers of the host's."""
+    here = os.open("/", O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+    _enter_namespace_root()
     api.mount("", "/", "", flags)
+    os.fchdir(here)
+    os.chroot(".")
+    os.close(here)
+
+
+def _enter_namespace_root() -> None:
+    """Make the namespace's root ours. It is that already, unless the daemon was started in a chroot: then pivot_root
+    from the chroot would leave the host's root above the container's, where `exec` enters the namespace and where a
+    process with CAP_SYS_CHROOT gets out.
+    """
+    fd = os.open("/proc/self/ns/mnt", os.O_RDONLY | os.O_CLOEXEC)
+    setns(fd, CLONE_NEWNS)
+    os.close(fd)
 
 
 def isolate_root_parent(ctx: Context) -> None:
@@ -321,6 +337,7 @@ def pivot_root(ctx: Context, propagation: int) -> None:
     if ctx.notify_created:
         ctx.channel.send(CREATED)
         ctx.channel.await_go()
+    _enter_namespace_root()
     old = os.open("/", O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
     os.fchdir(ctx.root)
     api.pivot_root(".", ".")
