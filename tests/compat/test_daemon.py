@@ -155,7 +155,7 @@ def test_a_foreign_runtime(chosen: str) -> None:
         until(lambda: daemon.ok("logs", "box") == "started", what="the log")
         daemon.ok("pause", "box")
         daemon.ok("unpause", "box")
-        assert "sleep" in daemon.ok("top", "box")
+        until(lambda: "sleep 0.05" in daemon.ok("top", "box"), what="a sleep among the processes")
         daemon.kill()
         daemon.start()
         assert daemon.ok("exec", "box", "echo", "still") == "still"

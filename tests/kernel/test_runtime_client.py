@@ -240,7 +240,7 @@ def test_what_is_not_there_is_said(tmp_path: Path) -> None:
     run(tmp_path, work)
 
 
-def test_kept_descriptors_live_as_long_as_the_shim(tmp_path: Path) -> None:
+def test_kept_descriptors_live_as_long_as_the_container(tmp_path: Path) -> None:
     async def work(b: Boxes) -> None:
         ours, theirs = socket.socketpair()
         await b.client.launch(b.request("c", "sleep", "1000"), (), [theirs.fileno()])
@@ -250,10 +250,9 @@ def test_kept_descriptors_live_as_long_as_the_shim(tmp_path: Path) -> None:
             ours.recv(1)
         await b.client.signal("c", signal.SIGKILL)
         await b.exit_of("c")
-        await b.client.forget("c")
-        async with asyncio.timeout(DEADLINE):
-            assert await asyncio.get_running_loop().sock_recv(ours, 1) == b""
+        assert ours.recv(1) == b""  # closed before the exit was told: who hears of it may take the port again
         ours.close()
+        await b.client.forget("c")
 
     run(tmp_path, work)
 

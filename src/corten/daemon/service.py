@@ -1,8 +1,7 @@
 """The daemon as a whole: built from the bottom up, recovered in order, taken down in reverse.
 
 Order of recovery: metadata → what containers there are → networks with the endpoints of live ones → the runtime →
-which containers
-still run → restart policies → the API answers. Nothing is served before it is true.
+which containers still run → restart policies → the API answers. Nothing is served before it is true.
 """
 
 from __future__ import annotations

@@ -161,7 +161,7 @@ class Runtime(Protocol):
     async def launch(
         self, request: LaunchRequest, streams: Sequence[Stream] = (), keep: Sequence[int] = ()
     ) -> Launched:
-        """Start a container. The fds in `keep` are duplicated into the shim and held as long as it lives.
+        """Start a container. The fds in `keep` are duplicated into the shim and held until its end is about to be told.
 
         Raises StartFailed with the step and errno; then nothing is left: no process, cgroup, mount or socket.
         """

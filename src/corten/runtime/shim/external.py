@@ -88,8 +88,12 @@ class External:
         """The first process may be a sandbox that only its runtime knows how to signal; exec sessions are ours."""
         if process.target:
             process.signal(signo)
-        else:
+            return
+        try:
             self._call("kill", self._id, str(signo))
+        except Refusal:
+            if process.alive():
+                raise  # else it ended meanwhile, which is no error
 
     def pause(self) -> None:
         self._call("pause", self._id)

@@ -153,6 +153,7 @@ class Shim:
         if process is self._main:
             process.stdio.close_log()
             self._record_exit(process, code or 0)
+            self._let_go()
             self.control.tell((protocol.EXITED, code, process.finished_ns, self._oom_killed))
             process.stdio.finish()
             self._clean_up()

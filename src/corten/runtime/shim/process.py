@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import select
 import time
 
 from corten.linux.process import pidfd_send_signal
@@ -35,6 +36,14 @@ class Process:
         self.finished_ns = time.time_ns()
         os.close(self.pidfd)
         self.pidfd = -1
+
+    def alive(self) -> bool:
+        """Whether it runs; False for a zombie too, which nobody has told us of yet."""
+        if self.pidfd < 0:
+            return False
+        poll = select.poll()
+        poll.register(self.pidfd, select.POLLIN)
+        return not poll.poll(0)
 
     def signal(self, signo: int) -> None:
         """A process that has ended is no error."""
