@@ -190,5 +190,7 @@ def daemon_on_host(*args: str) -> Iterator[Daemon]:
         daemon.ok("import", "-c", 'CMD ["sh"]', str(busybox_tar(host.place / "busybox.tar")), "busybox:latest")
         yield daemon
     finally:
-        daemon.close()
-        host.close()
+        try:
+            daemon.close()
+        finally:
+            host.close()

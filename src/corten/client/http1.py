@@ -109,11 +109,6 @@ class ResponseParser:
         self._in_chunk = False
         self._trailers = False
 
-    @property
-    def untouched(self) -> bool:
-        """No byte has come yet."""
-        return self.head is None and not self._buffer
-
     def take_rest(self) -> bytes:
         """What came after the head, given up by the parser; for 101 and hijacked streams."""
         rest, self._buffer = bytes(self._buffer), bytearray()

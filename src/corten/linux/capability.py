@@ -47,12 +47,6 @@ _capget = syscall("capget", ctypes.POINTER(_header), ctypes.POINTER(_data * 2))
 _capset = syscall("capset", ctypes.POINTER(_header), ctypes.POINTER(_data * 2))
 
 
-def last_capability() -> int:
-    """The highest capability that the running kernel knows."""
-    with open("/proc/sys/kernel/cap_last_cap", "rb") as file:
-        return int(file.read())
-
-
 def capget() -> tuple[int, int, int]:
     """(effective, permitted, inheritable)."""
     header, data = _header(_LINUX_CAPABILITY_VERSION_3, 0), (_data * 2)()

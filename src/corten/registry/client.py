@@ -161,15 +161,6 @@ class RegistryClient:
         except NotFound:
             return False
 
-    async def has_manifest(self, digest: str) -> bool:
-        request = self._request("HEAD", f"manifests/{digest}", missing="MANIFEST_UNKNOWN")
-        request.headers["Accept"] = _ACCEPT
-        try:
-            async with self._send(request):
-                return True
-        except NotFound:
-            return False
-
     async def upload(
         self,
         digest: str,

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Iterable, Sequence
-from typing import Any
 
 import msgspec
 from msgspec import Struct, field
@@ -215,9 +214,3 @@ class ImageIndex:
         if (old := self._names.pop(name, None)) is not None:
             self._by_image.get(old.image_id, set()).discard(name)
             self._views.pop(old.image_id, None)
-
-
-def familiar_names(index: ImageIndex, id: str) -> dict[str, Any]:
-    """An image's first name for events: {"name": …}, or nothing."""
-    names = index.names_of(id)
-    return {"name": names[0].familiar} if names else {}
