@@ -9,18 +9,17 @@ import marshal
 import os
 import posixpath
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
 from corten.errors import InvalidArgument, clip
 from corten.linux import process as kernel
-from corten.linux.mount import MOUNT_ATTR_RDONLY as RDONLY
-from corten.runtime import plan_process, steps
+from corten.runtime import plan_mounts, plan_process, steps
 from corten.runtime.cgroups import Write
 from corten.runtime.cgroups_limits import limits_of
-from corten.runtime.mount_options import ROOT_PROPAGATIONS, MountOptions, parse
-from corten.runtime.types import LaunchRequest, MountSpec
-from corten.specs.oci_runtime import Linux, Mount, Process, Spec
+from corten.runtime.mount_options import ROOT_PROPAGATIONS, parse
+from corten.runtime.types import LaunchRequest
+from corten.specs.oci_runtime import Linux, Process, Spec
 
 _NAMESPACES = {
     "mount": kernel.CLONE_NEWNS,
@@ -48,9 +47,6 @@ _DEFAULT_LINKS = (
     ("/dev/core", "/proc/kcore"),
     ("/dev/ptmx", "pts/ptmx"),
 )
-
-
-_MountStep = steps.BindMount | steps.CgroupMount | steps.OverlayMount | steps.FileSystemMount
 
 
 @dataclass(frozen=True, slots=True)
@@ -206,7 +202,7 @@ def _root_steps(request: LaunchRequest, linux: Linux) -> Iterator[steps.Step]:
         # The mounts stay peers of the host's, as somebody wants to mount from inside; just the root must not. Sources
         # of volumes may lie on the very mount that is made private for it: they are taken before.
         for mount in request.spec.mounts:
-            step = _mount(mount, private_cgroup=False)
+            step = plan_mounts.compile_mount(mount, private_cgroup=False)
             if isinstance(step, steps.BindMount):
                 yield steps.HoldTree(step.source, step.recursive)
         yield steps.IsolateRootParent()
@@ -217,45 +213,15 @@ def _root_steps(request: LaunchRequest, linux: Linux) -> Iterator[steps.Step]:
     for index, layer in enumerate(request.rootfs):
         if index == 0 and layer.target not in ("", "/"):
             raise InvalidArgument("the first mount of a root file system must be the root itself")
-        yield _rootfs_mount(layer, layer.target if index else "")
-
-
-def _rootfs_mount(mount: MountSpec, target: str) -> steps.Step:
-    options = parse(mount.options)
-    if mount.type == "overlay":
-        return _overlay(target, options)
-    if options.bind or mount.type in ("bind", "none", ""):
-        return steps.BindMount(mount.source, target, options.recursive or not options.bind, options.wire)
-    return steps.FileSystemMount(mount.type, mount.source, target, options.data, options.wire)
-
-
-def _overlay(target: str, options: MountOptions) -> steps.OverlayMount:
-    data = dict(options.data)
-    lower = data.pop("lowerdir", None) or ""
-    upper, work = data.pop("upperdir", None) or "", data.pop("workdir", None) or ""
-    return steps.OverlayMount(target, split_lower(lower), upper, work, tuple(data.items()), options.wire)
-
-
-def split_lower(text: str) -> tuple[str, ...]:
-    """The directories of an overlay's `lowerdir`; a colon or backslash in a name is escaped by a backslash."""
-    found, current, escaped = [], "", False
-    for character in text:
-        if escaped or character not in "\\:":
-            current, escaped = current + character, False
-        elif character == "\\":
-            escaped = True
-        else:
-            found.append(current)
-            current = ""
-    return tuple(part for part in (*found, current) if part)
+        yield plan_mounts.compile_root(layer, layer.target if index else "")
 
 
 def _tree_steps(request: LaunchRequest, linux: Linux, spaces: dict[str, str]) -> Iterator[steps.Step]:
     spec = request.spec
     process = spec.process
     assert process is not None
-    mounts = [_mount(mount, private_cgroup="cgroup" in spaces) for mount in spec.mounts]
-    yield from map(_writable, mounts)
+    mounts = [plan_mounts.compile_mount(mount, private_cgroup="cgroup" in spaces) for mount in spec.mounts]
+    yield from map(plan_mounts.writable, mounts)
     own_dev = not any(posixpath.normpath(m.destination) == "/dev" and parse(m.options).bind for m in spec.mounts)
     if own_dev:
         for path, major, minor in _DEFAULT_DEVICES:
@@ -275,7 +241,7 @@ def _tree_steps(request: LaunchRequest, linux: Linux, spaces: dict[str, str]) ->
     if process.terminal:
         yield _console(process, bind=own_dev)
     for step in mounts:
-        if _writable(step) is not step:
+        if plan_mounts.writable(step) is not step:
             yield steps.ReadonlyMount(step.target)
     for path in linux.readonly_paths:
         yield steps.ReadonlyPath(path)
@@ -283,32 +249,6 @@ def _tree_steps(request: LaunchRequest, linux: Linux, spaces: dict[str, str]) ->
         yield steps.MaskPath(path)
     if spec.root is not None and spec.root.readonly:
         yield steps.ReadonlyRoot()
-
-
-def _mount(mount: Mount, *, private_cgroup: bool) -> _MountStep:
-    target = posixpath.normpath("/" + mount.destination)
-    if target in ("/", "//"):
-        raise InvalidArgument("a mount must not be on the root")
-    target = "/" + target.strip("/")
-    options = parse(mount.options)
-    if options.bind or mount.type == "bind":
-        if options.data:
-            raise InvalidArgument(f'invalid mount option "{clip(options.data[0][0], 60)}" of a bind mount')
-        return steps.BindMount(mount.source, target, options.recursive or not options.bind, options.wire)
-    if mount.type in ("cgroup", "cgroup2"):
-        return steps.CgroupMount(target, options.wire, private_cgroup)
-    if mount.type == "overlay":
-        return _overlay(target, options)
-    if not mount.type:
-        raise InvalidArgument(f"the mount on {clip(target)} has no type")
-    return steps.FileSystemMount(mount.type, mount.source, target, options.data, options.wire)
-
-
-def _writable(step: _MountStep) -> _MountStep:
-    """A tmpfs that shall be read-only is so last: until then nodes and mount points are made in it."""
-    if isinstance(step, steps.FileSystemMount) and step.kind == "tmpfs" and step.attributes[0] & RDONLY:
-        return replace(step, attributes=(step.attributes[0] & ~RDONLY, *step.attributes[1:]))
-    return step
 
 
 def _namespace_steps(spec: Spec, linux: Linux, spaces: dict[str, str]) -> Iterator[steps.Step]:

@@ -14,7 +14,8 @@ from corten.linux import mount as api
 from corten.linux import process as kernel
 from corten.runtime import steps
 from corten.runtime.child import join, launch
-from corten.runtime.plan import LaunchPlan, cgroup_path, compile_exec, compile_launch, split_lower
+from corten.runtime.plan import LaunchPlan, cgroup_path, compile_exec, compile_launch
+from corten.runtime.plan_mounts import split_lower
 from corten.runtime.plan_process import capability_masks, cpu_list, environment
 from corten.runtime.types import LaunchRequest, MountSpec
 from corten.specs.oci_runtime import (
