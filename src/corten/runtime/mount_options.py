@@ -14,7 +14,8 @@ class MountOptions:
     """What a list of words comes to.
 
     `attributes` and `cleared` are MOUNT_ATTR_ bits of the mount itself, the recursive ones also of all below it;
-    `propagation` are (MS_ flag, recursive) in order; `data` goes to the file system.
+    `propagation` are (MS_ flag, recursive) in order; `data` goes to the file system. `idmap` is "idmap" or "ridmap"
+    (the whole tree) for a mount whose files' owners are mapped, "" for any other.
     """
 
     bind: bool = False
@@ -25,6 +26,7 @@ class MountOptions:
     recursive_cleared: int = 0
     propagation: tuple[tuple[int, bool], ...] = ()
     data: tuple[tuple[str, str | None], ...] = field(default=())
+    idmap: str = ""
 
     @property
     def wire(self) -> tuple[int, int, int, int, tuple[tuple[int, bool], ...]]:
@@ -84,12 +86,13 @@ ROOT_PROPAGATIONS: dict[str, int] = {
 }
 
 _IGNORED = frozenset(("defaults", "async", "nomand", "loud", "noiversion", "nolazytime", "remount"))
-_UNSUPPORTED = frozenset(("idmap", "ridmap", "tmpcopyup"))
+_UNSUPPORTED = frozenset(("tmpcopyup",))
 
 
 def parse(words: Iterable[str]) -> MountOptions:
     """Later words win over earlier ones. Raises InvalidArgument for a word that is known and not supported."""
     bind = recursive = False
+    idmap = ""
     own, tree = [0, 0], [0, 0]
     propagation: list[tuple[int, bool]] = []
     data: list[tuple[str, str | None]] = []
@@ -102,12 +105,14 @@ def parse(words: Iterable[str]) -> MountOptions:
             propagation.append(_PROPAGATIONS[word])
         elif word[:1] == "r" and word[1:] in _ATTRIBUTES:
             _apply(tree, *_ATTRIBUTES[word[1:]])
+        elif word in ("idmap", "ridmap"):
+            idmap = word
         elif word in _UNSUPPORTED:
             raise InvalidArgument(f"mount option {word} is not supported")
         elif word and word not in _IGNORED:
             key, separator, value = word.partition("=")
             data.append((clip(key), value if separator else None))
-    return MountOptions(bind, recursive, own[0], own[1], tree[0], tree[1], tuple(propagation), tuple(data))
+    return MountOptions(bind, recursive, own[0], own[1], tree[0], tree[1], tuple(propagation), tuple(data), idmap)
 
 
 def _apply(bits: list[int], attributes: int, cleared: int) -> None:

@@ -177,6 +177,7 @@ def _refuse_unsupported(spec: Spec, linux: Linux) -> None:
         "linux.timeOffsets": linux.time_offsets,
         "linux.mountLabel": linux.mount_label,
         "mounts[].uidMappings": any(mount.uid_mappings for mount in spec.mounts),
+        "mounts[].options idmap": any(parse(mount.options).idmap for mount in spec.mounts),
     }
     if spec.hooks is not None:
         unsupported |= {

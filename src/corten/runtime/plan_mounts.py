@@ -17,6 +17,8 @@ MountStep = steps.BindMount | steps.CgroupMount | steps.OverlayMount | steps.Fil
 
 def compile_root(mount: MountSpec, target: str) -> steps.Step:
     options = parse(mount.options)
+    if options.idmap:
+        raise InvalidArgument("idmapped root file systems are not supported")
     if mount.type == "overlay":
         return _overlay(target, options)
     if options.bind or mount.type in ("bind", "none", ""):

@@ -15,7 +15,12 @@ from corten.specs.oci_runtime import Process, Spec
 
 @dataclass(frozen=True, slots=True)
 class MountSpec:
-    """One mount, as mount(8) would be told it: `options` are its comma-separated words."""
+    """One mount, as mount(8) would be told it: `options` are its comma-separated words.
+
+    With the word `idmap` (or `ridmap`, for all mounts of the tree) a bind mount, or every layer of an overlay, upper
+    and lower, is mapped by the container's own user namespace: what belongs to uid 0 on disk belongs to root in the
+    container, and what root makes belongs to uid 0 on disk. Needs `linux.namespaces` with a user namespace.
+    """
 
     type: str
     source: str

@@ -36,7 +36,13 @@ def test_recursive_attributes() -> None:
     )
 
 
-@pytest.mark.parametrize("word", ["idmap", "ridmap", "tmpcopyup"])
+def test_idmapped_mounts() -> None:
+    assert parse(["bind"]).idmap == ""
+    assert parse(["bind", "idmap", "ro"]).idmap == "idmap"
+    assert parse(["rbind", "ridmap"]).idmap == "ridmap"
+
+
+@pytest.mark.parametrize("word", ["tmpcopyup"])
 def test_what_is_not_supported_is_said(word: str) -> None:
     with pytest.raises(InvalidArgument, match=word):
         parse([word])
