@@ -7,16 +7,13 @@ said"; the kernel's own value stays.
 
 from __future__ import annotations
 
-from typing import TypeVar
-
-import msgspec
-from msgspec import Struct, field
-
 from corten.errors import InvalidArgument, clip
+from corten.specs import lean
+from corten.specs.lean import Plain, dataclass_transform, encode, field, replace, to_builtins
+
+__all__ = ["decode_process", "decode_spec", "encode", "replace", "to_builtins"]
 
 VERSION = "1.3.0"
-
-_T = TypeVar("_T")
 
 # Words whose spelling in the schema is not simply capitalised.
 _KEYS = {
@@ -41,7 +38,8 @@ def oci_key(name: str) -> str:
     return first + "".join(word.capitalize() for word in rest)
 
 
-class OciStruct(Struct, kw_only=True, omit_defaults=True, rename=oci_key):
+@dataclass_transform(kw_only_default=True, field_specifiers=(field,))
+class OciStruct(Plain, kw_only=True, rename=oci_key):
     """Base of the structures of the OCI runtime specification."""
 
 
@@ -373,25 +371,17 @@ class Spec(OciStruct):
     linux: Linux | None = None
 
 
-_spec_decoder = msgspec.json.Decoder(Spec)
-_process_decoder = msgspec.json.Decoder(Process)
-encode = msgspec.json.encode
-
-
 def decode_spec(body: bytes) -> Spec:
     """`config.json` as a Spec. Raises InvalidArgument that names the member at fault."""
-    return _decode(_spec_decoder, body)
+    try:
+        return lean.decode(Spec, lean.parse(body))
+    except lean.Invalid as error:
+        raise InvalidArgument(f"invalid runtime configuration: {clip(str(error))}") from None
 
 
 def decode_process(body: bytes) -> Process:
     """`process.json` of `exec --process` as a Process. Raises InvalidArgument that names the member at fault."""
-    return _decode(_process_decoder, body)
-
-
-def _decode(decoder: msgspec.json.Decoder[_T], body: bytes) -> _T:
     try:
-        return decoder.decode(body)
-    except msgspec.ValidationError as error:
-        raise InvalidArgument(f"invalid runtime configuration: {clip(str(error))}") from None
-    except (msgspec.DecodeError, UnicodeDecodeError) as error:
-        raise InvalidArgument(f"invalid runtime configuration: not JSON: {clip(str(error))}") from None
+        return lean.decode(Process, lean.parse(body))
+    except lean.Invalid as error:
+        raise InvalidArgument(f"invalid process configuration: {clip(str(error))}") from None
