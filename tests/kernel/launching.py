@@ -71,6 +71,7 @@ before = len(os.listdir("/proc/self/fd"))
 for fd in order["leak"]:
     os.set_inheritable(fd, True)
 feed = -1
+exec(order["before"])
 try:
     stdin = -1
     if order["execs"] or order["probe"]:
@@ -189,16 +190,18 @@ class Lab:
         created: bool = False,
         leak: Sequence[int] = (),
         wrap: Sequence[str] = (),
+        before: str = "",
     ) -> Outcome:
         """Launch, run the exec sessions and the probe beside it, wait for the end, take the control group away.
 
-        `wrap` is a command that runs the launcher.
+        `wrap` is a command that runs the launcher; `before` is run by the launcher before it does anything.
         """
         spec = self.spec(*args, change=change)
         order = {
             "wire": compile_launch(self.request(spec, user=user, groups=groups, init=init)).to_wire(),
             "execs": [compile_exec(process, spec, who, ()).to_wire() for process, who in execs],
             "probe": probe,
+            "before": before,
             "hold": hold,
             "created": created,
             "leak": list(leak),

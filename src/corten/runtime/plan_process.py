@@ -57,6 +57,8 @@ def compile_steps(
     umask = _DEFAULT_UMASK if who.umask is None else who.umask
     yield steps.SwitchUser(umask, bounding, effective, permitted, inheritable)
     env = environment(process.env)
+    label = _label(process)
+    yield steps.LetGo(label[0])
     yield steps.FindCommand(tuple(process.args), env.get("PATH", ""))
     yield steps.SetRlimits(_rlimits(process))
     program, flags = _filter(linux.seccomp) if linux.seccomp is not None else (b"", 0)
@@ -64,7 +66,7 @@ def compile_steps(
         tuple(f"{name}={value}" for name, value in env.items()),
         (effective, permitted, inheritable, ambient),
         process.no_new_privileges,
-        _label(process),
+        label,
         program,
         flags,
     )

@@ -201,6 +201,12 @@ class SwitchUser(Step):
     inheritable: int
 
 
+class LetGo(Step):
+    """Close all descriptors that are not the program's. `label_file` of /proc/self/attr ("": none) is opened before."""
+
+    label_file: str
+
+
 class FindCommand(Step):
     """`path` is the PATH that args[0] is looked up in."""
 

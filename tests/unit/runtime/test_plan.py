@@ -95,7 +95,7 @@ def test_order_of_the_steps() -> None:
     order = [
         "SetPropagation", "OverlayMount", "FileSystemMount", "MakeDevice", "MakeSymlink", "OpenConsole", "ReadonlyPath",
         "MaskPath", "ReadonlyRoot", "SetHostname", "SetSysctl", "PivotRoot", "ResolveUser", "NewKeyring",
-        "EnterDirectory", "SwitchUser", "FindCommand", "SetRlimits", "Execute",
+        "EnterDirectory", "SwitchUser", "LetGo", "FindCommand", "SetRlimits", "Execute",
     ]  # fmt: skip
     assert list(dict.fromkeys(names)) == order
     assert names[-1] == "Execute"
@@ -163,7 +163,8 @@ def test_exec_has_no_mounts() -> None:
     plan = compile_exec(process, spec(), "web", ())
     names = [type(step).__name__ for step in plan.steps]
     assert names == [
-        "OpenConsole", "ResolveUser", "NewKeyring", "EnterDirectory", "SwitchUser", "FindCommand", "SetRlimits",
+        "OpenConsole", "ResolveUser", "NewKeyring", "EnterDirectory", "SwitchUser", "LetGo", "FindCommand",
+        "SetRlimits",
         "Execute",
     ]  # fmt: skip
     assert plan.cgroup == "/corten/c"

@@ -71,6 +71,9 @@ class Channel:
         if message is None or message[0] != GO:
             os._exit(1)
 
+    def fileno(self) -> int:
+        return self._socket.fileno()
+
     def close(self) -> None:
         self._socket.close()
 

@@ -6,6 +6,7 @@ import os
 import stat
 
 from corten.linux.openat2 import O_PATH
+from corten.linux.process import close_range
 from corten.runtime.child.errors import ChildFailed
 
 TYPE_CHECKING = False
@@ -38,6 +39,7 @@ class Context:
         "groups",
         "hold",
         "home",
+        "label_file",
         "mask_directory",
         "notify_created",
         "null",
@@ -59,6 +61,7 @@ class Context:
         if not stat.S_ISCHR(status.st_mode) or status.st_rdev != _NULL_DEVICE:
             raise ChildFailed("open /dev/null", 0, "the host's /dev/null is not the null device")
         self.proc_device = -1
+        self.label_file = -1
         self.mask_directory = -1
         self.directory = ("", -1)
         self.trees: dict[tuple[str, bool], list[int]] = {}
@@ -70,6 +73,23 @@ class Context:
         self.command = ""
         self.args: list[str] = []
         self.hold = self.notify_created = False
+
+    def let_go(self) -> None:
+        """Close every descriptor but the standard streams, the channel's and `label_file`.
+
+        Not only on execve: the kernel looks the program, its interpreter and what their links lead to up before it
+        closes anything, and `/proc/self/fd/N/../bin/sh` with N our /proc is the host's (CVE-2024-21626). What stays
+        open is no directory and cannot be executed.
+        """
+        first = 3
+        for fd in sorted({self.channel.fileno(), self.label_file} - {-1}):
+            if fd > first:
+                close_range(first, fd - 1)
+            first = fd + 1
+        close_range(first)
+        self.root = self.proc = self.null = self.mask_directory = -1
+        self.directory = ("", -1)
+        self.trees = {}
 
     def warn(self, text: str) -> None:
         """Tell the parent of something that was left out and does not keep the container from running."""

@@ -12,6 +12,7 @@ import os
 
 from corten.linux import capability, process
 from corten.linux.seccomp import prepare_filter
+from corten.runtime.child.imports import seal_imports
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -49,6 +50,7 @@ def _be_init(child: int, program: bytes, filter_flags: int) -> NoReturn:
         process.set_process_name("corten-init")
         process.set_command_line("corten-init")
         process.close_range(0)
+        seal_imports()
         os.setsid()
         process.prctl(process.PR_SET_CHILD_SUBREAPER, 1)  # in another container's pid namespace it is not pid 1
         if program:

@@ -14,6 +14,7 @@ from corten.runtime.child import console
 from corten.runtime.child import process as steps
 from corten.runtime.child.context import Context
 from corten.runtime.child.errors import ChildFailed, fail
+from corten.runtime.child.imports import seal_imports
 from corten.runtime.child.parent import Spawned, follow, run_child
 
 TYPE_CHECKING = False
@@ -114,6 +115,7 @@ def _child(
 
     def body() -> None:
         ctx = Context(channel, cgroup, "/")
+        seal_imports()
         try:
             process.setns(target, _NAMESPACES)
         except OSError as error:

@@ -11,6 +11,7 @@ from corten.linux.openat2 import O_PATH, RESOLVE_IN_ROOT, RESOLVE_NO_SYMLINKS, o
 from corten.linux.process import CLONE_NEWNS, setns
 from corten.runtime.child.channel import CREATED
 from corten.runtime.child.errors import ChildFailed, fail, reason
+from corten.runtime.child.imports import seal_imports
 from corten.runtime.child.root import ensure, ensure_parent
 
 TYPE_CHECKING = False
@@ -337,6 +338,7 @@ def pivot_root(ctx: Context, propagation: int) -> None:
     if ctx.notify_created:
         ctx.channel.send(CREATED)
         ctx.channel.await_go()
+    seal_imports()
     _enter_namespace_root()
     old = os.open("/", O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
     os.fchdir(ctx.root)

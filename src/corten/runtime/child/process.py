@@ -183,6 +183,16 @@ def _own_stdio(uid: int) -> None:
                 raise
 
 
+def let_go(ctx: Context, label_file: str) -> None:
+    """Nothing of the host is within reach of the names that the image gives from here on."""
+    if label_file:
+        try:
+            ctx.label_file = os.open("self/attr/" + label_file, os.O_WRONLY | os.O_CLOEXEC, dir_fd=ctx.proc)
+        except OSError as error:
+            fail("set security label", error, f"opening /proc/self/attr/{label_file}")
+    ctx.let_go()
+
+
 def find_command(ctx: Context, args: tuple[str, ...], path: str) -> None:
     """Look args[0] up as execvp does, in the container's PATH and with the user's rights."""
     ctx.args = list(args)
@@ -277,10 +287,9 @@ def execute(
     if no_new_privileges:
         process.prctl(process.PR_SET_NO_NEW_PRIVS, 1)
     if label[0]:
-        _write_label(ctx, *label)
+        _write_label(ctx, label[1])
     set_capabilities(capabilities, capability.CAP_SYS_ADMIN if load and not no_new_privileges else 0)
     os.umask(ctx.umask)
-    process.close_range(3, flags=process.CLOSE_RANGE_CLOEXEC)
     ctx.channel.send(EXEC)
     if load:
         try:
@@ -305,9 +314,10 @@ def set_capabilities(capabilities: tuple[int, int, int, int], extra: int) -> Non
     capability.set_ambient(ambient & permitted & inheritable)
 
 
-def _write_label(ctx: Context, name: str, value: str) -> None:
+def _write_label(ctx: Context, value: str) -> None:
     try:
-        _write_proc(ctx, "self/attr/" + name, value.encode())
+        os.write(ctx.label_file, value.encode())
+        os.close(ctx.label_file)
     except OSError as error:
         fail("set security label", error, f"applying security label {value}")
 
@@ -334,6 +344,7 @@ HANDLERS: dict[str, Handler] = {
     "ResolveUser": resolve_user,
     "EnterDirectory": enter_directory,
     "SwitchUser": switch_user,
+    "LetGo": let_go,
     "FindCommand": find_command,
     "SetRlimits": set_rlimits,
     "Execute": execute,

@@ -1,0 +1,159 @@
+"""Descriptors of ours as a way out: CVE-2024-21626 and its variants, and what reaches a program at all."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from pathlib import Path
+
+import pytest
+
+from corten.specs.oci_runtime import Mount, Spec
+from tests.kernel.launching import BUSYBOX, Lab, needs_root
+from tests.security.attacker import give, process
+
+pytestmark = [pytest.mark.root, needs_root]
+
+NUMBERS = range(3, 20)  # of ours: all that launch and join open are among them
+RAN = "host tool ran"
+
+
+@pytest.fixture
+def host_tool(tmp_path: Path) -> Path:
+    """A program of the host outside all containers: it prints its arguments."""
+    tool = tmp_path / "host/echo"
+    tool.parent.mkdir()
+    shutil.copy(BUSYBOX, tool)
+    return tool
+
+
+def test_exec_of_a_path_through_our_descriptors(lab: Lab, host_tool: Path) -> None:
+    """CVE-2024-21626, third attack: `docker exec` of /proc/self/fd/N/../../usr/bin/x, with N the runtime's /proc of the
+    host, runs a program of the host inside the container, whose /proc/self/exe may then be overwritten.
+
+    The defence: `Context.let_go` in runtime/child/context.py closes them before the program is looked up. Without the
+    call of it in `let_go` of runtime/child/process.py this test fails.
+    """
+    paths = [f"/proc/self/fd/{number}/..{host_tool}" for number in NUMBERS]
+    done = lab.run("cat", execs=[(process(path, RAN), "") for path in paths])
+    assert done.out == "", "a program of the host was executed"
+    assert all("failure" in outcome for outcome in done.execs), done.execs
+    assert len(done.execs) == len(NUMBERS)
+
+
+def test_an_image_whose_commands_link_through_our_descriptors(lab: Lab, host_tool: Path) -> None:
+    """The same, brought by the image: `docker exec c ls` is enough, or a health check. The defence is the same."""
+    for number in NUMBERS:
+        (lab.lower / f"bin/tool{number}").symlink_to(f"/proc/self/fd/{number}/..{host_tool}")
+    done = lab.run("cat", execs=[(process(f"tool{number}", RAN), "") for number in NUMBERS])
+    assert done.out == ""
+    assert all("failure" in outcome for outcome in done.execs), done.execs
+
+
+def test_a_script_whose_interpreter_is_behind_our_descriptors(lab: Lab, host_tool: Path) -> None:
+    """The kernel resolves `#!` itself, after all of our checks; only closed descriptors help against it."""
+    for number in NUMBERS:
+        made = lab.lower / f"bin/script{number}"
+        made.write_text(f"#!/proc/self/fd/{number}/..{host_tool} {RAN}\n")
+        made.chmod(0o755)
+    done = lab.run("cat", execs=[(process(f"script{number}"), "") for number in NUMBERS])
+    assert done.out == ""
+    assert all("failure" in outcome for outcome in done.execs), done.execs
+
+
+def test_the_first_process_through_the_hosts_proc(lab: Lab) -> None:
+    """A container's start has the host's /proc open, too: of another process of the same user it leads to its root.
+
+    Here that is the test itself; with SYS_PTRACE the kernel has no objection, and only the descriptor is missing. The
+    defence is `Context.let_go`.
+    """
+
+    def change(spec: Spec) -> None:
+        give(spec, "CAP_SYS_PTRACE")
+
+    seen = []
+    for number in NUMBERS:
+        done = lab.run(f"/proc/self/fd/{number}/{os.getpid()}/exe", "-c", "print('host interpreter')", change=change)
+        seen.append(done.failure)
+    assert all(failure is not None and failure[0] == "find command" for failure in seen), seen
+
+
+def test_path_entries_and_the_working_directory(lab: Lab, host_tool: Path) -> None:
+    """ENV PATH and WORKDIR of the image, for exec as for the start (first and second attack of CVE-2024-21626).
+
+    The defences: `Context.let_go`, and RESOLVE_NO_MAGICLINKS in `_change_directory` of runtime/child/process.py.
+    """
+    execs = []
+    for number in NUMBERS:
+        by_path = process("echo", RAN)
+        by_path.env = [f"PATH=/proc/self/fd/{number}/..{host_tool.parent}"]
+        by_cwd = process("./echo", RAN)
+        by_cwd.cwd = f"/proc/self/fd/{number}/..{host_tool.parent}"
+        execs += [(by_path, ""), (by_cwd, "")]
+    done = lab.run("cat", execs=execs)
+    assert done.out == ""
+    assert all("failure" in outcome for outcome in done.execs), done.execs
+
+
+@pytest.mark.parametrize("init", [False, True])
+def test_only_the_standard_streams_reach_a_program(lab: Lab, tmp_path: Path, init: bool) -> None:
+    """An inheritable descriptor of the launcher's, as an embedding program may have one, reaches neither the first
+    process, nor init, nor exec sessions, with and without a terminal.
+
+    The defence: `Context.let_go` closes all from 3 on; `_be_init` of runtime/child/init.py closes every one.
+    """
+    secret = os.open(tmp_path, os.O_RDONLY)
+    probe = "import os\nanswer['fds'] = sorted(os.listdir(f'/proc/{main.pid}/fd'))\n"
+    listing = ("sh", "-c", "ls /proc/$$/fd; true")
+    with_terminal = process(*listing)
+    with_terminal.terminal = True
+    try:
+        sessions = [(process(*listing), ""), (with_terminal, "")]
+        done = lab.run("cat", leak=[secret], probe=probe, init=init, execs=sessions)
+    finally:
+        os.close(secret)
+    assert done.answer["fds"] == ([] if init else ["0", "1", "2"])
+    assert done.out.split() == ["0", "1", "2"]
+    assert done.execs[1]["console"].split() == ["0", "1", "2"]
+
+
+def test_no_module_is_imported_out_of_the_image(lab: Lab) -> None:
+    """CVE-2019-14271: a helper that has entered the container's root loads a library from there.
+
+    The image has a module in each place where the interpreter would look for one; a step of the start, and of exec,
+    that asks for it (as an unknown codec would) is refused. The defence: `seal_imports` in runtime/child/imports.py,
+    called by `pivot_root` of runtime/child/mounts.py, by join and by init. Without it the marker is on the host's pipe.
+    """
+    before = """
+from corten.runtime.child import join as joining, launch as launching, process as steps
+def resolve(ctx, *values):
+    try:
+        import evil
+    except ImportError:
+        ctx.warn("refused")
+    steps.resolve_user(ctx, *values)
+for table in (launching.HANDLERS, joining.HANDLERS):
+    table["ResolveUser"] = resolve
+sys.path.append("/opt")
+assert not os.path.exists("/opt/evil.py")
+"""
+    (lab.lower / "opt").mkdir()
+    (lab.lower / "opt/evil.py").write_text("import os\nos.write(1, b'code of the image ran as the runtime')\n")
+    done = lab.run("cat", before=before, execs=[(process("true"), "")])
+    assert done.out == ""
+    assert done.warnings == ["refused"]
+    assert done.execs[0]["warnings"] == ["refused"]
+
+
+def test_a_volume_at_dev_fd(lab: Lab, tmp_path: Path) -> None:
+    """/dev/fd is a link to /proc/self/fd: a mount there must not land on a descriptor of ours."""
+    (tmp_path / "data").mkdir()
+
+    def change(spec: Spec) -> None:
+        spec.mounts.append(
+            Mount(destination="/dev/fd/9/data", type="bind", source=str(tmp_path / "data"), options=["rbind"])
+        )
+
+    done = lab.run("true", change=change)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["data", "lower", "run", "upper", "work"]
+    assert done.failure is None or done.failure[0] == "mount"
