@@ -62,6 +62,7 @@ class DaemonConfig:
     dns_search: tuple[str, ...] = ()
     default_address_pools: tuple[tuple[str, int], ...] = ()
     storage_driver: str = "overlayfs"
+    userns_remap: str = ""
 
 
 def _strings(key: str, value: Any) -> tuple[str, ...]:
@@ -148,6 +149,7 @@ KEYS: dict[str, tuple[str, Callable[[str, Any], Any]]] = {
     "dns-search": ("dns_search", _strings),
     "default-address-pools": ("default_address_pools", _pools),
     "storage-driver": ("storage_driver", _storage_driver),
+    "userns-remap": ("userns_remap", _string),
 }
 TLS_KEYS: dict[str, tuple[str, Callable[[str, Any], Any]]] = {
     "tls": ("enabled", _boolean),
@@ -167,7 +169,7 @@ DOCKER_ONLY = frozenset(
     " iptables ipv6 log-driver log-format log-opts max-concurrent-uploads max-download-attempts"
     " metrics-addr min-api-version mtu network-control-plane-mtu network-diagnostic-port no-new-privileges"
     " no-proxy node-generic-resources oom-score-adjust proxies raw-logs rootless seccomp-profile selinux-enabled"
-    " shutdown-timeout storage-opts swarm-default-advertise-addr userland-proxy userland-proxy-path userns-remap"
+    " shutdown-timeout storage-opts swarm-default-advertise-addr userland-proxy userland-proxy-path"
     " validate".split()
 )
 RELOADABLE = ("log_level", "insecure_registries", "registry_mirrors")

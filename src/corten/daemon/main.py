@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import dataclasses
 import logging
 import os
 import sys
@@ -83,6 +84,9 @@ def read_config(given: dict[str, Any]) -> DaemonConfig:
 @click.option("--default-runtime", help="OCI runtime for containers that name none. [the embedded one]")
 @click.option("--add-runtime", "runtimes", multiple=True, help="NAME=/PATH of a further OCI runtime.")
 @click.option("-s", "--storage-driver", help="overlayfs or copy. [overlayfs]")
+@click.option(
+    "--userns-remap", help="Run containers as another user's subordinate ids: default, USER[:GROUP], UID[:GID]."
+)
 @click.option("--cleanup", is_flag=True, help="Do not serve: end all containers, remove links, rules and namespaces.")
 @click.version_option(corten.__version__, "-v", "--version", message="Corten version %(version)s")
 def main(cleanup: bool, **given: Any) -> None:
@@ -123,7 +127,7 @@ def _run_cleanup(config: DaemonConfig) -> None:
     from corten.daemon.service import clean_up
 
     with asyncio.Runner() as runner:
-        runner.run(clean_up(config))
+        runner.run(clean_up(dataclasses.replace(config, userns_remap="")))
 
 
 if __name__ == "__main__":

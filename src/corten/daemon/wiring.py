@@ -12,6 +12,7 @@ from typing import Any
 
 from corten.api.docker.backends import Backends
 from corten.clock import SystemClock
+from corten.daemon import idmapping, subids
 from corten.daemon.config import DaemonConfig
 from corten.engine import hostfacts
 from corten.engine.catalog import Catalog
@@ -110,6 +111,7 @@ def _settings(config: DaemonConfig) -> EngineSettings:
         dns=config.dns,
         dns_search=config.dns_search,
         dns_options=config.dns_options,
+        remap=subids.resolve(config.userns_remap),
         **_reloadable(config),
     )
 
@@ -201,6 +203,10 @@ async def build(config: DaemonConfig, stack: AsyncExitStack) -> Parts:
         copy_up=storage.copy_up,
     )
     settings = _settings(config)
+    if settings.remap is not None:
+        places = [config.data_root / "snapshots", config.data_root / "volumes"]
+        overlay = config.storage_driver == "overlayfs"
+        await asyncio.to_thread(idmapping.check, settings.remap, places, overlay=overlay)
     execs = ExecService(deps, settings)
     containers = ContainerService(deps, settings, execs)
     backends = Backends(containers, execs, images, networks, volumes, events, SystemService(deps, settings))

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import os
 import secrets
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from corten.engine import imagemerge, modes, mountspec, names, validate
+from corten.engine import imagemerge, modes, mountspec, names, remap, validate
 from corten.engine.announce import Announcer
 from corten.engine.catalog import Entry
 from corten.engine.deps import EngineDeps, EngineSettings, ResolvedImage
@@ -91,6 +92,7 @@ class Creator:
         if host_config.network_mode == "default":
             host_config.network_mode = DEFAULT_NETWORK
         warnings = validate.check(config, host_config, self._settings.facts)
+        remap.check(self._settings.remap, host_config)
         wishes = mountspec.wishes(config, host_config)
         self._resolve_joined(host_config)
         networks = self._networks(request, host_config)
@@ -167,8 +169,9 @@ class Creator:
 
     async def _make(self, draft: _Draft, undo: contextlib.AsyncExitStack) -> Entry:
         points = await self._volumes_from(draft)
+        mapped = remap.of(self._settings.remap, draft.host_config)
         for wish in draft.wishes:
-            points.append(await self._mount_point(wish, undo))
+            points.append(await self._mount_point(wish, undo, mapped.root if mapped else None))
         entry = Entry(self._record(draft, points))
         undo.push_async_callback(self._drop, entry)
         with host_fault("create the container's file system"):
@@ -220,11 +223,13 @@ class Creator:
         draft.wishes[:] = [wish for wish in draft.wishes if wish.destination not in points]
         return list(points.values())
 
-    async def _mount_point(self, wish: mountspec.Wish, undo: contextlib.AsyncExitStack) -> MountPoint:
+    async def _mount_point(
+        self, wish: mountspec.Wish, undo: contextlib.AsyncExitStack, owner: tuple[int, int] | None
+    ) -> MountPoint:
         if wish.type == "volume":
             return await self._volume(wish, undo)
         if wish.type == "bind":
-            await asyncio.to_thread(_check_source, wish)
+            await asyncio.to_thread(_check_source, wish, owner)
         return MountPoint(
             type=wish.type,
             destination=wish.destination,
@@ -310,8 +315,8 @@ def _check_endpoint(network: str, endpoint: EndpointSettings) -> None:
             raise InvalidArgument("network-scoped alias is supported only for containers in user defined networks")
 
 
-def _check_source(wish: mountspec.Wish) -> None:
-    """A missing bind source is made for `-v`, and refused for `--mount`."""
+def _check_source(wish: mountspec.Wish, owner: tuple[int, int] | None) -> None:
+    """A missing bind source is made for `-v`, and refused for `--mount`. It belongs to the container's root."""
     source = Path(wish.source)
     if source.exists():
         return
@@ -320,7 +325,11 @@ def _check_source(wish: mountspec.Wish) -> None:
             f'invalid mount config for type "bind": bind source path does not exist: {clip(wish.source, 200)}'
         )
     with host_fault(f"error while creating mount source path '{clip(wish.source, 200)}'"):
+        made = [source, *(above for above in source.parents if not above.exists())]
         source.mkdir(parents=True, exist_ok=True)
+        if owner is not None:
+            for folder in made:
+                os.chown(folder, *owner)
 
 
 def _inherited(point: MountPoint, *, read_only: bool) -> MountPoint:

@@ -13,6 +13,7 @@ from corten.engine.catalog import Catalog
 from corten.engine.events import EventBus
 from corten.engine.hostfacts import HostFacts
 from corten.engine.models import Container, Image, LogWindow, Volume
+from corten.engine.remap import Remap
 from corten.network.types import NetworkController, NetworkSpec
 from corten.runtime.types import Runtime
 from corten.specs.container import Ulimit
@@ -38,7 +39,8 @@ class RuntimeChoice:
 class EngineSettings:
     """`data_root` and `exec_root` exist; `containers/<id>` is made below both.
 
-    `default_runtime`, `runtimes`, `labels` and what follows it are replaced when the daemon reloads; nothing else is.
+    `default_runtime`, `runtimes`, `labels`, `debug` and the registries are replaced when the daemon reloads; nothing
+    else is.
     """
 
     data_root: Path
@@ -62,6 +64,7 @@ class EngineSettings:
     stop_timeout_s: int = 10
     labels: tuple[str, ...] = ()
     debug: bool = False
+    remap: Remap | None = None
     insecure_registries: tuple[str, ...] = ()
     registry_mirrors: tuple[str, ...] = ()
 

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import os
 import shutil
 import socket
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from corten.engine import etcfiles, modes, ports
+from corten.engine import etcfiles, modes, ports, remap
 from corten.engine.announce import Announcer
 from corten.engine.catalog import Entry
 from corten.engine.deps import EngineDeps, EngineSettings
@@ -18,10 +20,11 @@ from corten.engine.models import Container, Status
 from corten.engine.refusals import refusal
 from corten.engine.spec import builder, capabilities, devices, security
 from corten.errors import Conflict, CortenError, NotFound, StartFailed, clip
-from corten.network.types import Connected, Endpoint, EndpointRequest, NetworkSpec, PortMapping, Sandbox
+from corten.network.types import Connected, Endpoint, EndpointRequest, NetworkSpec, PortMapping, Sandbox, UserNamespace
 from corten.runtime.types import Launched, LaunchRequest, LogSpec, MountSpec, Stdio, Stream
 from corten.specs.container import EndpointSettings
 from corten.specs.oci_runtime import Seccomp, Spec
+from corten.storage.types import MountPlan
 
 DEFAULT_NETWORK = "bridge"
 
@@ -31,7 +34,9 @@ class _Attempt:
     """What one start has put together so far."""
 
     undo: contextlib.AsyncExitStack
+    remap: remap.Remap | None = None
     network_path: str = ""
+    user_path: str = ""
     sandbox: Sandbox | None = None
     connected: list[tuple[NetworkSpec, Connected]] = field(default_factory=list)
 
@@ -51,10 +56,12 @@ class Launcher:
         """Raises StartFailed with Docker's exit code, Conflict or SystemFault; the state then tells of it."""
         container = entry.container
         undo = contextlib.AsyncExitStack()
-        attempt = _Attempt(undo)
+        attempt = _Attempt(undo, remap.of(self._settings.remap, container.host_config))
         try:
             async with undo:
                 undo.callback(entry.drop_parked)
+                remap.check(self._settings.remap, container.host_config)  # the daemon's setting may be a new one
+                attempt.user_path = self._joined_user(container, attempt)
                 await self._connect(entry, attempt)
                 launched = await self._launch(entry, attempt)
                 undo.pop_all()
@@ -83,6 +90,31 @@ class Launcher:
         else:
             await self._own_network(container, attempt)
 
+    def _joined_user(self, container: Container, attempt: _Attempt) -> str:
+        """Whoever shares a namespace shares the user namespace that owns it: its path, "" for one of his own.
+
+        Raises Conflict where the other container's ids are other ones.
+        """
+        if attempt.remap is None:
+            return ""
+        host_config, pids = container.host_config, set()
+        for what, mode in (
+            ("network", host_config.network_mode),
+            ("IPC", host_config.ipc_mode),
+            ("PID", host_config.pid_mode),
+        ):
+            if target_id := modes.joined(mode):
+                target = self._running(target_id, f"cannot join {what} of a non running container")
+                if target.remapped != attempt.remap.key:
+                    raise Conflict(
+                        f"cannot join {what} of container {target_id}: it runs in another user namespace"
+                        " (hint: use --userns=host for both, or for neither)"
+                    )
+                pids.add(target.state.pid)
+        if len(pids) > 1:
+            raise Conflict("cannot join namespaces of several containers when user namespaces are enabled")
+        return f"/proc/{pids.pop()}/ns/user" if pids else ""
+
     def _joined_network(self, container: Container, target_id: str) -> str:
         target = self._running(target_id, "cannot join network of a non running container")
         container.hosts_path, container.hostname_path = target.hosts_path, target.hostname_path
@@ -91,9 +123,12 @@ class Launcher:
 
     async def _own_network(self, container: Container, attempt: _Attempt) -> None:
         controller = self._deps.controller
-        attempt.sandbox = await controller.open_sandbox(container.id)
+        user = None
+        if (mapped := attempt.remap) is not None:
+            user = UserNamespace(mapped.uids, mapped.gids, attempt.user_path)
+        attempt.sandbox = await controller.open_sandbox(container.id, user)
         attempt.undo.push_async_callback(controller.close_sandbox, container.id)
-        attempt.network_path = attempt.sandbox.path
+        attempt.network_path, attempt.user_path = attempt.sandbox.path, attempt.sandbox.user_path
         published = ports.mappings(container.host_config, list(container.config.exposed_ports or {}))
         for name, asked in container.networks.items():
             network = self._deps.networks.find(name)
@@ -128,10 +163,10 @@ class Launcher:
             raise Conflict(f"unknown or invalid runtime name: {clip(container.host_config.runtime, 80)}")
         request = LaunchRequest(
             id=container.id,
-            spec=self._spec(container, attempt.network_path),
+            spec=self._spec(container, attempt),
             run_dir=run_dir,
             exit_file=settings.state_dir(container.id) / "exit",
-            rootfs=tuple(MountSpec(m.type, m.source, options=m.options) for m in entry.rootfs),
+            rootfs=_rootfs(entry.rootfs, remapped=attempt.remap is not None),
             stdio=_stdio(container),
             log=_log(container),
             init=bool(container.host_config.init),
@@ -155,7 +190,7 @@ class Launcher:
                 exit_code=error.exit_code,
             ) from error
 
-    def _spec(self, container: Container, network_path: str) -> Spec:
+    def _spec(self, container: Container, attempt: _Attempt) -> Spec:
         host_config = container.host_config
         options = security.parse(host_config.security_opt, apparmor_available=self._settings.facts.apparmor)
         if self._settings.no_new_privileges and not host_config.security_opt:
@@ -166,12 +201,13 @@ class Launcher:
         inputs = builder.SpecInputs(
             container=container,
             facts=self._settings.facts,
-            namespaces=self._namespaces(container, network_path),
+            namespaces=self._namespaces(container, attempt),
             etc=builder.EtcFiles(container.hosts_path, container.hostname_path, container.resolv_conf_path),
             security=options,
             seccomp=self._seccomp(container, options.seccomp),
             granted=tuple(granted),
             default_ulimits=self._settings.default_ulimits,
+            remap=attempt.remap,
         )
         return builder.build(inputs)
 
@@ -191,27 +227,29 @@ class Launcher:
         )
         return self._deps.seccomp.load(profile, names)
 
-    def _namespaces(self, container: Container, network_path: str) -> builder.NamespacePlan:
+    def _namespaces(self, container: Container, attempt: _Attempt) -> builder.NamespacePlan:
         host_config = container.host_config
+        owner = attempt.remap.root if attempt.remap is not None else (0, 0)
         ipc, shm = host_config.ipc_mode, ""
         if target_id := modes.joined(ipc):
             target = self._running(target_id, "cannot join IPC of a non running container")
             if target.host_config.ipc_mode == builder.HOST:
                 ipc = builder.HOST
             elif target.host_config.ipc_mode == "shareable":
-                ipc, shm = f"/proc/{target.state.pid}/ns/ipc", self._shared_memory(target.id)
+                ipc, shm = f"/proc/{target.state.pid}/ns/ipc", str(self._shared_memory(target.id))
             else:
                 raise Conflict(
                     f"cannot join IPC of container {target_id}: non-shareable IPC (hint: use IpcMode:shareable)"
                 )
         elif ipc == "shareable":
-            ipc, shm = "", self._shared_memory(container.id)
+            ipc, shm = "", self._make_shared_memory(container.id, owner)
         return builder.NamespacePlan(
-            network=network_path,
+            network=attempt.network_path,
             pid=self._joined_or(host_config.pid_mode, "pid"),
             ipc=ipc if ipc == builder.HOST or ipc.startswith("/") else "",
             uts=builder.HOST if host_config.uts_mode == builder.HOST else "",
             cgroup=builder.HOST if host_config.cgroupns_mode == builder.HOST else "",
+            user=builder.HOST if attempt.remap is None else attempt.user_path,
             shm=shm,
         )
 
@@ -221,12 +259,16 @@ class Launcher:
             return f"/proc/{target.state.pid}/ns/{kind}"
         return mode
 
-    def _shared_memory(self, container_id: str) -> str:
+    def _shared_memory(self, container_id: str) -> Path:
         """A folder on the host: a file system of its own would have to be mounted where every container sees it."""
-        folder = self._settings.state_dir(container_id) / "shm"
+        return self._settings.state_dir(container_id) / "shm"
+
+    def _make_shared_memory(self, container_id: str, owner: tuple[int, int]) -> str:
+        folder = self._shared_memory(container_id)
         with host_fault("create shared memory"):
             folder.mkdir(exist_ok=True)
             folder.chmod(0o1777)
+            os.chown(folder, *owner)
         return str(folder)
 
     # -- files -------------------------------------------------------------------------------------------------------
@@ -248,10 +290,15 @@ class Launcher:
             tuple(host_config.dns_search or settings.dns_search),
             tuple(host_config.dns_options or settings.dns_options),
         )
-        Path(container.hosts_path).write_text(hosts)
-        Path(container.hostname_path).write_text(config.hostname + "\n")
         resolv_conf = etcfiles.resolv_conf(_text(settings.resolv_conf), own, host_network=host_network)
-        Path(container.resolv_conf_path).write_text(resolv_conf)
+        for path, text in (
+            (container.hosts_path, hosts),
+            (container.hostname_path, config.hostname + "\n"),
+            (container.resolv_conf_path, resolv_conf),
+        ):
+            Path(path).write_text(text)
+            if attempt.remap is not None:
+                os.chown(path, *attempt.remap.root)
 
     def _host_gateway(self, attempt: _Attempt) -> str:
         """What `host-gateway` stands for: the host's address on the default network."""
@@ -275,6 +322,7 @@ class Launcher:
         container.sandbox_id = container.id if attempt.sandbox else ""
         container.sandbox_key = attempt.sandbox.path if attempt.sandbox else ""
         container.endpoints = [connected.endpoint for _, connected in attempt.connected]
+        container.remapped = attempt.remap.key if attempt.remap else ""
         for network, connected in attempt.connected:
             _note_endpoint(container.networks[network.name], connected.endpoint, container)
         if not modes.joined(container.host_config.network_mode):
@@ -308,6 +356,12 @@ def _note_endpoint(settings: EndpointSettings, endpoint: Endpoint, container: Co
     settings.gateway, settings.ip_address = endpoint.gateway, endpoint.ip
     settings.ip_prefix_len, settings.mac_address = endpoint.prefix_len, endpoint.mac
     settings.dns_names = [container.name, *(settings.aliases or []), container.id[:12]]
+
+
+def _rootfs(plans: Sequence[MountPlan], *, remapped: bool) -> tuple[MountSpec, ...]:
+    """A remapped container's layers are shifted as they are mounted: on disk all containers' files are alike."""
+    further = ("idmap",) if remapped else ()
+    return tuple(MountSpec(plan.type, plan.source, options=(*plan.options, *further)) for plan in plans)
 
 
 def _stdio(container: Container) -> Stdio:

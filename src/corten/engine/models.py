@@ -82,7 +82,7 @@ class Container(Struct, kw_only=True):
     config, `image_name` what the user
     called it. `ports` maps "80/tcp" to its bindings while it runs; `networks` maps a network's name to the endpoint.
     `endpoints` are what the network controller made while it runs, `requested_macs` those that the user chose, by
-    network. `exec_ids` are the live exec sessions.
+    network. `exec_ids` are the live exec sessions. `remapped` is the `Remap.key` that it was last started with.
     """
 
     id: str
@@ -113,6 +113,7 @@ class Container(Struct, kw_only=True):
     sandbox_key: str = ""
     app_armor_profile: str = ""
     cgroup: str = ""
+    remapped: str = ""
     exec_ids: list[str] = field(default_factory=list)
 
 

@@ -135,6 +135,8 @@ class SystemService:
         facts = self._settings.facts
         options = ["name=apparmor"] if facts.apparmor else []
         options.append(f"name=seccomp,profile={self._settings.seccomp_profile}")
+        if self._settings.remap is not None:
+            options.append("name=userns")
         if facts.cgroup_version == 2:
             options.append("name=cgroupns")
         return options

@@ -92,8 +92,6 @@ def _not_supported(host_config: HostConfig) -> Iterator[str]:
     """Flags that this version does not serve: refused by name, as a flag without effect would deceive."""
     if host_config.device_requests:
         yield "--gpus (DeviceRequests)"
-    if host_config.userns_mode not in ("", "host"):
-        yield f"--userns {clip(host_config.userns_mode, 40)}"
     if host_config.links:
         yield "--link"
     if host_config.storage_opt:

@@ -36,6 +36,7 @@ MOUNT_ATTR_NOATIME = 0x10
 MOUNT_ATTR_STRICTATIME = 0x20
 MOUNT_ATTR_NODIRATIME = 0x80
 MOUNT_ATTR_NOSYMFOLLOW = 0x200000
+MOUNT_ATTR_IDMAP = 0x100000
 
 # linux/mount.h: open_tree(2), move_mount(2), fsopen(2), fsconfig(2)
 OPEN_TREE_CLONE = 1
@@ -114,6 +115,16 @@ def mount_setattr(
     attr = _mount_attr(attr_set, attr_clr, propagation, 0)
     flags = (0 if path else AT_EMPTY_PATH) | (AT_RECURSIVE if recursive else 0)
     _mount_setattr(dir_fd, encode(path), flags, ctypes.byref(attr), ctypes.sizeof(attr))
+
+
+def idmap(tree_fd: int, user_fd: int, *, recursive: bool = False) -> None:
+    """Shift the ids of a detached mount as the user namespace `user_fd` maps them.
+
+    EINVAL where the file system cannot, EPERM where it is mounted idmapped already.
+    """
+    attr = _mount_attr(MOUNT_ATTR_IDMAP, 0, 0, user_fd)
+    flags = AT_EMPTY_PATH | (AT_RECURSIVE if recursive else 0)
+    _mount_setattr(tree_fd, b"", flags, ctypes.byref(attr), ctypes.sizeof(attr))
 
 
 def fsopen(fstype: str) -> int:

@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import errno
 import logging
+import os
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from ipaddress import IPv4Network
@@ -27,6 +28,7 @@ from corten.network.types import (
     InterfaceStats,
     NetworkSpec,
     Sandbox,
+    UserNamespace,
 )
 from corten.network.watch import TableWatch
 from corten.tasks import TaskOwner
@@ -216,17 +218,16 @@ class BridgeController:
 
     # Sandboxes
 
-    async def open_sandbox(self, container_id: str) -> Sandbox:
+    async def open_sandbox(self, container_id: str, user: UserNamespace | None = None) -> Sandbox:
         if "/" in container_id or container_id in ("", ".", ".."):
             raise InvalidArgument(f"invalid container id {container_id!r}")
-        sandbox = Sandbox(container_id, str(self._mounts.path(container_id)))
         if container_id in self._namespaces:
-            return sandbox
+            return self._sandbox(container_id)
         with _faults("make a network namespace"):
-            namespace = await self._pool.take()
+            namespace = await self._pool.take(user)
             if container_id in self._namespaces:
                 namespace.close()
-                return sandbox
+                return self._sandbox(container_id)
             try:
                 # Three system calls on a file system in memory: not worth a thread.
                 self._mounts.hold(container_id, namespace.fd)
@@ -234,7 +235,13 @@ class BridgeController:
                 namespace.close()
                 raise
         self._namespaces[container_id] = namespace
-        return sandbox
+        return self._sandbox(container_id)
+
+    def _sandbox(self, container_id: str) -> Sandbox:
+        namespace = self._namespaces[container_id]
+        user_fd = namespace.user_fd if namespace is not None else -1
+        user_path = f"/proc/{os.getpid()}/fd/{user_fd}" if user_fd >= 0 else ""
+        return Sandbox(container_id, str(self._mounts.path(container_id)), user_path)
 
     async def close_sandbox(self, container_id: str) -> None:
         await self._departures.leave(self._ledger.of_container(container_id))

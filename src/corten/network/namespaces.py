@@ -16,18 +16,22 @@ from corten.linux import rtnl
 from corten.linux.mount import MNT_DETACH, MS_BIND, MS_PRIVATE, mount, umount2
 from corten.linux.netlink import NETLINK_ROUTE, NetlinkSocket
 from corten.linux.process import CLONE_NEWNET, setns, unshare
-from corten.network.types import InterfaceStats
+from corten.network.types import InterfaceStats, UserNamespace
 from corten.tasks import TaskOwner
 
 LOOPBACK_INDEX = 1
 REFILL_DELAY = 0.02  # seconds
+OWNED_READY = 2  # each takes 15 ms of a helper process
 
 
 class Namespace:
-    """An open network namespace, with a netlink socket inside. The file descriptors keep it alive until `close`."""
+    """An open network namespace, with a netlink socket inside. The file descriptors keep it alive until `close`.
 
-    def __init__(self, fd: int, socket: NetlinkSocket) -> None:
-        self.fd = fd
+    `user_fd` is the user namespace that owns it, -1 where that is the host's or does not matter any more.
+    """
+
+    def __init__(self, fd: int, socket: NetlinkSocket, user_fd: int = -1) -> None:
+        self.fd, self.user_fd = fd, user_fd
         self._socket = socket
         self._lock = threading.Lock()
 
@@ -53,9 +57,10 @@ class Namespace:
     def close(self) -> None:
         with self._lock:
             self._socket.close()
-            if self.fd >= 0:
-                os.close(self.fd)
-                self.fd = -1
+            for fd in (self.fd, self.user_fd):
+                if fd >= 0:
+                    os.close(fd)
+            self.fd = self.user_fd = -1
 
 
 def _stats(link: rtnl.Link) -> InterfaceStats:
@@ -68,6 +73,8 @@ def _stats(link: rtnl.Link) -> InterfaceStats:
 class NamespacePool:
     """Namespaces with `lo` up, `size` of them ready. A crash leaves none behind: they are held by file descriptors.
 
+    Those of remapped containers are kept ready from the first that is wanted on: one daemon has one mapping.
+
     A namespace belongs to the thread that is in it: one thread of its own makes and enters them, and returns to the
     host's after each, so that nothing else ever runs in the wrong one.
     """
@@ -76,41 +83,51 @@ class NamespacePool:
         self._size = size
         self._tasks = tasks
         self._ready: deque[Namespace] = deque()
+        self._owned: deque[Namespace] = deque()
         self._filling = False
         self._closed = False
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="netns")
         self._host = os.open("/proc/thread-self/ns/net", os.O_RDONLY | os.O_CLOEXEC)
 
-    async def take(self) -> Namespace:
-        namespace = self._ready.popleft() if self._ready else await self._run(self._make)
-        self.refill()
+    async def take(self, user: UserNamespace | None = None) -> Namespace:
+        if user is not None and user.path:
+            return await self._run(lambda: self._make_owned(user))
+        ready, make = self._kind(user)
+        namespace = ready.popleft() if ready else await self._run(make)
+        self.refill(user)
         return namespace
+
+    def _kind(self, user: UserNamespace | None) -> tuple[deque[Namespace], Callable[[], Namespace]]:
+        return (self._ready, self._make) if user is None else (self._owned, lambda: self._make_owned(user))
 
     async def enter(self, path: Path) -> Namespace:
         """Open one that is mounted at `path`. Raises OSError when there is none."""
         return await self._run(lambda: self._enter(path))
 
-    def refill(self) -> None:
-        if not self._filling and not self._closed and len(self._ready) < self._size:
+    def refill(self, user: UserNamespace | None = None) -> None:
+        ready, make = self._kind(user)
+        size = self._size if user is None else min(self._size, OWNED_READY)
+        if not self._filling and not self._closed and len(ready) < size:
             self._filling = True
-            self._tasks.start("fill the namespace pool", self._fill())
+            self._tasks.start("fill the namespace pool", self._fill(ready, make, size))
 
     async def close(self) -> None:
         self._closed = True
-        while self._ready:
-            self._ready.popleft().close()
+        for ready in (self._ready, self._owned):
+            while ready:
+                ready.popleft().close()
         await asyncio.get_running_loop().run_in_executor(None, self._thread.shutdown)
         if self._host >= 0:
             os.close(self._host)
             self._host = -1
 
-    async def _fill(self) -> None:
+    async def _fill(self, ready: deque[Namespace], make: Callable[[], Namespace], size: int) -> None:
         try:
-            if self._ready:
+            if ready:
                 # Whoever has just taken one makes links now, under the same lock in the kernel.
                 await asyncio.sleep(REFILL_DELAY)
-            while not self._closed and len(self._ready) < self._size:
-                self._ready.append(await self._run(self._make))
+            while not self._closed and len(ready) < size:
+                ready.append(await self._run(make))
         finally:
             self._filling = False
 
@@ -126,25 +143,43 @@ class NamespacePool:
     def _make(self) -> Namespace:
         try:
             unshare(CLONE_NEWNET)
-            # The interfaces to come take no IPv6 address: there is no IPv6 network to have one in. ::1 stays.
-            with (
-                contextlib.suppress(FileNotFoundError),
-                open("/proc/sys/net/ipv6/conf/default/disable_ipv6", "w") as file,
-            ):
-                file.write("1")
+            _without_ipv6()
             namespace = self._opened(os.open("/proc/thread-self/ns/net", os.O_RDONLY | os.O_CLOEXEC))
         finally:
             setns(self._host, CLONE_NEWNET)
         return namespace
 
+    def _make_owned(self, user: UserNamespace) -> Namespace:
+        from corten.linux import usernamespace  # needed only where users are remapped
+
+        if user.path:
+            user_fd, fd = usernamespace.make_network(user.path)
+        else:
+            user_fd, fd = usernamespace.make_pair(user.uids, user.gids)
+        try:
+            namespace = self._entered(fd, _without_ipv6)
+        except BaseException:
+            os.close(user_fd)
+            raise
+        namespace.user_fd = user_fd
+        return namespace
+
     def _enter(self, path: Path) -> Namespace:
-        fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+        return self._entered(os.open(path, os.O_RDONLY | os.O_CLOEXEC), lambda: None)
+
+    def _entered(self, fd: int, prepare: Callable[[], None]) -> Namespace:
+        """The namespace `fd`, with what `prepare` does in it. Closes `fd` when it fails."""
         try:
             setns(fd, CLONE_NEWNET)
         except BaseException:
             os.close(fd)
             raise
         try:
+            try:
+                prepare()
+            except BaseException:
+                os.close(fd)
+                raise
             return self._opened(fd)
         finally:
             setns(self._host, CLONE_NEWNET)
@@ -162,6 +197,15 @@ class NamespacePool:
             os.close(fd)
             raise
         return Namespace(fd, socket)
+
+
+def _without_ipv6() -> None:
+    """The interfaces to come take no IPv6 address: there is no IPv6 network to have one in. ::1 stays."""
+    with (
+        contextlib.suppress(FileNotFoundError),
+        open("/proc/sys/net/ipv6/conf/default/disable_ipv6", "w") as file,
+    ):
+        file.write("1")
 
 
 def _close_unwanted(job: Future[Namespace]) -> None:

@@ -74,11 +74,28 @@ class Endpoint:
 
 
 @dataclass(frozen=True, slots=True)
+class UserNamespace:
+    """Which user namespace a sandbox belongs to: a fresh one with these mappings, or with a `path` the one there.
+
+    A mapping is (first id inside, first id on the host, how many).
+    """
+
+    uids: tuple[tuple[int, int, int], ...] = ()
+    gids: tuple[tuple[int, int, int], ...] = ()
+    path: str = ""
+
+
+@dataclass(frozen=True, slots=True)
 class Sandbox:
-    """A network namespace with `lo` up, held by a bind mount at `path` (below the exec root)."""
+    """A network namespace with `lo` up, held by a bind mount at `path` (below the exec root).
+
+    `user_path` leads to the user namespace that it belongs to, "" for the host's; it is good until the sandbox is
+    closed or the daemon ends: enough to start a process in it.
+    """
 
     id: str
     path: str
+    user_path: str = ""
 
 
 @dataclass(slots=True)
@@ -138,8 +155,8 @@ class NetworkController(Protocol):
 
     async def remove_network(self, network_id: str) -> None: ...
 
-    async def open_sandbox(self, container_id: str) -> Sandbox:
-        """A fresh namespace for a container, from the warm pool."""
+    async def open_sandbox(self, container_id: str, user: UserNamespace | None = None) -> Sandbox:
+        """A fresh namespace for a container, from the warm pool. It belongs to the host's user namespace or `user`."""
 
     async def connect(self, sandbox: Sandbox, network_id: str, request: EndpointRequest) -> Connected:
         """Give the sandbox an interface on the network and publish its ports. Undone whole if any part fails.

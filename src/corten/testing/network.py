@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator, Callable, Coroutine, Sequence
 from contextlib import asynccontextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -21,6 +22,7 @@ from corten.network.types import (
     NetworkSpec,
     PortMapping,
     Sandbox,
+    UserNamespace,
 )
 
 
@@ -61,8 +63,12 @@ class FakeNetworkController:
     async def remove_network(self, network_id: str) -> None:
         self._ledger.remove_network(network_id)
 
-    async def open_sandbox(self, container_id: str) -> Sandbox:
-        return self._sandbox(container_id)
+    async def open_sandbox(self, container_id: str, user: UserNamespace | None = None) -> Sandbox:
+        sandbox = self._sandbox(container_id)
+        if user is not None and not sandbox.user_path:
+            path = user.path or str(self._exec_root / "userns" / container_id)
+            sandbox = self.sandboxes[container_id] = replace(sandbox, user_path=path)
+        return sandbox
 
     async def connect(self, sandbox: Sandbox, network_id: str, request: EndpointRequest) -> Connected:
         if request.container_id not in self.sandboxes:

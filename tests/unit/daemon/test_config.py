@@ -47,7 +47,8 @@ def test_file_settings_take_effect(tmp_path: Path) -> None:
     ("content", "word"),
     [
         ({"no-such-key": 1}, 'unknown key "no-such-key"'),
-        ({"userns-remap": "default"}, '"userns-remap" is a setting of Docker'),
+        ({"icc": False}, '"icc" is a setting of Docker'),
+        ({"userns-remap": 1000}, "userns-remap must be a string"),
         ({"labels": "x"}, "labels must be a list of strings"),
         ({"max-concurrent-downloads": 0}, "max-concurrent-downloads"),
         ({"live-restore": False}, "live-restore cannot be false"),

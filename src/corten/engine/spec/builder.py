@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 
 from corten.engine.hostfacts import DEFAULT_SYSCTLS, HostFacts
 from corten.engine.models import Container
+from corten.engine.remap import Remap, oci
 from corten.engine.spec import capabilities, devices, mounts, resources, security
 from corten.runtime.cgroups_devices import always_allowed
 from corten.specs.container import Ulimit
@@ -43,7 +44,8 @@ class EtcFiles:
 class NamespacePlan:
     """Each is "" for one of its own, HOST for the host's, else the path of the one to join.
 
-    `shm` is a folder on the host that becomes /dev/shm, "" for a file system of its own.
+    `user` is the host's unless the container is remapped. `shm` is a folder on the host that becomes /dev/shm, "" for
+    a file system of its own.
     """
 
     network: str = ""
@@ -51,6 +53,7 @@ class NamespacePlan:
     ipc: str = ""
     uts: str = ""
     cgroup: str = ""
+    user: str = HOST
     shm: str = ""
 
 
@@ -66,6 +69,7 @@ class SpecInputs:
     seccomp: Seccomp | None = None
     granted: tuple[devices.Granted, ...] = ()
     default_ulimits: Mapping[str, Ulimit] = field(default_factory=dict)
+    remap: Remap | None = None
 
 
 def build(inputs: SpecInputs) -> Spec:
@@ -164,7 +168,7 @@ def _mounts(inputs: SpecInputs) -> list[Mount]:
         mounts.bind(inputs.etc.hostname, "/etc/hostname", writable=writable),
         mounts.bind(inputs.etc.hosts, "/etc/hosts", writable=writable),
     ]
-    own = [mounts.user_mount(point) for point in container.mounts]
+    own = [mounts.user_mount(point, remapped=inputs.remap is not None) for point in container.mounts]
     own += [
         Mount(destination=target, type="tmpfs", source="tmpfs", options=mounts.tmpfs_options(options))
         for target, options in (host_config.tmpfs or {}).items()
@@ -182,6 +186,8 @@ def _linux(inputs: SpecInputs) -> Linux:
     masked, readonly = host_config.masked_paths, host_config.readonly_paths
     return Linux(
         namespaces=_namespaces(inputs.namespaces),
+        uid_mappings=oci(inputs.remap.uids) if inputs.remap else [],
+        gid_mappings=oci(inputs.remap.gids) if inputs.remap else [],
         devices=[node for grant in inputs.granted for node in grant.nodes],
         cgroups_path=container.cgroup,
         resources=limits(container, inputs.granted),
@@ -202,6 +208,7 @@ def _namespaces(plan: NamespacePlan) -> list[Namespace]:
         "ipc": plan.ipc,
         "uts": plan.uts,
         "cgroup": plan.cgroup,
+        "user": plan.user,
     }
     return [Namespace(type="mount")] + [
         Namespace(type=kind, path=path) for kind, path in chosen.items() if path != HOST
@@ -214,4 +221,7 @@ def _sysctls(inputs: SpecInputs) -> dict[str, str]:
     mode = inputs.container.host_config.network_mode
     if inputs.namespaces.network == HOST or mode.startswith("container:"):
         return own
-    return {name: value for name, value in DEFAULT_SYSCTLS.items() if name in inputs.facts.sysctls} | own
+    usual = dict(DEFAULT_SYSCTLS)
+    if inputs.remap is not None:
+        usual["net.ipv4.ping_group_range"] = f"0 {inputs.remap.last_gid}"  # groups that do not exist are refused
+    return {name: value for name, value in usual.items() if name in inputs.facts.sysctls} | own
