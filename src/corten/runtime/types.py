@@ -20,6 +20,9 @@ class MountSpec:
     With the word `idmap` (or `ridmap`, for all mounts of the tree) a bind mount, or every layer of an overlay, upper
     and lower, is mapped by the container's own user namespace: what belongs to uid 0 on disk belongs to root in the
     container, and what root makes belongs to uid 0 on disk. Needs `linux.namespaces` with a user namespace.
+
+    The daemon makes that namespace before, together with the network namespace that it owns: it comes with a `path`
+    (/proc/PID/fd/N, good until the start is over), and with `linux.uidMappings` and `gidMappings` that say the same.
     """
 
     type: str
