@@ -82,6 +82,12 @@ def host_layout() -> Layout:
     return _layout
 
 
+def use_layout(layout: Layout) -> None:
+    """Take `layout` for the host's from now on."""
+    global _layout
+    _layout = layout
+
+
 def parse_layout(mountinfo: str) -> Layout:
     """The cgroup mounts out of the text of /proc/PID/mountinfo; the first mount of each hierarchy counts."""
     unified, v1, seen = "", [], set()

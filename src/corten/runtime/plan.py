@@ -148,6 +148,22 @@ def compile_launch(request: LaunchRequest) -> LaunchPlan:
     )
 
 
+def rehearsal() -> LaunchPlan:
+    """A plan without namespaces and mounts, for `shim.rehearsal`."""
+    return LaunchPlan(
+        id="rehearsal",
+        root="/",
+        flags=0,
+        joins=(),
+        pid_namespace="",
+        unshare_cgroup=False,
+        cgroup="/rehearsal",
+        writes=(),
+        init=False,
+        steps=(steps.Rehearse(),),
+    )
+
+
 def compile_exec(process: Process, spec: Spec, user: str, groups: Sequence[str]) -> ExecPlan:
     """The plan of a further process in the container of `spec`. Raises InvalidArgument."""
     linux = spec.linux or Linux()

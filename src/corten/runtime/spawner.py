@@ -21,9 +21,9 @@ from corten.runtime.shim.rehearsal import rehearse
 
 
 def main(socket_fd: int, program_fd: int, directory: str) -> None:
-    """Serve FORK requests on `socket_fd`. `program_fd` is what we were executed from; it is not needed any more.
+    """Serve FORK requests on `socket_fd`, whose first message is the plan to rehearse.
 
-    `directory` is one that we may write to.
+    `program_fd` is what we were executed from; it is not needed any more. `directory` is one that we may write to.
     """
     os.close(program_fd)
     os.set_inheritable(socket_fd, False)
@@ -35,10 +35,10 @@ def main(socket_fd: int, program_fd: int, directory: str) -> None:
     prctl(PR_SET_CHILD_SUBREAPER, 1)
     os.chdir("/")
     os.umask(0o022)
-    rehearse(directory)
+    sock = _socket.socket(_socket.AF_UNIX, _socket.SOCK_SEQPACKET, 0, socket_fd)
+    rehearse(sock.recv(protocol.PACKET), directory)
     # The shims inherit these: only SIGKILL parts them from their container. And the kernel reaps the shims.
     signals.ignore((*signals.IGNORED, signals.SIGCHLD))
-    sock = _socket.socket(_socket.AF_UNIX, _socket.SOCK_SEQPACKET, 0, socket_fd)
     gc.collect()
     immortalise()
     gc.freeze()  # the collector never writes into the pages that the shims share with us

@@ -17,6 +17,7 @@ from corten.errors import Unavailable
 from corten.linux.memfd import sealed_copy
 from corten.linux.scm import send_fds
 from corten.runtime import protocol
+from corten.runtime.plan import rehearsal
 from corten.tasks import TaskOwner
 
 log = logging.getLogger(__name__)
@@ -133,6 +134,7 @@ def start_process(log_file: Path) -> tuple[subprocess.Popen[bytes], socket.socke
         raise
     finally:
         os.close(copy)
+    ours.send(rehearsal().to_wire())
     ours.setblocking(False)
     return process, ours
 

@@ -230,3 +230,8 @@ class Execute(Step):
     label: tuple[str, str]
     program: bytes
     filter_flags: int
+
+
+@dataclass(frozen=True, slots=True)
+class Rehearse(Step):
+    """Stands in for Execute in the spawner's rehearsal; no container has it."""
