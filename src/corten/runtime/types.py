@@ -80,16 +80,12 @@ class LaunchRequest:
     """All that starts one container.
 
     `run_dir` (below the exec root, tmpfs, exists already) receives `config.json`, `shim.sock` and the shim's pid;
-    `exit_file`
-    (below the data root) receives the exit status, durable before anyone is told. `rootfs` are mounted in the
-    container's own mount namespace, in order,
-    on an empty directory that becomes the root; nothing of it is visible on the host. `user` is
-    "name|uid[:group|gid]" as Docker takes it
-    and `groups` further groups by name or number: the child resolves them against the root's own /etc/passwd and
-    /etc/group and
-    sets HOME where the environment has none ("" leaves the spec's numbers). `init` puts Corten's own tiny
-    init as pid 1.
-    `runtime` is "" for the embedded one, else the path of an OCI runtime's program.
+    `exit_file` (below the data root) receives the exit status, durable before anyone is told. `rootfs` are mounted in
+    the container's own mount namespace, in order, on an empty directory that becomes the root; nothing of it is visible
+    on the host. `user` is "name|uid[:group|gid]" as Docker takes it and `groups` further groups by name or number: the
+    child resolves them against the root's own /etc/passwd and /etc/group and sets HOME where the environment has none
+    ("" leaves the spec's numbers). `init` puts Corten's own tiny init as pid 1. `runtime` is "" for the embedded one,
+    else the path of an OCI runtime's program.
     """
 
     id: str
@@ -150,10 +146,8 @@ class Runtime(Protocol):
 
     Ids are the container's. After `launch` returns the first process has been exec'ed. The exit of each container that
     was launched or recovered is reported exactly once through the callback given to `on_exit`, after its status is on
-    disk and
-    its output is in the log; exec sessions likewise through `on_exec_exit`. A shim that vanishes is reported as an
-    exit with
-    code 137 and a reason, after every process of the container's cgroup was killed.
+    disk and its output is in the log; exec sessions likewise through `on_exec_exit`. A shim that vanishes is reported
+    as an exit with code 137 and a reason, after every process of the container's cgroup was killed.
     """
 
     def on_exit(self, callback: ExitCallback) -> None: ...
