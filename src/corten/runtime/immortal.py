@@ -15,10 +15,6 @@ import ctypes
 import gc
 import sys
 
-TYPE_CHECKING = False
-if TYPE_CHECKING:
-    from collections.abc import Iterable
-
 KNOWN = ((3, 12), (3, 13), (3, 14))
 _IMMORTAL = 0xFFFFFFFF  # Include/object.h of these: the lower half of the count is negative as a 32-bit number
 
@@ -27,11 +23,10 @@ def immortalise() -> int:
     """Do it to everything that can be reached; how many objects it was done to."""
     if not _works():
         return 0
-    count = 0
-    for address in _reachable():
+    addresses = _reachable()
+    for address in addresses:
         ctypes.c_uint32.from_address(address).value = _IMMORTAL
-        count += 1
-    return count
+    return len(addresses)
 
 
 def _works() -> bool:
@@ -49,16 +44,14 @@ def _works() -> bool:
     return ctypes.c_uint32.from_address(id(probe)).value == _IMMORTAL
 
 
-def _reachable() -> Iterable[int]:
+def _reachable() -> set[int]:
     """Addresses of all objects that the collector knows, and of what they refer to: strings, numbers, code."""
     seen: set[int] = set()
     pending = gc.get_objects()
     while pending:
-        found = pending.pop()
-        if id(found) not in seen:
-            seen.add(id(found))
-            if found is not seen and found is not pending:
-                pending.extend(gc.get_referents(found))
-    seen.discard(id(seen))
-    seen.discard(id(pending))
+        fresh = dict(zip(map(id, pending), pending, strict=True))
+        for address in seen & fresh.keys():
+            del fresh[address]
+        seen.update(fresh)
+        pending = gc.get_referents(*fresh.values())
     return seen
