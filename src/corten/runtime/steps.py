@@ -232,6 +232,5 @@ class Execute(Step):
     filter_flags: int
 
 
-@dataclass(frozen=True, slots=True)
 class Rehearse(Step):
     """Stands in for Execute in the spawner's rehearsal; no container has it."""
