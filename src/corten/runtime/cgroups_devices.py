@@ -3,14 +3,11 @@
 from __future__ import annotations
 
 import struct
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, field
 
 from corten.errors import InvalidArgument, clip
-from corten.specs.lean import Frozen
 from corten.specs.oci_runtime import DeviceCgroup
-
-TYPE_CHECKING = False
-if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator
 
 # linux/bpf.h: bpf_cgroup_dev_ctx.access_type
 BPF_DEVCG_DEV = {"b": 1, "c": 2}
@@ -52,7 +49,8 @@ def always_allowed() -> list[DeviceCgroup]:
     ]
 
 
-class Exemption(Frozen):
+@dataclass(frozen=True, slots=True)
+class Exemption:
     """Devices that are judged other than by default; None for major or minor is any of them."""
 
     kind: str
@@ -67,12 +65,12 @@ class Exemption(Frozen):
         return f"{self.kind} {major}:{minor} {''.join(letter for letter in 'rwm' if letter in self.access)}"
 
 
+@dataclass(slots=True)
 class DeviceRules:
     """The rules applied one after the other, as the kernel's version 1 controller does it."""
 
-    def __init__(self) -> None:
-        self.allow_by_default = True
-        self._found: dict[tuple[str, int | None, int | None], frozenset[str]] = {}
+    allow_by_default: bool = True
+    _found: dict[tuple[str, int | None, int | None], frozenset[str]] = field(default_factory=dict)
 
     @classmethod
     def of(cls, rules: Iterable[DeviceCgroup]) -> DeviceRules:

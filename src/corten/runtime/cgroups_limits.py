@@ -3,16 +3,12 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator, Sequence
 
 from corten.errors import InvalidArgument, clip
 from corten.runtime.cgroups import BPF_FILE, Layout, Write, host_layout
 from corten.runtime.cgroups_devices import DeviceRules, bpf_program
-
-TYPE_CHECKING = False
-if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
-
-    from corten.specs.oci_runtime import CPU, BlockIO, BlockIODeviceThrottle, Memory, Resources, Spec
+from corten.specs.oci_runtime import CPU, BlockIO, BlockIODeviceThrottle, Memory, Resources, Spec
 
 
 def limits_of(spec: Spec, layout: Layout | None = None) -> tuple[Write, ...]:

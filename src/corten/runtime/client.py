@@ -11,6 +11,8 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
+import msgspec
+
 from corten.errors import NotFound, SystemFault, Unavailable
 from corten.runtime import protocol, settings
 from corten.runtime.cgroups import Cgroup
@@ -32,7 +34,7 @@ from corten.runtime.types import (
     Recovered,
     Stream,
 )
-from corten.specs.oci_runtime import Spec, encode
+from corten.specs.oci_runtime import Spec
 from corten.tasks import TaskOwner
 
 log = logging.getLogger(__name__)
@@ -336,4 +338,4 @@ def _prepare(request: LaunchRequest) -> None:
     if request.rootfs:
         (request.run_dir / "rootfs").mkdir(exist_ok=True)  # what the child mounts the root on, unseen by the host
     clear_exit(request.exit_file)
-    (request.run_dir / "config.json").write_bytes(encode(request.spec))
+    (request.run_dir / "config.json").write_bytes(msgspec.json.encode(request.spec))

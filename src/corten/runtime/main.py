@@ -11,7 +11,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, NoReturn
 
-from msgspec import json
+from msgspec import json, structs
 
 from corten import __version__
 from corten.errors import CortenError, InvalidArgument, NotImplementedYet, StartFailed
@@ -19,7 +19,7 @@ from corten.runtime.cgroups import Cgroup
 from corten.runtime.oci import documents, operations
 from corten.runtime.oci.operations import CreateOptions
 from corten.runtime.oci.state import DEFAULT_ROOT, Record, Store, load_spec
-from corten.specs.oci_runtime import VERSION, ConsoleSize, Process, decode_process, encode, replace
+from corten.specs.oci_runtime import VERSION, ConsoleSize, Process, decode_process
 
 NOT_IMPLEMENTED = ("checkpoint", "restore", "events", "update")
 
@@ -86,7 +86,7 @@ def _exec_process(record: Record, arguments: argparse.Namespace) -> tuple[Proces
         own = load_spec(Path(record.bundle)).process
         if own is None or not arguments.args:
             raise InvalidArgument("exec needs a command, or --process with a file")
-        process = replace(
+        process = structs.replace(
             own,
             args=arguments.args,
             cwd=arguments.cwd or own.cwd,
@@ -94,7 +94,7 @@ def _exec_process(record: Record, arguments: argparse.Namespace) -> tuple[Proces
             terminal=arguments.tty,
         )
     if process.terminal and process.console_size is None:
-        process = replace(process, console_size=ConsoleSize(height=24, width=80))
+        process = structs.replace(process, console_size=ConsoleSize(height=24, width=80))
     return process, arguments.user
 
 
@@ -156,7 +156,7 @@ def _spec(store: Store, arguments: argparse.Namespace) -> int:
     path = Path(arguments.bundle) / "config.json"
     if path.exists():
         raise InvalidArgument(f"{path} exists; remove it first")
-    path.write_bytes(json.format(encode(documents.default_spec()), indent=4) + b"\n")
+    path.write_bytes(json.format(json.encode(documents.default_spec()), indent=4) + b"\n")
     return 0
 
 

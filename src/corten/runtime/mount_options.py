@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+
 from corten.errors import InvalidArgument, clip
 from corten.linux import mount as api
-from corten.specs.lean import Frozen
-
-TYPE_CHECKING = False
-if TYPE_CHECKING:
-    from collections.abc import Iterable
 
 
-class MountOptions(Frozen):
+@dataclass(frozen=True, slots=True)
+class MountOptions:
     """What a list of words comes to.
 
     `attributes` and `cleared` are MOUNT_ATTR_ bits of the mount itself, the recursive ones also of all below it;
@@ -26,7 +25,7 @@ class MountOptions(Frozen):
     recursive_attributes: int = 0
     recursive_cleared: int = 0
     propagation: tuple[tuple[int, bool], ...] = ()
-    data: tuple[tuple[str, str | None], ...] = ()
+    data: tuple[tuple[str, str | None], ...] = field(default=())
     idmap: str = ""
 
     @property

@@ -8,43 +8,18 @@ from __future__ import annotations
 import marshal
 import os
 import posixpath
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
 
 from corten.errors import InvalidArgument, clip
 from corten.linux import process as kernel
 from corten.runtime import plan_mounts, plan_process, steps
+from corten.runtime.cgroups import Write
 from corten.runtime.cgroups_limits import limits_of
 from corten.runtime.mount_options import ROOT_PROPAGATIONS, parse
-from corten.specs.lean import Frozen
-from corten.specs.oci_runtime import Linux
-
-TYPE_CHECKING = False
-if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
-    from pathlib import Path
-    from typing import Any, Protocol
-
-    from corten.runtime.cgroups import Write
-    from corten.runtime.types import MountSpec
-    from corten.specs.oci_runtime import Process, Spec
-
-    class LaunchRequest(Protocol):
-        """What of `types.LaunchRequest` makes a plan."""
-
-        @property
-        def id(self) -> str: ...
-        @property
-        def spec(self) -> Spec: ...
-        @property
-        def run_dir(self) -> Path | str: ...
-        @property
-        def rootfs(self) -> Sequence[MountSpec]: ...
-        @property
-        def init(self) -> bool: ...
-        @property
-        def user(self) -> str: ...
-        @property
-        def groups(self) -> Sequence[str]: ...
-
+from corten.runtime.types import LaunchRequest
+from corten.specs.oci_runtime import Linux, Process, Spec
 
 _NAMESPACES = {
     "mount": kernel.CLONE_NEWNS,
@@ -74,7 +49,8 @@ _DEFAULT_LINKS = (
 )
 
 
-class LaunchPlan(Frozen):
+@dataclass(frozen=True, slots=True)
+class LaunchPlan:
     """All that `runtime.child.launch` needs. `flags` are CLONE_NEW…; `joins` are (CLONE_NEW…, path)."""
 
     id: str
@@ -95,7 +71,8 @@ class LaunchPlan(Frozen):
         return marshal.dumps(_wire(self))
 
 
-class ExecPlan(Frozen):
+@dataclass(frozen=True, slots=True)
+class ExecPlan:
     """All that `runtime.child.join` needs."""
 
     cgroup: str
@@ -107,7 +84,7 @@ class ExecPlan(Frozen):
 
 
 def _wire(plan: LaunchPlan | ExecPlan) -> dict[str, Any]:
-    fields = {name: getattr(plan, name) for name in type(plan).fields}
+    fields = {name: getattr(plan, name) for name in plan.__dataclass_fields__}
     fields["steps"] = [step.to_wire() for step in plan.steps]
     return fields
 
@@ -233,7 +210,7 @@ def _refuse_unsupported(spec: Spec, linux: Linux) -> None:
 def _root_path(request: LaunchRequest) -> str:
     """An absolute path without symbolic links, so that it can be found among the mounts."""
     path = request.spec.root.path if request.spec.root is not None else "rootfs"
-    return os.path.realpath(os.path.join(request.run_dir, path))
+    return os.path.realpath(request.run_dir / path)
 
 
 def _root_steps(request: LaunchRequest, linux: Linux) -> Iterator[steps.Step]:

@@ -3,17 +3,14 @@
 from __future__ import annotations
 
 import posixpath
+from dataclasses import replace
 
 from corten.errors import InvalidArgument, clip
 from corten.linux.mount import MOUNT_ATTR_RDONLY as RDONLY
 from corten.runtime import steps
 from corten.runtime.mount_options import MountOptions, parse
-from corten.specs.lean import replace
-
-TYPE_CHECKING = False
-if TYPE_CHECKING:
-    from corten.runtime.types import MountSpec
-    from corten.specs.oci_runtime import Mount
+from corten.runtime.types import MountSpec
+from corten.specs.oci_runtime import Mount
 
 MountStep = steps.BindMount | steps.CgroupMount | steps.OverlayMount | steps.FileSystemMount
 

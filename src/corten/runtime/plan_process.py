@@ -2,19 +2,15 @@
 
 from __future__ import annotations
 
-import os
 import resource
+from collections.abc import Iterator, Sequence
+from pathlib import Path
 
 from corten.errors import InvalidArgument, clip
 from corten.linux import capability
 from corten.linux import process as kernel
-from corten.runtime import steps
-
-TYPE_CHECKING = False
-if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
-
-    from corten.specs.oci_runtime import Capabilities, Linux, Personality, Process, Scheduler, Seccomp
+from corten.runtime import seccomp, steps
+from corten.specs.oci_runtime import Capabilities, Linux, Personality, Process, Scheduler
 
 _DEFAULT_UMASK = 0o022
 _POLICIES = {
@@ -61,7 +57,7 @@ def compile_steps(
     yield steps.LetGo(label[0])
     yield steps.FindCommand(tuple(process.args), env.get("PATH", ""))
     yield steps.SetRlimits(_rlimits(process))
-    program, flags = _filter(linux.seccomp) if linux.seccomp is not None else (b"", 0)
+    program, flags = seccomp.compile_filter(linux.seccomp) if linux.seccomp is not None else (b"", 0)
     yield steps.Execute(
         tuple(f"{name}={value}" for name, value in env.items()),
         (effective, permitted, inheritable, ambient),
@@ -70,12 +66,6 @@ def compile_steps(
         program,
         flags,
     )
-
-
-def _filter(profile: Seccomp) -> tuple[bytes, int]:
-    from corten.runtime import seccomp  # with libseccomp, which not every container needs
-
-    return seccomp.compile_filter(profile)
 
 
 def environment(entries: Sequence[str]) -> dict[str, str]:
@@ -177,10 +167,10 @@ def _label(process: Process) -> tuple[str, str]:
     if process.apparmor_profile and process.apparmor_profile != "unconfined":
         if not _enabled("/sys/module/apparmor/parameters/enabled"):
             raise InvalidArgument("apparmor is not enabled on this host")
-        nested = os.path.exists("/proc/self/attr/apparmor/exec")  # since Linux 5.8; the plain one is the first LSM's
+        nested = Path("/proc/self/attr/apparmor/exec").exists()  # since Linux 5.8; the plain one is the first LSM's
         return "apparmor/exec" if nested else "exec", f"exec {process.apparmor_profile}"
     if process.selinux_label:
-        if not os.path.exists("/sys/fs/selinux/enforce"):
+        if not Path("/sys/fs/selinux/enforce").exists():
             raise InvalidArgument("selinux is not enabled on this host")
         return "exec", process.selinux_label
     return "", ""
@@ -188,7 +178,6 @@ def _label(process: Process) -> tuple[str, str]:
 
 def _enabled(path: str) -> bool:
     try:
-        with open(path, encoding="ascii") as file:
-            return file.read().strip() == "Y"
+        return Path(path).read_text().strip() == "Y"
     except OSError:
         return False

@@ -10,11 +10,11 @@ import os
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 
+import msgspec
+
 from corten.errors import InvalidArgument, clip
 from corten.linux.libc import MACHINE
 from corten.runtime.seccomp import NATIVE
-from corten.specs import lean
-from corten.specs.lean import field
 from corten.specs.oci_runtime import OciStruct, Seccomp, Syscall, SyscallArg
 
 ALLOW, ERRNO = "SCMP_ACT_ALLOW", "SCMP_ACT_ERRNO"
@@ -168,14 +168,14 @@ def _allow_if(name: str, index: int, op: str, value: int) -> Syscall:
 
 
 class _Filter(OciStruct):
-    caps: list[str] = field(default_factory=list)
-    arches: list[str] = field(default_factory=list)
+    caps: list[str] = msgspec.field(default_factory=list)
+    arches: list[str] = msgspec.field(default_factory=list)
     min_kernel: str = ""
 
 
 class _Rule(OciStruct):
     action: str
-    names: list[str] = field(default_factory=list)
+    names: list[str] = msgspec.field(default_factory=list)
     name: str = ""
     errno_ret: int | None = None
     args: list[SyscallArg] | None = None
@@ -227,8 +227,8 @@ class _Host:
 def parse_profile(text: str, capabilities: Collection[str], arch: str = MACHINE) -> Seccomp:
     """A profile in Docker's JSON form, its conditions decided for this container. Raises InvalidArgument."""
     try:
-        profile = lean.decode(_Profile, lean.parse(text.encode(errors="replace")))
-    except lean.Invalid as error:
+        profile = msgspec.json.decode(text.encode(), type=_Profile)
+    except (msgspec.DecodeError, UnicodeError) as error:
         raise InvalidArgument(f"Decoding seccomp profile failed: {clip(str(error))}") from None
     if profile.architectures and profile.arch_map:
         raise InvalidArgument("both 'architectures' and 'archMap' are specified in the seccomp profile")

@@ -6,12 +6,14 @@ from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
+from msgspec import structs, to_builtins
+from msgspec.json import encode as json_encode
+
 from corten.errors import InvalidArgument
 from corten.logs.options import parse
 from corten.runtime.plan import cgroup_path, compile_exec, compile_launch
 from corten.runtime.types import ExecRequest, LaunchRequest, LogSpec, Stdio, Stream
-from corten.specs import oci_runtime as oci
-from corten.specs.oci_runtime import ConsoleSize, Linux, Namespace, Process, Spec, to_builtins
+from corten.specs.oci_runtime import ConsoleSize, Linux, Namespace, Process, Spec
 
 # crun before 1.9 takes nothing else, and all others take it: whatever else the document says is read or passed over.
 EXTERNAL_VERSION = "1.0.2"
@@ -82,7 +84,7 @@ def _of_process(process: Process, user: str, groups: Sequence[str]) -> dict[str,
 
 def _open_object(document: dict[str, Any]) -> bytes:
     """A JSON object without its closing brace, to be continued with a comma."""
-    return oci.encode(document)[:-1]
+    return json_encode(document)[:-1]
 
 
 def of_exec(request: ExecRequest, spec: Spec, external: bool, streams: Sequence[Stream]) -> dict[str, Any]:
@@ -103,14 +105,14 @@ def with_size(process: Process, stdio: Stdio) -> Process:
     if stdio.console_size is None:
         return process
     height, width = stdio.console_size
-    return oci.replace(process, console_size=ConsoleSize(height=height, width=width))
+    return structs.replace(process, console_size=ConsoleSize(height=height, width=width))
 
 
 def _sized(request: LaunchRequest) -> LaunchRequest:
     process = request.spec.process
     if process is None or request.stdio.console_size is None:
         return request
-    return replace(request, spec=oci.replace(request.spec, process=with_size(process, request.stdio)))
+    return replace(request, spec=structs.replace(request.spec, process=with_size(process, request.stdio)))
 
 
 def _stdio(stdio: Stdio) -> dict[str, Any]:

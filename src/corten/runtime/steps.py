@@ -6,29 +6,29 @@ plain (numbers, strings, bytes, tuples), as they travel in `marshal`.
 
 from __future__ import annotations
 
-from corten.specs.lean import Frozen, values_of
-
-TYPE_CHECKING = False
-if TYPE_CHECKING:
-    from typing import Any
+from dataclasses import dataclass
+from typing import Any
 
 Attributes = tuple[int, int, int, int, tuple[tuple[int, bool], ...]]
 Data = tuple[tuple[str, str | None], ...]
 
 
-class Step(Frozen):
+@dataclass(frozen=True, slots=True)
+class Step:
     """Base of all steps."""
 
     def to_wire(self) -> tuple[Any, ...]:
-        return (type(self).__name__, *values_of(self))
+        return (type(self).__name__, *(getattr(self, name) for name in self.__dataclass_fields__))
 
 
+@dataclass(frozen=True, slots=True)
 class SetPropagation(Step):
     """MS_ flags for all mounts of the new namespace."""
 
     flags: int
 
 
+@dataclass(frozen=True, slots=True)
 class HoldTree(Step):
     """Take the copy that a later BindMount of `source` attaches."""
 
@@ -36,10 +36,12 @@ class HoldTree(Step):
     recursive: bool
 
 
+@dataclass(frozen=True, slots=True)
 class IsolateRootParent(Step):
     """Make the mount private that the root's directory lies on."""
 
 
+@dataclass(frozen=True, slots=True)
 class OverlayMount(Step):
     """`target` "" is the root itself. `lower` from top to bottom; `upper` "" makes it read-only."""
 
@@ -51,6 +53,7 @@ class OverlayMount(Step):
     attributes: Attributes
 
 
+@dataclass(frozen=True, slots=True)
 class BindMount(Step):
     """A mount of the host's `source` on `target` inside the root ("": the root itself)."""
 
@@ -60,6 +63,7 @@ class BindMount(Step):
     attributes: Attributes
 
 
+@dataclass(frozen=True, slots=True)
 class FileSystemMount(Step):
     kind: str
     source: str
@@ -68,6 +72,7 @@ class FileSystemMount(Step):
     attributes: Attributes
 
 
+@dataclass(frozen=True, slots=True)
 class CgroupMount(Step):
     """`private` when the container has a cgroup namespace of its own."""
 
@@ -76,6 +81,7 @@ class CgroupMount(Step):
     private: bool
 
 
+@dataclass(frozen=True, slots=True)
 class MakeDevice(Step):
     path: str
     kind: str
@@ -86,6 +92,7 @@ class MakeDevice(Step):
     gid: int
 
 
+@dataclass(frozen=True, slots=True)
 class MakeSymlink(Step):
     """What exists at `path` stays, but for a ptmx."""
 
@@ -93,6 +100,7 @@ class MakeSymlink(Step):
     target: str
 
 
+@dataclass(frozen=True, slots=True)
 class OpenConsole(Step):
     """Size in characters, zeros for unknown; `bind` puts the terminal on /dev/console."""
 
@@ -101,42 +109,51 @@ class OpenConsole(Step):
     bind: bool
 
 
+@dataclass(frozen=True, slots=True)
 class MaskPath(Step):
     path: str
 
 
+@dataclass(frozen=True, slots=True)
 class ReadonlyPath(Step):
     path: str
 
 
+@dataclass(frozen=True, slots=True)
 class ReadonlyMount(Step):
     """Of the mount that is on `path`, not of those below it."""
 
     path: str
 
 
+@dataclass(frozen=True, slots=True)
 class ReadonlyRoot(Step):
     pass
 
 
+@dataclass(frozen=True, slots=True)
 class PivotRoot(Step):
     """`propagation` are MS_ flags for the new root, 0 to leave it."""
 
     propagation: int
 
 
+@dataclass(frozen=True, slots=True)
 class SetHostname(Step):
     name: str
 
 
+@dataclass(frozen=True, slots=True)
 class SetDomainname(Step):
     name: str
 
 
+@dataclass(frozen=True, slots=True)
 class RaiseLoopback(Step):
     pass
 
 
+@dataclass(frozen=True, slots=True)
 class SetSysctl(Step):
     """`key` as a path below /proc/sys."""
 
@@ -144,16 +161,19 @@ class SetSysctl(Step):
     value: str
 
 
+@dataclass(frozen=True, slots=True)
 class SetOomScore(Step):
     value: int
 
 
+@dataclass(frozen=True, slots=True)
 class NewKeyring(Step):
     """`name` "" for one without a name."""
 
     name: str
 
 
+@dataclass(frozen=True, slots=True)
 class SetScheduler(Step):
     policy: int
     flags: int
@@ -164,19 +184,23 @@ class SetScheduler(Step):
     period: int
 
 
+@dataclass(frozen=True, slots=True)
 class SetIoPriority(Step):
     ioclass: int
     priority: int
 
 
+@dataclass(frozen=True, slots=True)
 class SetPersonality(Step):
     persona: int
 
 
+@dataclass(frozen=True, slots=True)
 class SetAffinity(Step):
     cpus: tuple[int, ...]
 
 
+@dataclass(frozen=True, slots=True)
 class ResolveUser(Step):
     """`user` and `groups` by name or number in the root's own files; "" takes the numbers."""
 
@@ -187,10 +211,12 @@ class ResolveUser(Step):
     gids: tuple[int, ...]
 
 
+@dataclass(frozen=True, slots=True)
 class EnterDirectory(Step):
     path: str
 
 
+@dataclass(frozen=True, slots=True)
 class SwitchUser(Step):
     """Capability sets are masks of 1 << number."""
 
@@ -201,12 +227,7 @@ class SwitchUser(Step):
     inheritable: int
 
 
-class LetGo(Step):
-    """Close all descriptors that are not the program's. `label_file` of /proc/self/attr ("": none) is opened before."""
-
-    label_file: str
-
-
+@dataclass(frozen=True, slots=True)
 class FindCommand(Step):
     """`path` is the PATH that args[0] is looked up in."""
 
@@ -214,12 +235,21 @@ class FindCommand(Step):
     path: str
 
 
+@dataclass(frozen=True, slots=True)
 class SetRlimits(Step):
     """(RLIMIT_ number, soft, hard)."""
 
     limits: tuple[tuple[int, int, int], ...]
 
 
+@dataclass(frozen=True, slots=True)
+class LetGo(Step):
+    """Close all descriptors that are not the program's. `label_file` of /proc/self/attr ("": none) is opened before."""
+
+    label_file: str
+
+
+@dataclass(frozen=True, slots=True)
 class Execute(Step):
     """`capabilities` are effective, permitted, inheritable and ambient; `label` is a file of /proc/self/attr and what
     goes into it; `program` is the seccomp filter, empty for none."""
@@ -232,5 +262,6 @@ class Execute(Step):
     filter_flags: int
 
 
+@dataclass(frozen=True, slots=True)
 class Rehearse(Step):
     """Stands in for Execute in the spawner's rehearsal; no container has it."""

@@ -7,13 +7,16 @@ said"; the kernel's own value stays.
 
 from __future__ import annotations
 
-from corten.errors import InvalidArgument, clip
-from corten.specs import lean
-from corten.specs.lean import Plain, dataclass_transform, encode, field, replace, to_builtins
+from typing import TypeVar
 
-__all__ = ["decode_process", "decode_spec", "encode", "replace", "to_builtins"]
+import msgspec
+from msgspec import Struct, field
+
+from corten.errors import InvalidArgument, clip
 
 VERSION = "1.3.0"
+
+_T = TypeVar("_T")
 
 # Words whose spelling in the schema is not simply capitalised.
 _KEYS = {
@@ -38,8 +41,7 @@ def oci_key(name: str) -> str:
     return first + "".join(word.capitalize() for word in rest)
 
 
-@dataclass_transform(kw_only_default=True, field_specifiers=(field,))
-class OciStruct(Plain, kw_only=True, rename=oci_key):
+class OciStruct(Struct, kw_only=True, omit_defaults=True, rename=oci_key):
     """Base of the structures of the OCI runtime specification."""
 
 
@@ -371,17 +373,25 @@ class Spec(OciStruct):
     linux: Linux | None = None
 
 
+_spec_decoder = msgspec.json.Decoder(Spec)
+_process_decoder = msgspec.json.Decoder(Process)
+encode = msgspec.json.encode
+
+
 def decode_spec(body: bytes) -> Spec:
     """`config.json` as a Spec. Raises InvalidArgument that names the member at fault."""
-    try:
-        return lean.decode(Spec, lean.parse(body))
-    except lean.Invalid as error:
-        raise InvalidArgument(f"invalid runtime configuration: {clip(str(error))}") from None
+    return _decode(_spec_decoder, body)
 
 
 def decode_process(body: bytes) -> Process:
     """`process.json` of `exec --process` as a Process. Raises InvalidArgument that names the member at fault."""
+    return _decode(_process_decoder, body)
+
+
+def _decode(decoder: msgspec.json.Decoder[_T], body: bytes) -> _T:
     try:
-        return lean.decode(Process, lean.parse(body))
-    except lean.Invalid as error:
-        raise InvalidArgument(f"invalid process configuration: {clip(str(error))}") from None
+        return decoder.decode(body)
+    except msgspec.ValidationError as error:
+        raise InvalidArgument(f"invalid runtime configuration: {clip(str(error))}") from None
+    except (msgspec.DecodeError, UnicodeDecodeError) as error:
+        raise InvalidArgument(f"invalid runtime configuration: not JSON: {clip(str(error))}") from None
