@@ -96,3 +96,11 @@ setup_tests() {
     make_venv .venv "$PYTHON3" requirements/test.txt
     PYTHON=$PWD/.venv/bin/python
 }
+
+setup_vm() {
+    setup_python
+    [ "$(uname -m)" = x86_64 ] || { say "the test machine is an x86-64 one"; exit 1; }
+    apt_install busybox-static ca-certificates e2fsprogs mmdebstrap qemu-system-x86
+    make_venv .venv "$PYTHON3" requirements/test.txt
+    PYTHON=$PWD/.venv/bin/python
+}

@@ -17,7 +17,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from tests.waiting import until
+from tests.waiting import patience, until
 
 _numbers = itertools.count()
 BUSYBOX = "/bin/busybox"
@@ -51,7 +51,12 @@ class Host:
 
     def run(self, *command: str, timeout: float = 60, **options: Any) -> Outcome:
         done = subprocess.run(
-            self.inside(*command), capture_output=True, text=True, errors="replace", timeout=timeout, **options
+            self.inside(*command),
+            capture_output=True,
+            text=True,
+            errors="replace",
+            timeout=patience(timeout),
+            **options,
         )
         return Outcome(done.returncode, done.stdout, done.stderr)
 
@@ -109,7 +114,7 @@ class Daemon:
     def stop(self) -> None:
         if self.process is not None and self.process.poll() is None:
             self.process.send_signal(signal.SIGTERM)
-            self.process.wait(30)
+            self.process.wait(patience(30))
 
     def close(self) -> None:
         """Stop, end what still runs, and check that nothing is left of it."""
@@ -145,7 +150,7 @@ def _raw_request(path: Path, method: str, target: str, body: Any) -> Outcome:
     class Connection(http.client.HTTPConnection):
         def connect(self) -> None:
             self.sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
-            self.sock.settimeout(30)
+            self.sock.settimeout(patience(30))
             self.sock.connect(str(path))
 
     connection = Connection("localhost")

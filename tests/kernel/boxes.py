@@ -27,11 +27,11 @@ from corten.runtime.types import (
     Stream,
 )
 from corten.specs.oci_runtime import Linux, Mount, Namespace, Process, Root, Spec
-from tests.waiting import until_async
+from tests.waiting import patience, until_async
 
 BUSYBOX = shutil.which("busybox") or ""
 
-DEADLINE = 20.0
+DEADLINE = patience(20.0)
 OWNER = os.environ.get("CORTEN_TEST_OWNER") or str(os.getpid())  # a second process uses the same groups
 ENV = ["PATH=/bin", "HOME=/"]
 
@@ -142,7 +142,7 @@ class Boxes:
 
     async def logged_until(self, name: str, part: str) -> str:
         """The log, as soon as it holds `part`."""
-        await until_async(lambda: part in self.logged(name), seconds=DEADLINE, what=f"{part!r} in the log")
+        await until_async(lambda: part in self.logged(name), what=f"{part!r} in the log")
         return self.logged(name)
 
     async def clean_up(self) -> None:

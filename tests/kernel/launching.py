@@ -29,6 +29,7 @@ from corten.specs.oci_runtime import (
     Root,
     Spec,
 )
+from tests.waiting import patience
 
 BUSYBOX = shutil.which("busybox") or ""
 SRC = str(Path(__file__).resolve().parents[2] / "src")
@@ -221,7 +222,7 @@ class Lab:
                 input=marshal.dumps(order),
                 capture_output=True,
                 pass_fds=(writing, *leak),
-                timeout=60,
+                timeout=patience(60),
             )
         finally:
             os.close(writing)

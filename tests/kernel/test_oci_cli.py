@@ -62,7 +62,7 @@ class Bundle:
         return str(json.loads(self.ok("state", name))["status"])
 
     def until(self, status: str) -> None:
-        until(lambda: self.state() == status, seconds=DEADLINE, what=f"the state {status}")
+        until(lambda: self.state() == status, what=f"the state {status}")
 
 
 @pytest.fixture

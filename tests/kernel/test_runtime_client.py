@@ -46,7 +46,7 @@ def runs(pid: int) -> bool:
 
 
 async def gone(pid: int) -> None:
-    await until_async(lambda: not runs(pid), seconds=DEADLINE, what="the end of the process")
+    await until_async(lambda: not runs(pid), what="the end of the process")
 
 
 def test_a_container_runs_logs_and_ends(tmp_path: Path) -> None:

@@ -1,5 +1,4 @@
-"""What containers get on a host with pure cgroup v2, and an older kernel. Run by `tests/vm/run` inside its machine:
-the names of this file and of its place keep it out of the ordinary suite."""
+"""What containers get on a host with pure cgroup v2, and an older kernel."""
 
 from __future__ import annotations
 
@@ -7,87 +6,15 @@ import hashlib
 import io
 import json
 import os
-import subprocess
 import tarfile
 import urllib.request
-from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import pytest
 
 from tests.compat.harness import Daemon, Host, busybox_tar
+from tests.vm.machine import ROOT, group_of, output, residue, started, text
 from tests.waiting import until
-
-ROOT = Path("/sys/fs/cgroup")
-
-
-class Machine(Host):
-    """The whole machine is ours: no network namespace around the daemon."""
-
-    def __init__(self) -> None:
-        self.place = Path("/var/tmp/corten-vm")
-        self.place.mkdir()
-
-    def inside(self, *command: str) -> list[str]:
-        return list(command)
-
-    def close(self) -> None:
-        subprocess.run(["rm", "-r", str(self.place)], check=True)
-
-
-@pytest.fixture(scope="module")
-def running() -> Iterator[Daemon]:
-    before = residue()
-    machine = Machine()
-    daemon = Daemon(machine)
-    try:
-        daemon.start()
-        daemon.ok("import", "-c", 'CMD ["sh"]', str(busybox_tar(machine.place / "b.tar")), "busybox:latest")
-        yield daemon
-    finally:
-        print(daemon.log())
-        daemon.close()
-        machine.close()
-    after = residue()
-    for kind, things in before.items():
-        assert after[kind] == things
-
-
-@pytest.fixture
-def daemon(running: Daemon) -> Iterator[Daemon]:
-    yield running
-    assert running.answers()
-    if left := running.ok("ps", "-aq").split():
-        running.ok("rm", "-fv", *left)
-
-
-def residue() -> dict[str, Any]:
-    """What a daemon could leave behind."""
-    names = [line.split(": ")[1].split("@")[0] for line in output("ip", "-o", "link").splitlines()]
-    mounts = [line.split()[4] for line in Path("/proc/self/mountinfo").read_text().splitlines()]
-    mounts = [place for place in mounts if place != "/run/netns"]  # made for good by the first `ip netns add` of a test
-    groups = sorted(str(path) for path in ROOT.rglob("*") if path.is_dir())
-    return {"links": names, "mounts": mounts, "groups": groups, "rules": output("nft", "list", "ruleset")}
-
-
-def output(*command: str) -> str:
-    return subprocess.run(command, capture_output=True, text=True, check=True).stdout
-
-
-def group_of(daemon: Daemon, ref: str) -> Path:
-    pid = daemon.inspect(ref)["State"]["Pid"]
-    return ROOT / Path(f"/proc/{pid}/cgroup").read_text().strip().removeprefix("0::/")
-
-
-def started(daemon: Daemon, *options: str, command: tuple[str, ...] = ("sleep", "1000")) -> Path:
-    """The control group of a new container named `box`."""
-    daemon.ok("run", "-d", "--name", "box", *options, "busybox", *command)
-    return group_of(daemon, "box")
-
-
-def text(path: Path) -> str:
-    return path.read_text().strip()
 
 
 def test_the_host_is_pure_version_2(daemon: Daemon) -> None:

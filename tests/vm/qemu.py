@@ -1,0 +1,105 @@
+"""Booting the test machine: emulated or accelerated, its console shown as it comes, ended when it hangs."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import tempfile
+import threading
+import time
+from pathlib import Path
+
+from tests.vm.image import Image
+
+# No network at all: what goes in is a disk, what comes out two serial lines.
+MACHINE = "-m 3072 -no-reboot -nic none -display none -monitor none -serial stdio".split()
+CONSOLE = "console=ttyS0 rw quiet loglevel=3 panic=-1 systemd.show_status=false systemd.log_level=warning"
+EMULATED = ("-accel", "tcg,thread=multi", "-cpu", "max")
+# Without the bits that a virtual machine as host cannot pass on, on some of which QEMU would abort.
+ACCELERATED = ("-accel", "kvm", "-cpu", "host,-arch-capabilities")
+NO_END = 99  # the machine did not say how its tests ended
+
+
+class Limits:
+    """Seconds: until the tests begin, without any output, and in all."""
+
+    def __init__(self, total: float) -> None:
+        self.boot, self.silence, self.total = 300.0, 400.0, total
+
+
+def accelerator(image: Image) -> tuple[str, ...]:
+    """QEMU's options for the processor: KVM if it is seen to boot this kernel, else emulation."""
+    if not os.access("/dev/kvm", os.R_OK | os.W_OK):
+        return EMULATED
+    with tempfile.TemporaryDirectory() as scratch:
+        said = Path(scratch) / "said"
+        command = _command(image, ACCELERATED, said, "corten.probe")
+        try:
+            quiet = subprocess.DEVNULL
+            subprocess.run(command, stdin=quiet, stdout=quiet, stderr=quiet, timeout=10, check=False)
+        except subprocess.TimeoutExpired:
+            return EMULATED
+        return ACCELERATED if said.exists() and said.read_text().strip() == "alive" else EMULATED
+
+
+def boot(image: Image, sources: Path, processor: tuple[str, ...], limits: Limits) -> int:
+    """Run the machine with the archive `sources` as its second disk, show what it prints, return the tests' status."""
+    with tempfile.TemporaryDirectory(prefix="corten-vm-", dir="/var/tmp") as scratch:
+        said = Path(scratch) / "said"
+        command = _command(image, processor, said)
+        command += ["-drive", f"file={image.disk},format=raw,if=virtio,cache=unsafe,snapshot=on"]
+        command += ["-drive", f"file={sources},format=raw,if=virtio,readonly=on"]
+        environment = {**os.environ, "TMPDIR": scratch}  # where the changes to the disk go
+        with subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, env=environment) as machine:
+            watch = _Watch(machine, said, limits)
+            watch.start()
+            try:
+                _show(machine, watch)
+            finally:
+                machine.kill()
+                watch.done.set()
+        if watch.complaint:
+            print(f"==> {watch.complaint}", flush=True)
+            return NO_END
+        words = said.read_text().split() if said.exists() else []
+        return int(words[-1]) if "status" in words else NO_END
+
+
+def _command(image: Image, processor: tuple[str, ...], said: Path, more: str = "") -> list[str]:
+    command = ["qemu-system-x86_64", *processor, *MACHINE, "-serial", f"file:{said}", "-smp", str(os.cpu_count() or 1)]
+    return [*command, "-kernel", str(image.kernel), "-initrd", str(image.initial), "-append", f"{CONSOLE} {more}"]
+
+
+def _show(machine: subprocess.Popen[bytes], watch: _Watch) -> None:
+    assert machine.stdout is not None
+    while data := os.read(machine.stdout.fileno(), 1 << 16):
+        watch.heard = time.monotonic()
+        os.write(1, data.replace(b"\r\n", b"\n"))
+
+
+class _Watch(threading.Thread):
+    """Ends a machine that keeps none of its limits, and says which one."""
+
+    def __init__(self, machine: subprocess.Popen[bytes], said: Path, limits: Limits) -> None:
+        super().__init__(daemon=True)
+        self.machine, self.said, self.limits = machine, said, limits
+        self.begun = self.heard = time.monotonic()
+        self.done = threading.Event()
+        self.complaint = ""
+
+    def run(self) -> None:
+        while not self.done.wait(1) and not (complaint := self._late()):
+            pass
+        if not self.done.is_set():
+            self.complaint = complaint
+            self.machine.kill()
+
+    def _late(self) -> str:
+        now, limits = time.monotonic(), self.limits
+        if now - self.begun > limits.total:
+            return f"the machine has not come to an end within {limits.total:.0f} s"
+        if now - self.begun > limits.boot and not (self.said.exists() and "started" in self.said.read_text()):
+            return f"the machine has not begun its tests within {limits.boot:.0f} s"
+        if now - self.heard > limits.silence:
+            return f"the machine has printed nothing for {limits.silence:.0f} s"
+        return ""

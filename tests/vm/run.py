@@ -1,0 +1,64 @@
+"""Run tests in a virtual machine with systemd, pure cgroup v2 and Debian 12's kernel (6.1).
+
+    scripts/test-vm [--emulate] [--limit SECONDS] [PYTEST-ARGUMENTS]
+
+Without arguments the set of `.ci/run` runs: tests/kernel and tests/vm. Prints what pytest prints; the exit status is
+pytest's, or 99 when the machine did not come to an end. docs/design/testing-v2.md says more.
+"""
+
+from __future__ import annotations
+
+import argparse
+import io
+import shlex
+import sys
+import tarfile
+import tempfile
+import time
+from pathlib import Path
+
+from tests.vm import qemu
+from tests.vm.image import TOP, image, say
+
+DEFAULT = ("-v", "--durations=15", "tests/vm", "tests/kernel")
+LIMIT = 1500  # seconds
+PATIENCE = 6  # times longer than on a machine that is not emulated
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(prog="scripts/test-vm", allow_abbrev=False)
+    parser.add_argument("--emulate", action="store_true", help="do not use /dev/kvm, even if it works")
+    parser.add_argument("--limit", type=float, default=LIMIT, help="seconds after which the machine is ended")
+    options, arguments = parser.parse_known_args()
+    began = time.monotonic()
+    built = image()
+    processor = qemu.EMULATED if options.emulate else qemu.accelerator(built)
+    patience = PATIENCE if processor == qemu.EMULATED else 2
+    with tempfile.NamedTemporaryFile(prefix="corten-vm-", dir="/var/tmp") as sources:
+        pack(Path(sources.name), arguments or list(DEFAULT), patience)
+        say(f"booting ({processor[1]}) after {time.monotonic() - began:.0f} s")
+        status = qemu.boot(built, Path(sources.name), processor, qemu.Limits(options.limit))
+    say(f"status {status} after {time.monotonic() - began:.0f} s")
+    return status
+
+
+def pack(path: Path, arguments: list[str], patience: int) -> None:
+    """An archive of what the tests need from this tree, and the command that runs them."""
+    pytest = ["python3", "-u", "-m", "pytest", "-p", "no:cacheprovider", *arguments]
+    settings = {"CORTEN_TEST_VM": "1", "CORTEN_TEST_PATIENCE": str(patience)}
+    script = "".join(f"export {name}={value}\n" for name, value in settings.items()) + shlex.join(pytest) + "\n"
+    with tarfile.open(path, "w") as archive:
+        for name in ("src", "tests", "pyproject.toml"):
+            archive.add(TOP / name, name, filter=_plain)
+        member = tarfile.TarInfo("vm-tests")
+        member.size = len(script.encode())
+        archive.addfile(member, io.BytesIO(script.encode()))
+
+
+def _plain(member: tarfile.TarInfo) -> tarfile.TarInfo | None:
+    member.uid = member.gid = 0
+    return None if member.name.endswith("__pycache__") else member
+
+
+if __name__ == "__main__":
+    sys.exit(main())
