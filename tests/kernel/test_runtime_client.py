@@ -16,7 +16,7 @@ import pytest
 
 from corten.errors import Conflict, IllegalTransition, NotFound, StartFailed
 from corten.runtime.types import Stdio
-from tests.kernel.boxes import DEADLINE, Boxes, Terminal, boxes, cgroup_of, needs_root
+from tests.kernel.boxes import Boxes, Terminal, boxes, cgroup_of, needs_root
 from tests.waiting import until_async
 
 pytestmark = [pytest.mark.root, needs_root]
