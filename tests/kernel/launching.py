@@ -51,7 +51,7 @@ from corten.runtime.child.join import join
 from corten.runtime.child.launch import launch
 prctl(PR_SET_CHILD_SUBREAPER, 1)
 order = marshal.loads(sys.stdin.buffer.read())
-answer = {"execs": [], "created": 0}
+answer = {"execs": []}
 def ended(spawned):
     os.close(spawned.pidfd)
     text = b""
@@ -77,8 +77,7 @@ try:
     stdin = -1
     if order["execs"] or order["probe"]:
         stdin, feed = os.pipe()
-    created = (lambda pid: answer.update(created=pid)) if order["created"] else None
-    main = launch(order["wire"], stdin, 1, 2, on_created=created, hold=order["hold"])
+    main = launch(order["wire"], stdin, 1, 2, hold=order["hold"])
     if stdin >= 0:
         os.close(stdin)
     if order["hold"]:
@@ -188,7 +187,6 @@ class Lab:
         execs: Sequence[tuple[Process, str]] = (),
         probe: str = "",
         hold: bool = False,
-        created: bool = False,
         leak: Sequence[int] = (),
         wrap: Sequence[str] = (),
         before: str = "",
@@ -204,7 +202,6 @@ class Lab:
             "probe": probe,
             "before": before,
             "hold": hold,
-            "created": created,
             "leak": list(leak),
         }
         try:

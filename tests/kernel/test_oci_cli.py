@@ -95,7 +95,9 @@ def test_the_states_of_a_life(bundle: Bundle, tmp_path: Path) -> None:
     assert bundle.state() == "running"
     document = json.loads(bundle.ok("state", "oci"))
     assert document["pid"] == int(pid_file.read_text())
-    assert bundle.call("start", "oci").stderr == "corten-runtime: cannot start a container that is running\n"
+    assert bundle.call("start", "oci").stderr == (
+        "corten-runtime: cannot start a container that is running: oci cannot go from running to running\n"
+    )
     assert bundle.ok("exec", "oci", "echo", "inside") == "inside\n"
     assert bundle.call("exec", "oci", "sh", "-c", "exit 9").returncode == 9
     assert bundle.call("exec", "oci", "/no/such").returncode == 127
@@ -103,11 +105,11 @@ def test_the_states_of_a_life(bundle: Bundle, tmp_path: Path) -> None:
     bundle.ok("pause", "oci")
     assert bundle.state() == "paused"
     bundle.ok("resume", "oci")
-    assert "is not stopped: running" in bundle.call("delete", "oci").stderr
+    assert "cannot delete a container that is running" in bundle.call("delete", "oci").stderr
     assert [found["id"] for found in json.loads(bundle.ok("list", "--format", "json"))] == ["oci"]
     bundle.ok("kill", "oci", "KILL")
     bundle.until("stopped")
-    assert bundle.call("kill", "oci").stderr == "corten-runtime: container not running\n"
+    assert bundle.call("kill", "oci").stderr.startswith("corten-runtime: container not running: ")
     bundle.ok("delete", "oci")
     assert bundle.call("state", "oci").stderr == "corten-runtime: container oci does not exist\n"
     assert out.read_bytes() == b"up\n"

@@ -7,7 +7,6 @@ import os
 import sys
 import time
 from collections.abc import Callable, Sequence
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -17,8 +16,9 @@ from corten import __version__
 from corten.errors import CortenError, InvalidArgument, NotImplementedYet, StartFailed
 from corten.runtime.cgroups import Cgroup
 from corten.runtime.oci import documents, operations
+from corten.runtime.oci.log import Log
 from corten.runtime.oci.operations import CreateOptions
-from corten.runtime.oci.state import DEFAULT_ROOT, Record, Store, load_spec
+from corten.runtime.oci.state import DEFAULT_ROOT, Record, Store
 from corten.specs.oci_runtime import VERSION, ConsoleSize, Process, decode_process
 
 NOT_IMPLEMENTED = ("checkpoint", "restore", "events", "update")
@@ -29,27 +29,15 @@ Command = Callable[[Store, argparse.Namespace], int]
 def main(argv: Sequence[str] | None = None) -> NoReturn:
     """Run one command and exit: 0, the code of the process that was waited for, or 1 with a message."""
     arguments = _parser().parse_args(argv)
+    log = Log(arguments.log, arguments.log_format)
     try:
-        code = COMMANDS[arguments.command](Store(Path(arguments.root)), arguments)
+        code = COMMANDS[arguments.command](Store(Path(arguments.root), log), arguments)
     except (CortenError, OSError) as error:
-        _complain(arguments, str(error))
+        log.error(str(error))
         code = error.exit_code if isinstance(error, StartFailed) and arguments.command == "exec" else 1
     sys.stdout.flush()
     # Not sys.exit: a container may share our standard streams, which must not be touched any more.
     os._exit(code)
-
-
-def _complain(arguments: argparse.Namespace, message: str) -> None:
-    sys.stderr.write(f"corten-runtime: {message}\n")
-    if not arguments.log:
-        return
-    stamp = datetime.now(UTC).isoformat(timespec="seconds").replace("+00:00", "Z")
-    if arguments.log_format == "json":
-        line = json.encode({"level": "error", "msg": message, "time": stamp}).decode()
-    else:
-        line = f'time="{stamp}" level=error msg={json.encode(message).decode()}'
-    with open(arguments.log, "a") as file:
-        file.write(line + "\n")
 
 
 def _options(arguments: argparse.Namespace) -> CreateOptions:
@@ -74,16 +62,16 @@ def _run(store: Store, arguments: argparse.Namespace) -> int:
 
 def _exec(store: Store, arguments: argparse.Namespace) -> int:
     record = store.load(arguments.id)
-    process, user = _exec_process(record, arguments)
+    process, user = _exec_process(store, record, arguments)
     return operations.execute(store, record.id, process, user, _options(arguments), detach=arguments.detach)
 
 
-def _exec_process(record: Record, arguments: argparse.Namespace) -> tuple[Process, str]:
+def _exec_process(store: Store, record: Record, arguments: argparse.Namespace) -> tuple[Process, str]:
     """Out of --process, or of the container's own process with what the command line changes."""
     if arguments.process:
         process = decode_process(Path(arguments.process).read_bytes())
     else:
-        own = load_spec(Path(record.bundle)).process
+        own = store.spec(record.id).process
         if own is None or not arguments.args:
             raise InvalidArgument("exec needs a command, or --process with a file")
         process = structs.replace(

@@ -18,6 +18,7 @@ from corten.runtime import plan_mounts, plan_process, steps
 from corten.runtime.cgroups import Write
 from corten.runtime.cgroups_limits import limits_of
 from corten.runtime.mount_options import ROOT_PROPAGATIONS, parse
+from corten.runtime.plan_hooks import NO_HOOKS, HookPlan, compile_hooks
 from corten.runtime.types import LaunchRequest
 from corten.specs.oci_runtime import Linux, Process, Spec
 
@@ -64,6 +65,7 @@ class LaunchPlan:
     init: bool
     steps: tuple[steps.Step, ...]
     warnings: tuple[str, ...] = ()
+    hooks: HookPlan = NO_HOOKS
 
     def to_wire(self) -> bytes:
         """marshal, as both ends are the same interpreter and json, with re, would cost the import budget; a pipe
@@ -86,6 +88,8 @@ class ExecPlan:
 def _wire(plan: LaunchPlan | ExecPlan) -> dict[str, Any]:
     fields = {name: getattr(plan, name) for name in plan.__dataclass_fields__}
     fields["steps"] = [step.to_wire() for step in plan.steps]
+    if isinstance(plan, LaunchPlan):
+        fields["hooks"] = plan.hooks.to_wire()
     return fields
 
 
@@ -103,10 +107,12 @@ def compile_launch(request: LaunchRequest) -> LaunchPlan:
         flags |= 0 if path or kind == "cgroup" else _NAMESPACES[kind]
     writes, warnings = limits_of(spec), tuple(plan_process.warnings(process))
     cgroup = cgroup_path(linux.cgroups_path)
+    hooks = compile_hooks(spec, request.id, str(request.run_dir))
     built = (
         *_root_steps(request, linux),
         *_tree_steps(request, linux, spaces),
         *_namespace_steps(spec, linux, spaces),
+        *_hook_steps(hooks),
         steps.PivotRoot(ROOT_PROPAGATIONS[linux.rootfs_propagation] if linux.rootfs_propagation else 0),
         *plan_process.compile_steps(process, linux, request.user, request.groups, f"_ses.{request.id}"),
     )
@@ -122,6 +128,7 @@ def compile_launch(request: LaunchRequest) -> LaunchPlan:
         init=request.init,
         steps=built,
         warnings=warnings,
+        hooks=hooks,
     )
 
 
@@ -139,6 +146,15 @@ def rehearsal() -> LaunchPlan:
         init=False,
         steps=(steps.Rehearse(),),
     )
+
+
+def _hook_steps(hooks: HookPlan) -> Iterator[steps.Step]:
+    if hooks.prestart is not None or hooks.create_runtime is not None:
+        yield steps.AwaitRuntimeHooks()
+    if hooks.create_container is not None:
+        yield steps.RunCreateContainerHooks(hooks.create_container)
+    if hooks.start_container is not None:
+        yield steps.KeepStartContainerHooks(hooks.start_container)
 
 
 def compile_exec(process: Process, spec: Spec, user: str, groups: Sequence[str]) -> ExecPlan:
@@ -195,11 +211,6 @@ def _refuse_unsupported(spec: Spec, linux: Linux) -> None:
         "mounts[].uidMappings": any(mount.uid_mappings for mount in spec.mounts),
         "mounts[].options idmap": any(parse(mount.options).idmap for mount in spec.mounts),
     }
-    if spec.hooks is not None:
-        unsupported |= {
-            "hooks.createContainer": spec.hooks.create_container,
-            "hooks.startContainer": spec.hooks.start_container,
-        }
     for name, value in unsupported.items():
         if value:
             raise InvalidArgument(f"{name} of the runtime specification is not supported")

@@ -36,9 +36,14 @@ def of_launch(request: LaunchRequest, streams: Sequence[Stream]) -> dict[str, An
         "log": _log(request.log),
         "streams": [of_stream(stream) for stream in streams],
         "runtime": request.runtime,
-        **(_of_external(request) if request.runtime else {"wire": compile_launch(_sized(request)).to_wire()}),
+        **(_of_external(request) if request.runtime else _of_embedded(request)),
         **_stdio(request.stdio),
     }
+
+
+def _of_embedded(request: LaunchRequest) -> dict[str, Any]:
+    plan = compile_launch(_sized(request))
+    return {"wire": plan.to_wire(), "poststop": plan.hooks.poststop}
 
 
 def _of_external(request: LaunchRequest) -> dict[str, Any]:

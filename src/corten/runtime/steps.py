@@ -11,6 +11,8 @@ from typing import Any
 
 Attributes = tuple[int, int, int, int, tuple[tuple[int, bool], ...]]
 Data = tuple[tuple[str, str | None], ...]
+Hooks = tuple[str, tuple[tuple[str, tuple[str, ...], tuple[str, ...], float], ...], bytes, bytes]
+"""Of one kind, as `runtime.child.hooks` takes them: kind, (path, args, env, seconds) of each, the state but its pid."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -201,6 +203,21 @@ class SetAffinity(Step):
 
 
 @dataclass(frozen=True, slots=True)
+class AwaitRuntimeHooks(Step):
+    """The prestart and createRuntime hooks, which the parent runs."""
+
+
+@dataclass(frozen=True, slots=True)
+class RunCreateContainerHooks(Step):
+    hooks: Hooks
+
+
+@dataclass(frozen=True, slots=True)
+class KeepStartContainerHooks(Step):
+    hooks: Hooks
+
+
+@dataclass(frozen=True, slots=True)
 class ResolveUser(Step):
     """`user` and `groups` by name or number in the root's own files; "" takes the numbers."""
 
@@ -262,6 +279,5 @@ class Execute(Step):
     filter_flags: int
 
 
-@dataclass(frozen=True, slots=True)
 class Rehearse(Step):
     """Stands in for Execute in the spawner's rehearsal; no container has it."""

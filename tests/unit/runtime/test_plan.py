@@ -177,7 +177,7 @@ def test_exec_has_no_mounts() -> None:
         (lambda s, linux, p: linux.namespaces.append(Namespace(type="pid")), "twice"),
         (lambda s, linux, p: linux.namespaces.pop(0), "mount namespace"),
         (lambda s, linux, p: linux.uid_mappings.append(IDMapping(container_id=0, host_id=1, size=1)), "uidMappings"),
-        (lambda s, linux, p: setattr(s, "hooks", Hooks(start_container=[Hook(path="/x")])), "startContainer"),
+        (lambda s, linux, p: setattr(s, "hooks", Hooks(start_container=[Hook(path="x")])), r"startContainer\[0\].path"),
         (lambda s, linux, p: setattr(linux, "rootfs_propagation", "odd"), "odd"),
         (lambda s, linux, p: setattr(p, "args", []), "no command"),
         (lambda s, linux, p: setattr(p, "cwd", "relative"), "absolute"),

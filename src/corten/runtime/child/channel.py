@@ -3,7 +3,7 @@
      parent                                  child
        |  <-- WARNING text                     |   any number, at any time
        |  <-- CONSOLE + fd of the pty's master |   with a terminal, once
-       |  <-- CREATED                          |   only when the parent asked for it: everything is mounted
+       |  <-- CREATED                          |   only with hooks for that time: everything is mounted
        |  GO -->                               |
        |  <-- READY                            |   only when the parent holds: nothing is left to do but execve
        |  GO -->                               |

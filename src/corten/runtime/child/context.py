@@ -15,6 +15,7 @@ if TYPE_CHECKING:
 
     from corten.runtime.cgroups import Cgroup
     from corten.runtime.child.channel import Channel
+    from corten.runtime.child.hooks import Hooks
 
     Handler = Callable[..., None]
 
@@ -41,12 +42,12 @@ class Context:
         "home",
         "label_file",
         "mask_directory",
-        "notify_created",
         "null",
         "proc",
         "proc_device",
         "root",
         "root_path",
+        "start_hooks",
         "trees",
         "uid_gid",
         "umask",
@@ -72,7 +73,8 @@ class Context:
         self.cwd_pending = ""
         self.command = ""
         self.args: list[str] = []
-        self.hold = self.notify_created = False
+        self.hold = False
+        self.start_hooks: Hooks | None = None
 
     def let_go(self) -> None:
         """Close every descriptor but the standard streams, the channel's and `label_file`.

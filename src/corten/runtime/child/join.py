@@ -57,7 +57,7 @@ def join(wire: bytes, init_pid: int, stdin: int, stdout: int, stderr: int) -> Sp
         os.close(target)
     spawned = Spawned(pid, pidfd)
     spawned.warnings.extend(plan["warnings"])
-    follow(ours, spawned, None, False)
+    follow(ours, spawned, plan, False)
     return spawned
 
 

@@ -13,12 +13,13 @@ from corten.runtime.child import console, init, mounts
 from corten.runtime.child import process as steps
 from corten.runtime.child.context import Context
 from corten.runtime.child.errors import ChildFailed, fail, reason
-from corten.runtime.child.parent import Spawned, follow, run_child
+from corten.runtime.child.parent import Spawned, discard, follow, run_child
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Callable
     from typing import Any
+
+    from corten.runtime.child.hooks import Hooks
 
 HANDLERS = {**mounts.HANDLERS, **console.HANDLERS, **steps.HANDLERS}
 
@@ -29,7 +30,6 @@ def launch(
     stdout: int,
     stderr: int,
     *,
-    on_created: Callable[[int], None] | None = None,
     hold: bool = False,
 ) -> Spawned:
     """Start the container of `wire` (LaunchPlan.to_wire) and return when its program has been executed.
@@ -38,15 +38,16 @@ def launch(
     container can neither trace nor look into the child before it executes their program. The three descriptors become
     the standard streams (-1: /dev/null); a plan with a terminal passes them over and returns the pty's master.
 
-    `on_created` is called with the pid when all namespaces and mounts are there and the root has not been switched
-    yet: the time of the prestart and createRuntime hooks. With `hold` the call returns before execve, for OCI's
-    create; `Spawned.release` goes on.
+    With `hold` the call returns before execve, for OCI's create; `Spawned.release` goes on, and the poststart hooks
+    are the caller's.
 
     Raises ChildFailed; then nothing is left: no process, no control group.
     """
     plan: dict[str, Any] = marshal.loads(wire)
     if not plan["cgroup"]:
         raise ChildFailed("create cgroup", errno.EINVAL, "a container needs a control group of its own")
+    if plan["hooks"]:
+        import corten.runtime.child.hooks  # noqa: F401  # the child has it then too, who cannot import it
     try:
         cgroup = Cgroup.create(plan["cgroup"], plan["writes"])
     except OSError as error:
@@ -55,7 +56,7 @@ def launch(
     try:
         ours, theirs = messages.pair()
         try:
-            pid, pidfd = _clone(plan, cgroup, ours, theirs, (stdin, stdout, stderr), (on_created is not None, hold))
+            pid, pidfd = _clone(plan, cgroup, ours, theirs, (stdin, stdout, stderr), hold)
         except BaseException:
             ours.close()
             raise
@@ -63,9 +64,13 @@ def launch(
             theirs.close()
         spawned = Spawned(pid, pidfd, ours if hold else None)
         spawned.warnings.extend(plan["warnings"])
-        follow(ours, spawned, on_created, hold)
+        follow(ours, spawned, plan, hold)
+        if plan["hooks"] and not hold:
+            _run_poststart(plan["hooks"]["started"], spawned)
         return spawned
     except BaseException:
+        if plan["hooks"]:
+            cgroup.kill_all()  # what they have left behind, where no pid namespace has ended with the child
         _remove_gently(cgroup)
         raise
 
@@ -76,7 +81,7 @@ def _clone(
     ours: messages.Channel,
     theirs: messages.Channel,
     stdio: tuple[int, int, int],
-    modes: tuple[bool, bool],
+    hold: bool,
 ) -> tuple[int, int]:
     """The pid and pidfd of the child. A pid namespace that exists already is entered only for the clone itself: of the
     caller it changes where children are born, and that is changed back."""
@@ -94,7 +99,7 @@ def _clone(
             fail("clone", error, "creating the container's process")
         if pid == 0:
             ours.close()
-            _child(plan, cgroup, theirs, stdio, modes)
+            _child(plan, cgroup, theirs, stdio, hold)
         return pid, pidfd
     finally:
         if entered >= 0:
@@ -109,7 +114,7 @@ def _child(
     cgroup: Cgroup,
     channel: messages.Channel,
     stdio: tuple[int, int, int],
-    modes: tuple[bool, bool],
+    hold: bool,
 ) -> None:
     current = ["join namespaces"]
 
@@ -128,12 +133,25 @@ def _child(
 
     def body() -> None:
         ctx = Context(channel, cgroup, plan["root"])
-        ctx.notify_created, ctx.hold = modes
+        ctx.hold = hold
         for name, *values in plan["steps"]:
             current[0] = name
             HANDLERS[name](ctx, *values)
 
     run_child(channel, stdio, (enter, body), lambda: current[0])
+
+
+def _run_poststart(found: Hooks | None, spawned: Spawned) -> None:
+    """A failure ends the container."""
+    from corten.runtime.child import hooks
+
+    if found is None:
+        return
+    try:
+        hooks.run(found, spawned.pid, watch=spawned.pidfd)
+    except ChildFailed:
+        discard(spawned)
+        raise
 
 
 def _remove_gently(cgroup: Cgroup) -> None:

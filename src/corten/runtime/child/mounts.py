@@ -9,7 +9,6 @@ import stat
 from corten.linux import mount as api
 from corten.linux.openat2 import O_PATH, RESOLVE_IN_ROOT, RESOLVE_NO_SYMLINKS, open_in_root, openat2
 from corten.linux.process import CLONE_NEWNS, setns
-from corten.runtime.child.channel import CREATED
 from corten.runtime.child.errors import ChildFailed, fail, reason
 from corten.runtime.child.imports import seal_imports
 from corten.runtime.child.root import ensure, ensure_parent
@@ -335,9 +334,6 @@ def readonly_root(ctx: Context) -> None:
 
 def pivot_root(ctx: Context, propagation: int) -> None:
     """Make the root the root. The old one is put on top of the new at the same place and taken off: no directory."""
-    if ctx.notify_created:
-        ctx.channel.send(CREATED)
-        ctx.channel.await_go()
     seal_imports()
     _enter_namespace_root()
     old = os.open("/", O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)

@@ -43,7 +43,7 @@ class Spawned:
         self._channel = None
         try:
             channel.send(messages.GO)
-            _follow(channel, self, None, hold=False)
+            _follow(channel, self, {}, hold=False)
         except BrokenPipeError:
             reap(self.pid)
             raise ChildFailed("exec", 0, "the container's first process is gone") from None
@@ -51,22 +51,22 @@ class Spawned:
             channel.close()
 
 
-def follow(channel: Channel, spawned: Spawned, on_created: Callable[[int], None] | None, hold: bool) -> None:
+def follow(channel: Channel, spawned: Spawned, plan: dict[str, Any], hold: bool) -> None:
     """Read the channel until the program runs, or with `hold` until only execve is left.
 
     Raises ChildFailed; then the child is dead and reaped and no descriptor is open.
     """
     try:
-        done = _follow(channel, spawned, on_created, hold)
+        done = _follow(channel, spawned, plan, hold)
     except BaseException:
-        _discard(spawned)
+        discard(spawned)
         channel.close()
         raise
     if done:
         channel.close()
 
 
-def _follow(channel: Channel, spawned: Spawned, on_created: Callable[[int], None] | None, hold: bool) -> bool:
+def _follow(channel: Channel, spawned: Spawned, plan: dict[str, Any], hold: bool) -> bool:
     """Whether the stream has ended with the program running."""
     executing = False
     while True:
@@ -81,8 +81,10 @@ def _follow(channel: Channel, spawned: Spawned, on_created: Callable[[int], None
         elif kind == messages.WARNING:
             spawned.warnings.append(values[0])
         elif kind == messages.CREATED:
-            if on_created is not None:
-                on_created(spawned.pid)
+            from corten.runtime.child.hooks import run  # for those who have hooks
+
+            for hooks in plan["hooks"]["created"]:
+                run(hooks, spawned.pid, watch=spawned.pidfd)
             channel.send(messages.GO)
         elif kind == messages.READY and hold:
             return False
@@ -111,7 +113,8 @@ def _how_it_died(pid: int) -> str:
     return "container init ended before it could execute its program"
 
 
-def _discard(spawned: Spawned) -> None:
+def discard(spawned: Spawned) -> None:
+    """Kill it, wait for its end, close what there is of it."""
     try:
         process.pidfd_send_signal(spawned.pidfd, _signal.SIGKILL)
         reap(spawned.pid)
@@ -126,17 +129,21 @@ def _discard(spawned: Spawned) -> None:
 
 def settle(stdio: tuple[int, int, int]) -> None:
     """Its own streams, default signals, a session of its own."""
-    for signo in _signal.valid_signals():
-        # execve keeps what is ignored, and Python ignores SIGPIPE and SIGXFSZ; handlers it resets by itself.
-        if _signal.getsignal(signo) == _signal.SIG_IGN:
-            _signal.signal(signo, _signal.SIG_DFL)
-    _signal.pthread_sigmask(_signal.SIG_SETMASK, ())
+    default_signals()
     os.setsid()
     os.umask(0)
     copies = [_above_stdio(fd) for fd in stdio]
     for number, copy in enumerate(copies):
         os.dup2(copy, number)
         os.close(copy)
+
+
+def default_signals() -> None:
+    for signo in _signal.valid_signals():
+        # execve keeps what is ignored, and Python ignores SIGPIPE and SIGXFSZ; handlers it resets by itself.
+        if _signal.getsignal(signo) == _signal.SIG_IGN:
+            _signal.signal(signo, _signal.SIG_DFL)
+    _signal.pthread_sigmask(_signal.SIG_SETMASK, ())
 
 
 def _above_stdio(fd: int) -> int:

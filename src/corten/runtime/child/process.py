@@ -11,15 +11,17 @@ from corten.linux import capability, keyring, process
 from corten.linux.openat2 import RESOLVE_IN_ROOT, RESOLVE_NO_MAGICLINKS, openat2
 from corten.linux.seccomp import prepare_filter
 from corten.runtime.child import network, users
-from corten.runtime.child.channel import EXEC, READY
+from corten.runtime.child.channel import CREATED, EXEC, READY
 from corten.runtime.child.errors import NOT_EXECUTABLE, NOT_FOUND, OTHER, ChildFailed, fail, reason
 from corten.runtime.child.root import ensure
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from typing import NoReturn
 
     from corten.runtime.child.context import Context, Handler
+    from corten.runtime.child.hooks import Hooks
 
 _REFUSED = (errno.EPERM, errno.EACCES)
 _INFINITY = (1 << 64) - 1
@@ -287,9 +289,15 @@ def execute(
     if no_new_privileges:
         process.prctl(process.PR_SET_NO_NEW_PRIVS, 1)
     if label[0]:
-        _write_label(ctx, label[1])
-    set_capabilities(capabilities, capability.CAP_SYS_ADMIN if load and not no_new_privileges else 0)
-    os.umask(ctx.umask)
+        _write_label(ctx, label[1])  # a fork takes it along
+
+    def confine() -> None:
+        set_capabilities(capabilities, capability.CAP_SYS_ADMIN if load and not no_new_privileges else 0)
+        os.umask(ctx.umask)
+
+    if ctx.start_hooks is not None:
+        _run_start_hooks(ctx.start_hooks, confine, load)
+    confine()
     ctx.channel.send(EXEC)
     if load:
         try:
@@ -301,6 +309,39 @@ def execute(
     except OSError as error:
         code = {errno.ENOENT: NOT_FOUND, errno.ELOOP: NOT_FOUND}.get(error.errno or 0, NOT_EXECUTABLE)
         fail("exec", error, f"exec {ctx.command}", code)
+
+
+def await_runtime_hooks(ctx: Context) -> None:
+    """The parent runs hooks now: all is mounted, and the root is not switched yet."""
+    ctx.channel.send(CREATED)
+    ctx.channel.await_go()
+
+
+def run_create_container_hooks(ctx: Context, found: Hooks) -> None:
+    """The host's programs in the container's namespaces, in the root's directory."""
+    from corten.runtime.child import hooks  # was imported before the clone, as its file is out of reach now
+
+    os.fchdir(ctx.root)
+    hooks.run(found, os.getpid())
+    hooks.reap_orphans()
+
+
+def keep_start_container_hooks(ctx: Context, found: Hooks) -> None:
+    """For `execute`, which runs them when nothing else is left to do."""
+    ctx.start_hooks = found
+
+
+def _run_start_hooks(found: Hooks, confine: Callable[[], None], load: Callable[[], None] | None) -> None:
+    """The container's programs, which may do no more than the program that follows may."""
+    from corten.runtime.child import hooks
+
+    def prepare() -> None:
+        confine()
+        if load is not None:
+            load()
+
+    hooks.run(found, os.getpid(), prepare=prepare)
+    hooks.reap_orphans()
 
 
 def set_capabilities(capabilities: tuple[int, int, int, int], extra: int) -> None:
@@ -341,6 +382,9 @@ HANDLERS: dict[str, Handler] = {
     "SetIoPriority": set_io_priority,
     "SetPersonality": set_personality,
     "SetAffinity": set_affinity,
+    "AwaitRuntimeHooks": await_runtime_hooks,
+    "RunCreateContainerHooks": run_create_container_hooks,
+    "KeepStartContainerHooks": keep_start_container_hooks,
     "ResolveUser": resolve_user,
     "EnterDirectory": enter_directory,
     "SwitchUser": switch_user,

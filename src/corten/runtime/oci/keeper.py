@@ -12,6 +12,8 @@ socket whose other end must live somewhere: here.
        | <----- "" or the error      |                              |
                                    ends; the container passes to the caller's subreaper
 
+The hooks before `start` are run by the keeper and by the container; `start` runs the poststart hooks.
+
 If the container dies before its start the keeper ends too, so that whoever waits for it gets its zombie.
 """
 
@@ -33,18 +35,27 @@ from corten.runtime.child.errors import ChildFailed
 from corten.runtime.child.launch import launch
 from corten.runtime.child.parent import Spawned
 
-Report = tuple[str, str, int, int, int]
-"""What went wrong (message, step, errno, exit code), "" for nothing, and the pid."""
+Report = tuple[str, str, int, int, int, list[str]]
+"""What went wrong (message, step, errno, exit code), "" for nothing, the pid, and warnings."""
+
+STEP = "keep"  # the step of a failure that may have left something running
+WAITING = "start.sock"  # is there as long as the container waits for its start
+STARTING = "starting"  # and this while its startContainer hooks run
 
 
-def create(wire: bytes, directory: Path, console_socket: str, on_created: Callable[[int], None] | None) -> int:
-    """Launch in a keeper and leave it; the container's pid. Raises StartFailed."""
+def create(wire: bytes, directory: Path, console_socket: str, on_fork: Callable[[int], None]) -> tuple[int, list[str]]:
+    """Launch in a keeper and leave it; the container's pid, and warnings. Raises StartFailed.
+
+    `on_fork` is called with the keeper's pid.
+    """
     reader, writer = os.pipe2(os.O_CLOEXEC)
-    if os.fork() == 0:
+    keeper = os.fork()
+    if keeper == 0:
         os.close(reader)
-        _keep(wire, directory, console_socket, on_created, writer)
+        _keep(wire, directory, console_socket, writer)
     os.close(writer)
     try:
+        on_fork(keeper)
         # One message, not up to the end: the waiting container has a copy of the writing end until its execve.
         return _outcome(os.read(reader, 1 << 16))
     finally:
@@ -53,7 +64,7 @@ def create(wire: bytes, directory: Path, console_socket: str, on_created: Callab
 
 def start(directory: Path) -> None:
     """Let a created container run. Raises StartFailed."""
-    short, anchor = protocol.near(str(directory / "start.sock"))
+    short, anchor = protocol.near(str(directory / WAITING))
     with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as sock:
         try:
             sock.connect(short)
@@ -65,46 +76,50 @@ def start(directory: Path) -> None:
             _outcome(answer.read())
 
 
-def _outcome(answer: bytes) -> int:
+def _outcome(answer: bytes) -> tuple[int, list[str]]:
     if not answer:
-        raise StartFailed("the container's keeper has ended", step="keep")
+        raise StartFailed("the container's keeper has ended", step=STEP)
     report: Report = json.decode(answer, type=Report)
-    message, step, errno, exit_code, pid = report
+    message, step, errno, exit_code, pid, warnings = report
     if message:
         raise StartFailed(message, step=step, errno=errno, exit_code=exit_code)
-    return pid
+    return pid, warnings
 
 
-def _report(fd: int, failure: ChildFailed | None, pid: int) -> None:
-    report: Report = ("", "", 0, 0, pid)
+def _report(fd: int, failure: ChildFailed | None, spawned: Spawned | None = None) -> None:
+    pid, warnings = (0, []) if spawned is None else (spawned.pid, spawned.warnings)
+    report: Report = ("", "", 0, 0, pid, warnings)
     if failure is not None:
-        report = (failure.detail or failure.step, failure.step, failure.errno, failure.exit_code, pid)
+        report = (failure.detail or failure.step, failure.step, failure.errno, failure.exit_code, pid, warnings)
     os.write(fd, json.encode(report))
     os.close(fd)
 
 
-def _keep(
-    wire: bytes, directory: Path, console_socket: str, on_created: Callable[[int], None] | None, answer: int
-) -> None:
+def _keep(wire: bytes, directory: Path, console_socket: str, answer: int) -> None:
     """The keeper's life. Never returns."""
     try:
         os.setsid()
         with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_CLOEXEC) as listener:
-            short, anchor = protocol.near(str(directory / "start.sock"))
+            short, anchor = protocol.near(str(directory / WAITING))
             listener.bind(short)
             listener.listen(1)
             os.close(anchor)
             try:
-                spawned = launch(wire, 0, 1, 2, on_created=on_created, hold=True)
+                spawned = launch(wire, 0, 1, 2, hold=True)
             except ChildFailed as failure:
-                _report(answer, failure, 0)
+                _report(answer, failure)
                 return
             if console_socket:
-                send_console(console_socket, spawned.console)
+                try:
+                    send_console(console_socket, spawned.console)
+                except OSError as error:
+                    detail = f"--console-socket {console_socket}: {error.strerror}"
+                    _report(answer, ChildFailed(STEP, error.errno or 0, detail))
+                    return
             null = os.open("/dev/null", os.O_RDWR)
             for number in (0, 1, 2):  # they are the container's: who reads them is to see their end with it
                 os.dup2(null, number)
-            _report(answer, None, spawned.pid)
+            _report(answer, None, spawned)
             _serve(listener, directory, spawned)
     except BaseException:
         sys.excepthook(*sys.exc_info())
@@ -118,16 +133,19 @@ def _serve(listener: socket.socket, directory: Path, spawned: Spawned) -> None:
     poll.register(listener, select.POLLIN)
     poll.register(spawned.pidfd, select.POLLIN)
     ready = [fd for fd, _ in poll.poll()]
-    (directory / "start.sock").unlink(missing_ok=True)
     if listener.fileno() not in ready:
+        (directory / WAITING).unlink(missing_ok=True)
         return
+    (directory / WAITING).rename(directory / STARTING)
     connection, _ = listener.accept()
+    spawned.warnings.clear()  # those were told
     failure = None
     try:
         spawned.release()
     except ChildFailed as caught:
         failure = caught
-    _report(connection.detach(), failure, spawned.pid)
+    (directory / STARTING).unlink(missing_ok=True)
+    _report(connection.detach(), failure, spawned)
 
 
 def send_console(path: str, console: int) -> None:

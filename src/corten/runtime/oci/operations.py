@@ -4,27 +4,26 @@ from __future__ import annotations
 
 import os
 import signal
-import subprocess
-import sys
 import time
-from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
-from msgspec import json
-
-from corten.errors import Conflict, InvalidArgument, NotFound, StartFailed, SystemFault
+from corten.errors import InvalidArgument, NotFound, StartFailed, SystemFault
 from corten.linux.process import PR_SET_CHILD_SUBREAPER, prctl
 from corten.runtime.cgroups import Cgroup
 from corten.runtime.cgroups_devices import always_allowed
+from corten.runtime.child import hooks as hooking
 from corten.runtime.child.errors import ChildFailed
 from corten.runtime.child.join import join
 from corten.runtime.oci import keeper
 from corten.runtime.oci.state import Record, Store, load_spec, send_signal, start_of, wait_gone
+from corten.runtime.oci.transitions import require
 from corten.runtime.plan import cgroup_path, compile_exec, compile_launch
+from corten.runtime.plan_hooks import HookPlan, compile_hooks
+from corten.runtime.steps import Hooks
 from corten.runtime.types import LaunchRequest
-from corten.specs.oci_runtime import Hook, Linux, Process, Spec
+from corten.specs.oci_runtime import Linux, Process
 
 KILL_PATIENCE = 10.0
 
@@ -53,36 +52,70 @@ def create(store: Store, name: str, options: CreateOptions) -> Record:
     if options.console_socket and not terminal:
         raise InvalidArgument("--console-socket is given, but the process has no terminal")
     request = LaunchRequest(name, spec, options.bundle, options.bundle / "unused", ())
-    wire = compile_launch(request).to_wire()
+    plan = compile_launch(request)
     directory = store.claim(name)
-    hooks = _Hooks(spec, name, options.bundle)
+    record = Record(
+        id=name,
+        bundle=str(options.bundle),
+        cgroup=linux.cgroups_path,
+        created_ns=time.time_ns(),
+        annotations=spec.annotations,
+    )
+
+    def creating(keeper_pid: int) -> None:
+        record.keeper, record.keeper_start = keeper_pid, start_of(keeper_pid)
+        store.save(record)
+
     try:
-        pid = keeper.create(wire, directory, options.console_socket, hooks.created if hooks.wanted else None)
-        record = Record(
-            id=name,
-            bundle=str(options.bundle),
-            pid=pid,
-            pid_start=start_of(pid),
-            cgroup=linux.cgroups_path,
-            created_ns=time.time_ns(),
-            annotations=spec.annotations,
-        )
+        store.save_spec(name, spec)
+        record.pid, warnings = keeper.create(plan.to_wire(), directory, options.console_socket, creating)
+        record.pid_start = start_of(record.pid)
         store.save(record)
         if options.pid_file:
-            write_pid(options.pid_file, pid)
-    except BaseException:
-        store.remove(name)
+            write_pid(options.pid_file, record.pid)
+    except BaseException as error:
+        # What a launch that fails has made it removes itself; else something may be running.
+        launched = not isinstance(error, StartFailed) or error.step == keeper.STEP
+        _destroy(store, record, plan.hooks.poststop, kill=launched)
         raise
+    for warning in warnings:
+        store.log.warning(warning)
     return record
 
 
 def start(store: Store, name: str) -> None:
+    """Raises StartFailed; if it was a hook that failed, nothing is left of the container."""
     record = store.load(name)
-    status = store.status(record)
-    if status != "created":
-        raise Conflict(f"cannot start a container that is {status}")
-    keeper.start(store.directory(name))
-    _Hooks(load_spec(Path(record.bundle)), name, Path(record.bundle)).started(record.pid)
+    require("start", name, store.status(record))
+    hooks = _hooks(store, record)
+    try:
+        keeper.start(store.directory(name))
+        if hooks.poststart is not None:
+            try:
+                hooking.run(hooks.poststart, record.pid)
+            except ChildFailed as failure:
+                raise StartFailed(failure.detail, step=failure.step) from None
+    except StartFailed as failure:
+        if failure.step == hooking.STEP:
+            _destroy(store, record, hooks.poststop)
+        raise
+
+
+def _hooks(store: Store, record: Record) -> HookPlan:
+    return compile_hooks(store.spec(record.id), record.id, record.bundle)
+
+
+def _destroy(store: Store, record: Record, poststop: Hooks | None, *, kill: bool = True) -> None:
+    """End what runs, remove what there is, and if it was us who did run the poststop hooks."""
+    if kill:
+        group = Cgroup(record.cgroup)
+        group.kill_all()
+        if not wait_gone(record, KILL_PATIENCE):
+            raise SystemFault(f"container {record.id} does not die", step="delete")
+        group.remove()
+    if store.remove(record.id) and poststop is not None:
+        for failure in hooking.run_all(poststop, 0, hooking.POSTSTOP_PATIENCE):
+            store.log.warning(failure)
 
 
 def run(store: Store, name: str, options: CreateOptions, *, detach: bool) -> int:
@@ -93,7 +126,8 @@ def run(store: Store, name: str, options: CreateOptions, *, detach: bool) -> int
     try:
         start(store, name)
     except BaseException:
-        delete(store, name, force=True)
+        with suppress(NotFound):  # a hook's failure has taken it away already
+            delete(store, name, force=True)
         raise
     if detach:
         return 0
@@ -103,48 +137,34 @@ def run(store: Store, name: str, options: CreateOptions, *, detach: bool) -> int
 
 
 def kill(store: Store, name: str, signo: int, *, everyone: bool = False) -> None:
-    """Raises Conflict when it is not running."""
+    """Raises IllegalTransition when it is not running."""
     record = store.load(name)
+    require("kill", name, store.status(record))
     if everyone:
         for pid in Cgroup(record.cgroup).pids():
             with suppress(ProcessLookupError):
                 os.kill(pid, signo)
         return
     if not send_signal(record, signo):
-        raise Conflict("container not running")
+        require("kill", name, "stopped")  # it has just ended
 
 
 def delete(store: Store, name: str, *, force: bool = False) -> None:
     """Remove what is left. Raises Conflict for one that runs, unless forced."""
     record = store.load(name)
-    status = store.status(record)
-    if status != "stopped":
-        if not force and status != "created":
-            raise Conflict(f"cannot delete container {name} that is not stopped: {status}")
-        group = Cgroup(record.cgroup)
-        group.kill_all()
-        if not wait_gone(record, KILL_PATIENCE):
-            raise SystemFault(f"container {name} does not die", step="delete")
-    Cgroup(record.cgroup).remove()
-    store.remove(name)
-    with suppress(NotFound, InvalidArgument):  # the bundle may be gone by now
-        _Hooks(load_spec(Path(record.bundle)), name, Path(record.bundle)).stopped()
+    if not force:
+        require("delete", name, store.status(record))
+    _destroy(store, record, _hooks(store, record).poststop)
 
 
 def execute(store: Store, name: str, process: Process, user: str, options: CreateOptions, *, detach: bool) -> int:
     """A further process; its exit code, 0 when detached."""
     record = store.load(name)
-    status = store.status(record)
-    if status not in ("running", "created"):
-        raise Conflict(f"cannot exec in a container that is {status}")
+    require("exec in", name, store.status(record))
     if process.terminal and not options.console_socket:
         raise InvalidArgument("cannot allocate a terminal without --console-socket")
-    spec = load_spec(Path(record.bundle))
-    linux = spec.linux or Linux()
-    linux.cgroups_path = record.cgroup
-    spec.linux = linux
     try:
-        spawned = join(compile_exec(process, spec, user, ()).to_wire(), record.pid, 0, 1, 2)
+        spawned = join(compile_exec(process, store.spec(name), user, ()).to_wire(), record.pid, 0, 1, 2)
     except ChildFailed as failure:
         raise StartFailed(failure.detail, step=failure.step, errno=failure.errno, exit_code=failure.exit_code) from None
     if options.console_socket:
@@ -156,9 +176,7 @@ def execute(store: Store, name: str, process: Process, user: str, options: Creat
 
 def pause(store: Store, name: str, *, frozen: bool) -> None:
     record = store.load(name)
-    status = store.status(record)
-    if status not in (("running", "created") if frozen else ("paused",)):
-        raise Conflict(f"cannot {'pause' if frozen else 'resume'} a container that is {status}")
+    require("pause" if frozen else "resume", name, store.status(record))
     group = Cgroup(record.cgroup)
     if frozen:
         group.freeze()
@@ -179,65 +197,6 @@ def _wait(pid: int) -> int:
         if ended == pid:
             code = os.waitstatus_to_exitcode(status)
             return 128 - code if code < 0 else code
-
-
-class _Hooks:
-    """Runs a specification's hooks, each with the container's state on its stdin."""
-
-    def __init__(self, spec: Spec, name: str, bundle: Path) -> None:
-        self._hooks, self._name, self._bundle = spec.hooks, name, bundle
-        self._annotations = spec.annotations
-
-    @property
-    def wanted(self) -> bool:
-        """Whether something is to run before the root is switched."""
-        return self._hooks is not None and bool(self._hooks.prestart or self._hooks.create_runtime)
-
-    def created(self, pid: int) -> None:
-        if self._hooks is not None:
-            self._run((*self._hooks.prestart, *self._hooks.create_runtime), "creating", pid)
-
-    def started(self, pid: int) -> None:
-        self._run_gently(self._hooks.poststart if self._hooks is not None else (), "running", pid)
-
-    def stopped(self) -> None:
-        self._run_gently(self._hooks.poststop if self._hooks is not None else (), "stopped", 0)
-
-    def _run_gently(self, hooks: Sequence[Hook], status: str, pid: int) -> None:
-        """Hooks whose failure is only worth a warning, and does not keep the next from running."""
-        for hook in hooks:
-            try:
-                self._run((hook,), status, pid)
-            except ChildFailed as failure:
-                sys.stderr.write(f"warning: {failure.detail}\n")
-
-    def _run(self, hooks: Sequence[Hook], status: str, pid: int) -> None:
-        state = {
-            "ociVersion": "1.2.0",
-            "id": self._name,
-            "status": status,
-            "pid": pid,
-            "bundle": str(self._bundle),
-            "annotations": self._annotations,
-        }
-        for hook in hooks:
-            env = dict(word.partition("=")[::2] for word in hook.env)
-            try:
-                ran = subprocess.run(
-                    hook.args or [hook.path],
-                    executable=hook.path,
-                    input=json.encode(state),
-                    stdout=subprocess.DEVNULL,
-                    stderr=subprocess.PIPE,
-                    env=env,
-                    timeout=hook.timeout,
-                    check=False,
-                )
-            except (OSError, subprocess.TimeoutExpired) as error:
-                raise ChildFailed("hook", 0, f"error running hook {hook.path}: {error}") from None
-            if ran.returncode:
-                text = ran.stderr.decode(errors="replace").strip()[:500]
-                raise ChildFailed("hook", 0, f"error running hook {hook.path}: exit status {ran.returncode}: {text}")
 
 
 def signal_number(text: str) -> int:

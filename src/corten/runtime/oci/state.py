@@ -1,4 +1,5 @@
-"""What `corten-runtime` keeps of its containers: one directory each, with `state.json` and the keeper's socket."""
+"""What `corten-runtime` keeps of its containers: one directory each, with `state.json`, the specification that the
+container was created from (what becomes of the bundle's does not matter any more), and the keeper's socket."""
 
 from __future__ import annotations
 
@@ -8,28 +9,37 @@ import shutil
 import time
 from contextlib import suppress
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 from msgspec import Struct, json
 
 from corten.errors import Conflict, InvalidArgument, NotFound, clip
 from corten.linux.process import pidfd_open, pidfd_send_signal
 from corten.runtime.cgroups import Cgroup, read_flat
-from corten.specs.oci_runtime import VERSION, Spec, decode_spec
+from corten.runtime.oci.keeper import STARTING, WAITING
+from corten.runtime.oci.log import Log
+from corten.specs.oci_runtime import VERSION, Spec, decode_spec, encode
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from corten.runtime.oci.transitions import Status
 
 DEFAULT_ROOT = Path("/run/corten/runtime")
 _NAME = re.compile(r"[\w+.-]{1,255}", re.ASCII)
 
-Status = Literal["created", "running", "paused", "stopped"]
-
 
 class Record(Struct, kw_only=True, rename="camel"):
-    """`state.json`. `pid_start` (clock ticks since boot) tells the process from a later one with its number."""
+    """`state.json`. `pid_start` (clock ticks since boot) tells the process from a later one with its number.
+
+    `pid` 0 is a container that is being created, by the process `keeper`.
+    """
 
     id: str
     bundle: str
-    pid: int
-    pid_start: int
+    pid: int = 0
+    pid_start: int = 0
+    keeper: int = 0
+    keeper_start: int = 0
     cgroup: str
     created_ns: int
     annotations: dict[str, str] = {}
@@ -38,8 +48,8 @@ class Record(Struct, kw_only=True, rename="camel"):
 class Store:
     """The containers below one `--root`."""
 
-    def __init__(self, root: Path) -> None:
-        self.root = root
+    def __init__(self, root: Path, log: Log | None = None) -> None:
+        self.root, self.log = root, log or Log()
 
     def directory(self, name: str) -> Path:
         if not _NAME.fullmatch(name) or name in (".", ".."):
@@ -62,6 +72,13 @@ class Store:
         temporary.write_bytes(json.encode(record))
         temporary.rename(path)
 
+    def save_spec(self, name: str, spec: Spec) -> None:
+        (self.directory(name) / "config.json").write_bytes(encode(spec))
+
+    def spec(self, name: str) -> Spec:
+        """What a container was created from. Raises NotFound."""
+        return load_spec(self.directory(name))
+
     def load(self, name: str) -> Record:
         """Raises NotFound."""
         try:
@@ -76,13 +93,23 @@ class Store:
                 found.append(self.load(path.parent.name))
         return found
 
-    def remove(self, name: str) -> None:
-        shutil.rmtree(self.directory(name), ignore_errors=True)
+    def remove(self, name: str) -> bool:
+        """Whether it was there: of several who remove one container at a time one is told so."""
+        gone = self.root / f".{name[:200]}.{os.getpid()}"
+        try:
+            self.directory(name).rename(gone)
+        except FileNotFoundError:
+            return False
+        shutil.rmtree(gone, ignore_errors=True)
+        return True
 
     def status(self, record: Record) -> Status:
+        if not record.pid:
+            return "creating" if start_of(record.keeper) == record.keeper_start else "stopped"
         if start_of(record.pid) != record.pid_start:
             return "stopped"
-        if (self.directory(record.id) / "start.sock").exists():
+        directory = self.directory(record.id)
+        if (directory / WAITING).exists() or (directory / STARTING).exists():
             return "created"
         return "paused" if _frozen(record.cgroup) else "running"
 
@@ -135,9 +162,10 @@ def send_signal(record: Record, signo: int) -> bool:
 
 
 def wait_gone(record: Record, seconds: float) -> bool:
-    """Wait until the first process has ended."""
+    """Wait until the first process has ended, or of a container that is being created the one that creates it."""
+    pid, start = (record.pid, record.pid_start) if record.pid else (record.keeper, record.keeper_start)
     deadline = time.monotonic() + seconds
-    while start_of(record.pid) == record.pid_start:
+    while start and start_of(pid) == start:
         if time.monotonic() > deadline:
             return False
         time.sleep(0.005)

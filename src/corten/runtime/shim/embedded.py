@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+
 from corten.runtime import protocol
 from corten.runtime.cgroups import Cgroup
 from corten.runtime.child.errors import ChildFailed
@@ -13,6 +15,7 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any
 
+    from corten.runtime.child.hooks import Hooks
     from corten.runtime.shim.process import Process
 
 
@@ -23,6 +26,7 @@ class Embedded:
 
     def __init__(self, settings: dict[str, Any]) -> None:
         self._wire: bytes = settings.pop("wire")
+        self._poststop: Hooks | None = settings.pop("poststop", None)
         self._cgroup = Cgroup(settings["cgroup"]) if settings["cgroup"] else None
         self._shared_pids: bool = settings["shared_pids"]
         self._console = -1
@@ -71,13 +75,26 @@ class Embedded:
         return oom
 
     def clean_up(self) -> None:
-        if self._cgroup is not None:
-            self._cgroup.remove()
+        """Remove what the container had, then run its poststop hooks, once; their failures go to the shim's log."""
+        try:
+            if self._cgroup is not None:
+                self._cgroup.remove()
+        finally:
+            poststop, self._poststop = self._poststop, None
+            if poststop is not None:
+                _run_poststop(poststop)
 
     def _need_cgroup(self) -> Cgroup:
         if self._cgroup is None:
             raise Refusal(protocol.CONFLICT, "the container has no cgroup that could be frozen")
         return self._cgroup
+
+
+def _run_poststop(found: Hooks) -> None:
+    from corten.runtime.child import hooks
+
+    for failure in hooks.run_all(found, 0, hooks.POSTSTOP_PATIENCE):
+        os.write(2, f"{failure}\n".encode())
 
 
 def refusal(failure: ChildFailed) -> Refusal:
