@@ -13,6 +13,7 @@ from corten.engine.catalog import Entry
 from corten.engine.deps import EngineDeps, EngineSettings
 from corten.engine.models import Container, Status, WaitResult
 from corten.errors import Conflict, CortenError, NotFound
+from corten.storage.walking import delete_tree
 
 log = logging.getLogger(__name__)
 
@@ -73,7 +74,8 @@ class Releaser:
         with contextlib.suppress(NotFound):  # a removal that a crash cut off goes on here
             self._deps.snapshotter.remove(container_id)
         shutil.rmtree(self._settings.run_dir(container_id), ignore_errors=True)
-        shutil.rmtree(self._settings.state_dir(container_id), ignore_errors=True)
+        with contextlib.suppress(OSError):  # a shared /dev/shm is in it: as deep as the container has made it
+            delete_tree(self._settings.state_dir(container_id))
 
     async def _remove_volumes(self, container: Container) -> None:
         for point in container.mounts:

@@ -16,6 +16,7 @@ import os
 import stat
 import threading
 from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -25,6 +26,7 @@ from corten.storage.faults import host
 from corten.storage.syscalls import spread_below, syncfs
 from corten.storage.trash import Trash
 from corten.storage.types import MountPlan, SnapshotInfo, SnapshotKind, Usage
+from corten.storage.walking import StaleTree, walk
 
 log = logging.getLogger(__name__)
 
@@ -308,28 +310,22 @@ class GroupSync:
 
 
 def count_usage(root: Path) -> Usage:
-    """What a tree takes on disk, hard links once."""
+    """What a tree takes on disk, hard links once. While somebody moves directories about in it, less than that."""
     seen: set[int] = set()
-    size = inodes = 0
-    waiting = [os.fspath(root)]
     first = os.lstat(root)
-    device = first.st_dev
     size, inodes = first.st_blocks * 512, 1
-    while waiting:
-        with os.scandir(waiting.pop()) as entries:
-            for entry in entries:
-                try:
-                    status = entry.stat(follow_symlinks=False)
-                except FileNotFoundError:
-                    continue  # the container deleted it meanwhile
-                if status.st_dev != device or status.st_ino in seen:
-                    continue
-                if status.st_nlink > 1 and not stat.S_ISDIR(status.st_mode):
-                    seen.add(status.st_ino)
-                if stat.S_ISDIR(status.st_mode):
-                    waiting.append(entry.path)
-                size += status.st_blocks * 512
-                inodes += 1
+    with suppress(StaleTree):
+        for fd, name, _ in walk(root):
+            try:
+                status = os.lstat(name, dir_fd=fd)
+            except FileNotFoundError:
+                continue  # the container deleted it meanwhile
+            if status.st_dev != first.st_dev or status.st_ino in seen:
+                continue
+            if status.st_nlink > 1 and not stat.S_ISDIR(status.st_mode):
+                seen.add(status.st_ino)
+            size += status.st_blocks * 512
+            inodes += 1
     return Usage(size, inodes)
 
 

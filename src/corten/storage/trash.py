@@ -5,10 +5,11 @@ from __future__ import annotations
 import logging
 import os
 import queue
-import shutil
 import threading
 import time
 from pathlib import Path
+
+from corten.storage.walking import delete_tree
 
 log = logging.getLogger(__name__)
 _IDLE_SECONDS = 5.0
@@ -61,7 +62,7 @@ class Trash:
                 if self._closed:
                     continue
                 if place.is_dir() and not place.is_symlink():
-                    shutil.rmtree(place)
+                    delete_tree(place)
                 else:
                     place.unlink(missing_ok=True)
             except OSError as error:

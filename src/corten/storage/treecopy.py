@@ -1,7 +1,7 @@
 """Copying a tree with everything that belongs to it: owners, modes, times, xattrs, hard links, devices, holes.
 
-Works on directory descriptors and never follows a link, so that a tree from an image can be copied. Imported by the
-workers: keep light.
+Works on directory descriptors and never follows a link, so that a tree from an image can be copied, and into a volume
+that another container has already and changes meanwhile (CVE-2018-15664). Imported by the workers: keep light.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ import os
 import stat
 from contextlib import suppress
 
+from corten.linux.openat2 import RESOLVE_NO_SYMLINKS, openat2
 from corten.storage.syscalls import FICLONE
 
 _CHUNK = 1 << 30
@@ -66,7 +67,7 @@ class TreeCopier:
         if status.st_nlink > 1:
             first = self._links.setdefault((status.st_dev, status.st_ino), path)
             if first != path:
-                os.link(first, name, src_dir_fd=self._target, dst_dir_fd=target, follow_symlinks=False)
+                self._link(first, target, name)
                 return
         if stat.S_ISREG(status.st_mode):
             _copy_regular(source, target, name, status)
@@ -77,10 +78,30 @@ class TreeCopier:
             os.mknod(name, status.st_mode, status.st_rdev, dir_fd=target)
         os.chown(name, status.st_uid, status.st_gid, dir_fd=target, follow_symlinks=False)
         if not stat.S_ISLNK(status.st_mode):
-            os.chmod(name, stat.S_IMODE(status.st_mode), dir_fd=target)
+            _set_mode(name, status, target)
         _copy_xattrs(f"/proc/self/fd/{source}/{name}", f"/proc/self/fd/{target}/{name}")
         times = (status.st_atime_ns, status.st_mtime_ns)
         os.utime(name, ns=times, dir_fd=target, follow_symlinks=False)
+
+    def _link(self, first: str, target: int, name: str) -> None:
+        """The directory of the first name may have become a link to one of the host's: that is refused (ELOOP)."""
+        above, _, base = first.rpartition("/")
+        directory = openat2(self._target, above or ".", os.O_PATH | os.O_DIRECTORY, RESOLVE_NO_SYMLINKS)
+        try:
+            os.link(base, name, src_dir_fd=directory, dst_dir_fd=target, follow_symlinks=False)
+        finally:
+            os.close(directory)
+
+
+def _set_mode(name: str, status: os.stat_result, target: int) -> None:
+    """Of the special file that was just made; another one that has taken its place meanwhile is left as it is."""
+    fd = os.open(name, os.O_PATH | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=target)
+    try:
+        made = os.fstat(fd)
+        if (stat.S_IFMT(made.st_mode), made.st_rdev) == (stat.S_IFMT(status.st_mode), status.st_rdev):
+            os.chmod(f"/proc/self/fd/{fd}", stat.S_IMODE(status.st_mode))  # chmod(2) has no flag against links
+    finally:
+        os.close(fd)
 
 
 def _copy_regular(source: int, target: int, name: str, status: os.stat_result) -> None:
