@@ -21,6 +21,17 @@ MFD_EXEC = 16
 _ALL_SEALS = F_SEAL_SEAL | F_SEAL_SHRINK | F_SEAL_GROW | F_SEAL_WRITE
 
 
+def is_sealed(path: str) -> bool:
+    """Whether the file can never change again. Raises OSError when it cannot be opened."""
+    fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        return fcntl.fcntl(fd, F_GET_SEALS) & _ALL_SEALS == _ALL_SEALS
+    except OSError:  # EINVAL: no file in memory
+        return False
+    finally:
+        os.close(fd)
+
+
 def sealed_copy(path: str, name: str) -> int:
     """A read-only copy of the file at `path`; its descriptor, close-on-exec.
 

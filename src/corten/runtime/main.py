@@ -18,6 +18,7 @@ from corten.runtime.cgroups import Cgroup
 from corten.runtime.oci import documents, operations
 from corten.runtime.oci.log import Log
 from corten.runtime.oci.operations import CreateOptions
+from corten.runtime.oci.program import run_sealed
 from corten.runtime.oci.state import DEFAULT_ROOT, Record, Store
 from corten.specs.oci_runtime import VERSION, ConsoleSize, Process, decode_process
 
@@ -28,6 +29,8 @@ Command = Callable[[Store, argparse.Namespace], int]
 
 def main(argv: Sequence[str] | None = None) -> NoReturn:
     """Run one command and exit: 0, the code of the process that was waited for, or 1 with a message."""
+    if argv is None:
+        run_sealed(sys.argv[1:])
     arguments = _parser().parse_args(argv)
     log = Log(arguments.log, arguments.log_format)
     try:
