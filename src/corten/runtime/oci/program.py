@@ -1,8 +1,8 @@
 """Running `corten-runtime` from a copy of the interpreter that nobody can change.
 
-A program in the container that is started as `/proc/self/exe`, or by a script whose first line says so, is the runtime's
-own program: the container could open it there and write to it as soon as we have ended (CVE-2019-5736). The daemon's
-spawner is started from such a copy once; here it has to be done by each command that brings a process into a container.
+A program in the container that is started as `/proc/self/exe`, or by a script whose first line says so, is the
+runtime's own: the container could open it there and write to it as soon as we have ended (CVE-2019-5736). The daemon's
+spawner is started from such a copy once; here each command that brings a process into a container has to do it.
 """
 
 from __future__ import annotations
