@@ -3,8 +3,9 @@
 Imports nothing costly: the shim makes the cgroup and the child enters it. Limits come as `Write` tuples, which
 `cgroups_limits` makes out of a specification; counters are read by `cgroups_stats`.
 
-On a hybrid host the container also gets a group in the v2 hierarchy, which has no controllers there but can kill and
-freeze all members with one write; the v1 freezer is then not used.
+On a hybrid host the container also gets a group in the v2 hierarchy: it can kill and freeze all members with one
+write, so that the v1 freezer is not used, and it takes the limits of those controllers that are there and not in
+version 1.
 """
 
 from __future__ import annotations
@@ -14,24 +15,51 @@ import os
 import time
 
 from corten.linux.bpf import attach_device_program
+from corten.runtime.cgroups_tree import (
+    PATIENCE,
+    controllers_v2,
+    make_v1,
+    make_v2,
+    remove_tree,
+    tree,
+    words,
+    write,
+    write_unless_gone,
+)
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Sequence
 
 
-Write = tuple[str, str, str | bytes]
-"""Controller, file and value. `file` may be alternatives, "a|b": the first that exists is written; with a "?" at
-its end it may be absent. On version 2 the file "devices.bpf" stands for attaching a device program, whose value are
-its instructions."""
+Write = tuple[str, str, str | bytes | tuple[str, ...], str]
+"""Controller, file, value, and the member of the specification that asks for it.
+
+`file` may be alternatives, "a|b": the first that exists is written, with the value of its place when `value` is a
+tuple. With a "?" at its end it may be absent; with a "<" nothing is written: what it holds must be less than the value.
+The file "devices.bpf" stands for attaching a device program of version 2, whose value are its instructions."""
 
 # Controllers that each container gets on version 1: what `stats` reads, and what lets containers share fairly. JVMs
 # take themselves to be outside a container unless cpu, cpuacct, cpuset and memory are all mounted.
 _ALWAYS_V1 = frozenset(("cpu", "cpuacct", "cpuset", "memory", "blkio", "pids"))
-_ALWAYS_V2 = ("cpu", "cpuset", "io", "memory", "pids")
 BPF_FILE = "devices.bpf"
+_CORE = frozenset(("devices", "cgroup"))  # of version 2 itself: nothing that could be handed down
 _SIGKILL = 9
-_PATIENCE = 10.0  # seconds until a group that does not empty or freeze is an error
+
+
+class GroupInUse(OSError):
+    """The group that was to be made is there already, with processes in it or frozen."""
+
+
+class LimitRefused(OSError):
+    """A limit could not be put into force. `detail` names the member of the specification and what the kernel says."""
+
+    def __init__(self, code: int, detail: str) -> None:
+        super().__init__(code, detail)
+        self.detail = detail
+
+    def __str__(self) -> str:
+        return self.detail
 
 
 class Hierarchy:
@@ -48,12 +76,17 @@ class Hierarchy:
 
 
 class Layout:
-    """What the host has mounted: `unified` is the mount point of version 2, "" for none."""
+    """What the host has mounted: `unified` is the mount point of version 2, "" for none; `v2` the controllers there.
 
-    __slots__ = ("unified", "v1")
+    `local_events` says that version 2 is mounted so that a group's memory.events do not count those of groups below.
+    """
 
-    def __init__(self, unified: str, v1: tuple[Hierarchy, ...]) -> None:
-        self.unified, self.v1 = unified, v1
+    __slots__ = ("local_events", "unified", "v1", "v2")
+
+    def __init__(
+        self, unified: str, v1: tuple[Hierarchy, ...], v2: Iterable[str] = (), *, local_events: bool = False
+    ) -> None:
+        self.unified, self.v1, self.v2, self.local_events = unified, v1, frozenset(v2), local_events
 
     @property
     def pure_v2(self) -> bool:
@@ -65,6 +98,13 @@ class Layout:
             if controller in hierarchy.controllers:
                 return hierarchy
         return None
+
+    def version(self, controller: str) -> int:
+        """Which version has `controller`, 0 for none. Of version 2 alone it may turn out only later that the group
+        above ours does not hand it down; "devices" and "cgroup" are no controllers there, and always to be had."""
+        if self.of(controller) is not None:
+            return 1
+        return 2 if self.pure_v2 or controller in self.v2 or (self.unified and controller in _CORE) else 0
 
 
 _NOT_CONTROLLERS = frozenset(
@@ -79,6 +119,8 @@ def host_layout() -> Layout:
     if _layout is None:
         with open("/proc/self/mountinfo", encoding="utf-8", errors="surrogateescape") as file:
             _layout = parse_layout(file.read())
+        if _layout.unified:
+            _layout.v2 = frozenset(words(_layout.unified + "/cgroup.controllers"))
     return _layout
 
 
@@ -90,21 +132,22 @@ def use_layout(layout: Layout) -> None:
 
 def parse_layout(mountinfo: str) -> Layout:
     """The cgroup mounts out of the text of /proc/PID/mountinfo; the first mount of each hierarchy counts."""
-    unified, v1, seen = "", [], set()
+    unified, v1, seen, local = "", [], set(), False
     for line in mountinfo.splitlines():
         before, separator, after = line.partition(" - ")
         fields, kind = before.split(" "), after.split(" ")
         if not separator or len(fields) < 5 or kind[0] not in ("cgroup", "cgroup2"):
             continue
         if kind[0] == "cgroup2":
-            unified = unified or fields[4]
+            if not unified:
+                unified, local = fields[4], "memory_localevents" in kind[2].split(",")
             continue
         options = kind[2].split(",")
         controllers = tuple(o for o in options if o not in _NOT_CONTROLLERS and not o.startswith("release_agent"))
         if controllers and controllers not in seen:
             seen.add(controllers)
             v1.append(Hierarchy(controllers, fields[4]))
-    return Layout(unified, tuple(v1))
+    return Layout(unified, tuple(v1), local_events=local)
 
 
 class Cgroup:
@@ -119,14 +162,23 @@ class Cgroup:
         self.layout = layout or host_layout()
 
     @classmethod
-    def create(cls, path: str, writes: Sequence[Write] = (), layout: Layout | None = None) -> Cgroup:
-        """Make the groups and write the limits. Nothing is left when it fails."""
+    def create(
+        cls, path: str, writes: Sequence[Write] = (), layout: Layout | None = None, *, adopt: bool = False
+    ) -> Cgroup:
+        """Make the groups and write the limits. What was made is removed again when that fails.
+
+        Groups that are there already are what a crash has left: they are used when they are empty and not frozen, and
+        raise GroupInUse otherwise, unless `adopt` says that somebody has made them for us. Raises LimitRefused.
+        """
         group = cls(path, layout)
+        made: list[str] = []
         try:
-            group._make({write[0] for write in writes})
+            if group._make({limit[0] for limit in writes}, made) and not adopt:
+                group._refuse_used()
             group._apply(writes)
         except BaseException:
-            group.remove()
+            for directory in made:
+                remove_tree(directory)
             raise
         return group
 
@@ -137,10 +189,10 @@ class Cgroup:
 
     def directory(self, controller: str) -> str:
         """Where the files of `controller` are, whether or not the directory exists; "" when the host lacks it."""
-        if self.layout.pure_v2:
-            return self.unified
         hierarchy = self.layout.of(controller)
-        return hierarchy.mountpoint + self.path if hierarchy else ""
+        if hierarchy is not None:
+            return hierarchy.mountpoint + self.path
+        return self.unified if self.layout.version(controller) else ""
 
     def v1_directories(self) -> list[tuple[Hierarchy, str]]:
         """The existing directories in the v1 hierarchies."""
@@ -164,22 +216,22 @@ class Cgroup:
         """
         for hierarchy in self.layout.v1:
             try:
-                _write(hierarchy.mountpoint + self.path + "/tasks", b"0")
+                write(hierarchy.mountpoint + self.path + "/tasks", b"0")
             except FileNotFoundError:  # not every hierarchy has a group
                 continue
 
     def add(self, pid: int) -> None:
         """Move a process with all its threads into the groups."""
         for _, directory in self.v1_directories():
-            _write(directory + "/cgroup.procs", b"%d" % pid)
+            write(directory + "/cgroup.procs", b"%d" % pid)
         if self.unified and os.path.isdir(self.unified):
-            _write(self.unified + "/cgroup.procs", b"%d" % pid)
+            write(self.unified + "/cgroup.procs", b"%d" % pid)
 
     def pids(self) -> list[int]:
         """All processes in the group and below it."""
         for top in self._tops():
             found: list[int] = []
-            for directory in _tree(top):
+            for directory in tree(top):
                 try:
                     with open(directory + "/cgroup.procs", "rb") as file:
                         found.extend(int(line) for line in file.read().split())
@@ -192,17 +244,18 @@ class Cgroup:
     def update(self, writes: Sequence[Write]) -> None:
         """Write new limits. A controller that had no group yet gets one, and the processes are moved there.
 
-        Device rules stay as they were at the start: writing them anew would refuse all devices for a moment.
+        Device rules stay as they were at the start: writing them anew would refuse all devices for a moment. Raises
+        LimitRefused; what was written before the limit that it names stays.
         """
-        writes = [write for write in writes if write[0] != "devices"]
+        writes = [limit for limit in writes if limit[0] != "devices"]
         before = {directory for _, directory in self.v1_directories()}
-        self._make({write[0] for write in writes})
+        self._make({limit[0] for limit in writes}, [])
         self._apply(writes)
         added = [directory for _, directory in self.v1_directories() if directory not in before]
         if added:
             for pid in self.pids():
                 for directory in added:
-                    _write_unless_gone(directory + "/cgroup.procs", b"%d" % pid)
+                    write_unless_gone(directory + "/cgroup.procs", b"%d" % pid)
 
     def freeze(self) -> None:
         """Stop all processes; returns when they are."""
@@ -215,39 +268,30 @@ class Cgroup:
         """SIGKILL every process in the group and below; does not wait for their end."""
         if self.unified:
             try:
-                _write(self.unified + "/cgroup.kill", b"1")
+                write(self.unified + "/cgroup.kill", b"1")
                 return
             except FileNotFoundError:  # the group is gone, or the kernel is older than 5.14
                 pass
-        deadline = time.monotonic() + _PATIENCE
+        deadline = time.monotonic() + PATIENCE
         while pids := self.pids():
-            frozen = self._freeze_for_kill()
+            stopped = self._freeze_for_kill()
             for pid in pids:
                 try:
                     os.kill(pid, _SIGKILL)
                 except ProcessLookupError:
                     continue
-            if frozen:
+            if stopped:
                 self.thaw()  # a frozen process of version 1 does not die
             if time.monotonic() > deadline:
                 raise OSError(errno.EBUSY, "processes survive SIGKILL", self.path)
             time.sleep(0.002)
 
-    def oom_killed(self) -> bool:
-        """Whether the kernel has killed a process of the group for want of memory."""
-        directory = self.directory("memory")
-        name = "memory.events" if self.layout.pure_v2 else "memory.oom_control"
-        return read_flat(f"{directory}/{name}").get("oom_kill", 0) > 0 if directory else False
-
     def remove(self) -> None:
-        """Remove the groups and those below them; absent ones are no error.
-
-        The kernel says EBUSY for a moment after the last process ended; OSError when it still does after seconds.
-        """
+        """Remove the groups and those below them; absent ones are no error. OSError while there are processes."""
         for hierarchy in self.layout.v1:
-            _remove_tree(hierarchy.mountpoint + self.path)
+            remove_tree(hierarchy.mountpoint + self.path)
         if self.unified:
-            _remove_tree(self.unified)
+            remove_tree(self.unified)
 
     def _tops(self) -> Iterator[str]:
         """Directories that all members are in, the cheapest first."""
@@ -256,65 +300,93 @@ class Cgroup:
         for _, directory in self.v1_directories():
             yield directory
 
-    def _make(self, wanted: set[str]) -> None:
-        if self.layout.unified:
-            _make_v2(self.layout.unified, self.path, self.layout.pure_v2)
-        for hierarchy in self.layout.v1:
+    def _make(self, wanted: set[str], made: list[str]) -> bool:
+        """Make what is missing, noting it in `made`; whether something was there already."""
+        layout, old = self.layout, False
+        if layout.unified:
+            below = sorted(name for name in wanted - _CORE if layout.version(name) == 2)
+            if make_v2(layout.unified, self.path, controllers_v2(below, pure=layout.pure_v2)):
+                made.append(self.unified)
+            else:
+                old = True
+        for hierarchy in layout.v1:
             needed = not wanted.isdisjoint(hierarchy.controllers) or not _ALWAYS_V1.isdisjoint(hierarchy.controllers)
-            if not self.layout.unified:
+            if not layout.unified:
                 # Without v2 the freezer is v1's, and systemd ends what it finds in the group of our service.
                 needed = needed or "freezer" in hierarchy.controllers or hierarchy.controllers == ("name=systemd",)
-            if needed:
-                _make_v1(hierarchy, self.path)
+            if not needed:
+                continue
+            if make_v1(hierarchy.mountpoint, self.path, "cpuset" in hierarchy.controllers):
+                made.append(hierarchy.mountpoint + self.path)
+            else:
+                old = True
+        return old
+
+    def _refuse_used(self) -> None:
+        if pids := self.pids():
+            why = f"the container's cgroup is not empty: {len(pids)} process(es) found"
+            raise GroupInUse(errno.EBUSY, why, self.path)
+        if is_frozen(self):
+            raise GroupInUse(errno.EBUSY, "the container's cgroup is unexpectedly frozen", self.path)
 
     def _apply(self, writes: Iterable[Write]) -> None:
         """Write all; what is refused is tried once more after the others, as some limits bound each other."""
         again: list[Write] = []
-        for write in writes:
+        for limit in writes:
             try:
-                self._write_one(write)
-            except OSError as error:
+                self._write_one(limit)
+            except LimitRefused as error:
                 if error.errno not in (errno.EINVAL, errno.EBUSY):
                     raise
-                again.append(write)
-        for write in again:
-            self._write_one(write)
+                again.append(limit)
+        for limit in again:
+            self._write_one(limit)
 
-    def _write_one(self, write: Write) -> None:
-        controller, names, value = write
+    def _write_one(self, limit: Write) -> None:
+        controller, names, value, member = limit
         directory = self.directory(controller)
         if not directory:
-            raise OSError(errno.ENOENT, f"the host has no cgroup controller {controller}", names)
-        if names == BPF_FILE:
-            assert isinstance(value, bytes)
-            fd = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-            try:
-                attach_device_program(fd, value)
-            finally:
-                os.close(fd)
+            raise LimitRefused(errno.ENOENT, f"{member}: the host has no cgroup controller {controller}")
+        if isinstance(value, bytes):
+            _attach(directory, value, member)
             return
-        encoded = value if isinstance(value, bytes) else value.encode()
-        optional = names.endswith("?")
+        if names.endswith("<"):
+            _check_below(f"{directory}/{names[:-1]}", str(value), member)
+            return
         alternatives = names.rstrip("?").split("|")
-        for name in alternatives:
+        values = value if isinstance(value, tuple) else (value,) * len(alternatives)
+        for name, text in zip(alternatives, values, strict=True):
             try:
                 # Each line is a write of its own: devices.allow takes one rule at a time.
-                _write(f"{directory}/{name}", *encoded.split(b"\n"))
+                write(f"{directory}/{name}", *text.encode().split(b"\n"))
                 return
             except FileNotFoundError:
-                if name == alternatives[-1] and not optional:
-                    raise
+                continue
+            except OSError as error:
+                raise _refused(error, directory, name, text, limit) from None
+        if not names.endswith("?"):
+            raise LimitRefused(errno.ENOENT, f"{member}: {self._absence(controller, alternatives)}")
+
+    def _absence(self, controller: str, names: list[str]) -> str:
+        """Why none of the files is there: the controller is not handed down to us, or the kernel knows no such file."""
+        if self.layout.version(controller) == 2 and controller not in _CORE:
+            try:
+                if controller not in words(self.unified + "/cgroup.controllers"):
+                    return f"the controller {controller} is not available to the cgroup {self.path}"
+            except OSError:
+                pass
+        return f"the kernel has no {' or '.join(names)}"
 
     def _set_frozen(self, frozen: bool) -> None:
         if self.unified and os.path.isdir(self.unified):
-            _write(self.unified + "/cgroup.freeze", b"1" if frozen else b"0")
+            write(self.unified + "/cgroup.freeze", b"1" if frozen else b"0")
             _await(lambda: read_flat(self.unified + "/cgroup.events").get("frozen") == int(frozen), self.path)
             return
         state = self.directory("freezer") + "/freezer.state"
         word = b"FROZEN" if frozen else b"THAWED"
 
         def reached() -> bool:
-            _write(state, word)  # FREEZING can get stuck while a task is forking; writing again moves it on
+            write(state, word)  # FREEZING can get stuck while a task is forking; writing again moves it on
             with open(state, "rb") as file:
                 return file.read().strip() == word
 
@@ -328,6 +400,13 @@ class Cgroup:
         return True
 
 
+def is_frozen(group: Cgroup) -> bool:
+    """Whether somebody has frozen the group, or is about to."""
+    if group.unified and os.path.isdir(group.unified):
+        return _first_word(group.unified + "/cgroup.freeze") == "1"
+    return _first_word(group.directory("freezer") + "/freezer.state") not in ("", "THAWED")
+
+
 def read_flat(path: str) -> dict[str, int]:
     """A file of "key value" lines; empty when it is not there."""
     try:
@@ -339,173 +418,47 @@ def read_flat(path: str) -> dict[str, int]:
     return {pair[0]: int(pair[1]) for pair in pairs if len(pair) == 2 and pair[1].lstrip("-").isdigit()}
 
 
-def _write(path: str, *values: bytes) -> None:
-    fd = os.open(path, os.O_WRONLY | os.O_CLOEXEC)
+def _first_word(path: str) -> str:
     try:
-        for value in values:
-            os.write(fd, value)
+        return (words(path) or [""])[0]
+    except OSError:
+        return ""
+
+
+def _attach(directory: str, program: bytes, member: str) -> None:
+    fd = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        attach_device_program(fd, program)
     except OSError as error:
-        error.filename = path
-        raise
+        text = f"{member}: attaching the device program: {_reason(error)}"
+        raise LimitRefused(error.errno or 0, text) from None
     finally:
         os.close(fd)
 
 
-def _write_unless_gone(path: str, value: bytes) -> None:
-    try:
-        _write(path, value)
-    except ProcessLookupError:
-        return
+def _check_below(path: str, bound: str, member: str) -> None:
+    used = _first_word(path)
+    if used.isdigit() and int(used) >= int(bound):
+        raise LimitRefused(errno.ERANGE, f"{member}: {bound} is not above what is in use, {used}")
 
 
-def _make_v1(hierarchy: Hierarchy, path: str) -> None:
-    cpuset = "cpuset" in hierarchy.controllers
-    directory = hierarchy.mountpoint + path
-    try:
-        _mkdir(directory)
-    except FileNotFoundError:
-        _make_parents_v1(hierarchy, path, cpuset)
-        _mkdir(directory)
-    if cpuset and not (_cpuset(directory, "cpus") and _cpuset(directory, "mems")):
-        _fill_cpuset(hierarchy.mountpoint, path)
+def _refused(error: OSError, directory: str, name: str, text: str, limit: Write) -> LimitRefused:
+    hint = ""
+    if limit[0] == "memory" and error.errno == errno.EBUSY:
+        used = _first_word(directory + "/memory.usage_in_bytes") or _first_word(directory + "/memory.current")
+        hint = f" (in use: {used})"
+    if len(text) > 80:
+        text = text[:80] + "..."
+    return LimitRefused(error.errno or 0, f"{limit[3]}: writing {text!r} to {name}: {_reason(error)}{hint}")
 
 
-def _make_parents_v1(hierarchy: Hierarchy, path: str, cpuset: bool) -> None:
-    directory = hierarchy.mountpoint
-    for name in path.strip("/").split("/")[:-1]:
-        directory = f"{directory}/{name}"
-        if _mkdir(directory) and cpuset:
-            # Groups below are then born with their parent's cpus and nodes; empty ones would take no process.
-            _write(directory + "/cgroup.clone_children", b"1")
-
-
-def _fill_cpuset(mountpoint: str, path: str) -> None:
-    """Give every group on the way its parent's cpus and nodes where it has none.
-
-    All of them, from the top: a parent that somebody else is making at this moment may still be without.
-    """
-    above = mountpoint
-    for part in path.strip("/").split("/"):
-        directory = f"{above}/{part}"
-        for name in ("cpus", "mems"):
-            if not _cpuset(directory, name):
-                _write(f"{directory}/cpuset.{name}", _cpuset(above, name))
-        above = directory
-
-
-def _cpuset(directory: str, name: str) -> bytes:
-    with open(f"{directory}/cpuset.{name}", "rb", buffering=0) as file:
-        return file.read().strip()
-
-
-def _make_v2(root: str, path: str, controllers: bool) -> None:
-    if not controllers and _mkdir_last(root + path):
-        return
-    directory = root
-    for name in path.strip("/").split("/"):
-        if controllers:
-            _enable_controllers(directory)
-        directory = f"{directory}/{name}"
-        _mkdir(directory)
-
-
-def _enable_controllers(directory: str) -> None:
-    with open(directory + "/cgroup.subtree_control", "rb") as file:
-        enabled = file.read().decode().split()
-    with open(directory + "/cgroup.controllers", "rb") as file:
-        available = file.read().decode().split()
-    missing = [b"+" + name.encode() for name in _ALWAYS_V2 if name in available and name not in enabled]
-    control = directory + "/cgroup.subtree_control"
-    if not missing:
-        return
-    try:
-        # All at once: the cpu controller alone may be enabled above processes, which makes groups below unusable.
-        _write(control, b" ".join(missing))
-    except OSError as error:
-        if error.errno == errno.EBUSY:
-            if os.path.ismount(directory) and _move_down(directory):
-                _write(control, b" ".join(missing))
-            return  # the group has processes of its own; a limit that needs the controllers will say so
-        for word in missing:
-            try:
-                _write(control, word)
-            except OSError as refused:
-                if refused.errno not in (errno.EBUSY, errno.ENOENT, errno.EOPNOTSUPP):
-                    raise
-
-
-def _move_down(directory: str) -> bool:
-    """Move a group's processes into a group below it; whether all could be.
-
-    The real root may have processes and controllers for groups below; the root of a cgroup namespace, which is what we
-    find when we run in a container, may not. To put its processes one level down is the custom there.
-    """
-    _mkdir(directory + "/init")
-    with open(directory + "/cgroup.procs", "rb") as file:
-        members = file.read().split()
-    for pid in members:
-        if pid != b"0":  # a process that our pid namespace does not show; 0 would be the writer
-            _write_unless_gone(directory + "/init/cgroup.procs", pid)
-    return b"0" not in members
-
-
-def _mkdir_last(path: str) -> bool:
-    """Whether the directory is there now; not when its parents are missing, as they are before the first container."""
-    try:
-        _mkdir(path)
-    except FileNotFoundError:
-        return False
-    return True
-
-
-def _mkdir(path: str) -> bool:
-    """Whether the directory is new."""
-    try:
-        os.mkdir(path, 0o755)
-    except FileExistsError:
-        return False
-    return True
-
-
-def _tree(top: str) -> Iterator[str]:
-    """`top` and the directories below it, parents first."""
-    pending = [top]
-    while pending:
-        directory = pending.pop()
-        yield directory
-        try:
-            with os.scandir(directory) as entries:
-                pending.extend(entry.path for entry in entries if entry.is_dir(follow_symlinks=False))
-        except FileNotFoundError:
-            continue
-
-
-def _remove_tree(top: str) -> None:
-    try:
-        os.rmdir(top)  # nearly always there is nothing below
-        return
-    except FileNotFoundError:
-        return
-    except OSError as error:
-        if error.errno not in (errno.EBUSY, errno.ENOTEMPTY):
-            raise
-    deadline, pause = time.monotonic() + _PATIENCE, 0.001
-    while True:
-        try:
-            for directory in reversed(list(_tree(top))):
-                os.rmdir(directory)
-            return
-        except FileNotFoundError:
-            return
-        except OSError as error:
-            if error.errno not in (errno.EBUSY, errno.ENOTEMPTY) or time.monotonic() > deadline:
-                raise
-        time.sleep(pause)
-        pause = min(pause * 2, 0.05)
+def _reason(error: OSError) -> str:
+    """In lower case as in all our messages."""
+    return os.strerror(error.errno).lower() if error.errno else str(error)
 
 
 def _await(condition: Callable[[], bool], path: str) -> None:
-    deadline, pause = time.monotonic() + _PATIENCE, 0.0005
+    deadline, pause = time.monotonic() + PATIENCE, 0.0005
     while not condition():
         if time.monotonic() > deadline:
             raise OSError(errno.EBUSY, "the control group does not change its state", path)

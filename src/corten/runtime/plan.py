@@ -16,7 +16,7 @@ from corten.errors import InvalidArgument, clip
 from corten.linux import process as kernel
 from corten.runtime import plan_mounts, plan_process, steps
 from corten.runtime.cgroups import Write
-from corten.runtime.cgroups_limits import limits_of
+from corten.runtime.cgroups_limits import limit_warnings, limits_of
 from corten.runtime.mount_options import ROOT_PROPAGATIONS, parse
 from corten.runtime.plan_hooks import NO_HOOKS, HookPlan, compile_hooks
 from corten.runtime.types import LaunchRequest
@@ -105,7 +105,8 @@ def compile_launch(request: LaunchRequest) -> LaunchPlan:
     flags = 0
     for kind, path in spaces.items():
         flags |= 0 if path or kind == "cgroup" else _NAMESPACES[kind]
-    writes, warnings = limits_of(spec), tuple(plan_process.warnings(process))
+    writes = limits_of(spec)
+    warnings = (*limit_warnings(linux.resources), *plan_process.warnings(process))
     cgroup = cgroup_path(linux.cgroups_path)
     hooks = compile_hooks(spec, request.id, str(request.run_dir))
     built = (

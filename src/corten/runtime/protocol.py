@@ -9,7 +9,7 @@
        |                                                                     |
        | -- REQUEST (number, verb, arguments), fds ------------------------> |
        | <--------------------------------- REPLY (number), or REFUSED (number, why)
-       | <------------------------------------------------------------- EXEC_EXITED
+       | <------------------------------------------------------------- EXEC_EXITED, OOM
        | <------------------------------------------------------------- EXITED  (the exit file is on disk)
        | -- REQUEST forget ------------------------------------------------> |
        | <-------------------------------------------------------------- REPLY, and the end
@@ -53,6 +53,7 @@ REPLY = 13
 REFUSED = 14
 EXITED = 15
 EXEC_EXITED = 16
+OOM = 17  # the kernel has killed in the container for want of memory
 
 # Verbs of a REQUEST, with their arguments. A target is "" for the container's first process, else the exec's id.
 ATTACH = "attach"  # target, stream settings; the stream's fd

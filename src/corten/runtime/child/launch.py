@@ -7,7 +7,7 @@ import marshal
 import os
 
 from corten.linux import process
-from corten.runtime.cgroups import Cgroup
+from corten.runtime.cgroups import Cgroup, GroupInUse, LimitRefused
 from corten.runtime.child import channel as messages
 from corten.runtime.child import console, init, mounts
 from corten.runtime.child import process as steps
@@ -50,6 +50,8 @@ def launch(
         import corten.runtime.child.hooks  # noqa: F401  # the child has it then too, who cannot import it
     try:
         cgroup = Cgroup.create(plan["cgroup"], plan["writes"])
+    except (GroupInUse, LimitRefused) as error:
+        raise ChildFailed("create cgroup", error.errno or 0, error.strerror or str(error)) from None
     except OSError as error:
         name = f" {error.filename}" if error.filename else ""
         raise ChildFailed("create cgroup", error.errno or 0, f"creating the cgroup:{name} {reason(error)}") from None

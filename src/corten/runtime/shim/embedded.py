@@ -6,6 +6,7 @@ import os
 
 from corten.runtime import protocol
 from corten.runtime.cgroups import Cgroup
+from corten.runtime.cgroups_oom import OomWatch, oom_kills
 from corten.runtime.child.errors import ChildFailed
 from corten.runtime.child.join import join
 from corten.runtime.child.launch import launch
@@ -13,9 +14,11 @@ from corten.runtime.shim.control import Refusal
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from typing import Any
 
     from corten.runtime.child.hooks import Hooks
+    from corten.runtime.shim.loop import Loop
     from corten.runtime.shim.process import Process
 
 
@@ -30,6 +33,7 @@ class Embedded:
         self._cgroup = Cgroup(settings["cgroup"]) if settings["cgroup"] else None
         self._shared_pids: bool = settings["shared_pids"]
         self._console = -1
+        self._oom: OomWatch | None = None
 
     def launch(self, process: Process) -> list[str]:
         """Start the container's first process; the warnings of its launch. Raises Refusal."""
@@ -65,11 +69,18 @@ class Embedded:
     def resume(self) -> None:
         self._need_cgroup().thaw()
 
+    def watch_oom(self, loop: Loop, tell: Callable[[], None]) -> None:
+        """Call `tell` whenever the kernel has killed in the container for want of memory, until `ended`."""
+        if self._cgroup is not None:
+            self._oom = OomWatch(self._cgroup, loop, tell)
+
     def ended(self) -> bool:
         """The first process has ended: end what is left of the container. Whether the kernel killed for memory."""
         if self._cgroup is None:
             return False
-        oom = self._cgroup.oom_killed()
+        if self._oom is not None:
+            self._oom.close()
+        oom = oom_kills(self._cgroup) > 0
         if self._shared_pids:  # with a pid namespace of its own the kernel has done it
             self._cgroup.kill_all()
         return oom

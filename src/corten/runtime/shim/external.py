@@ -18,6 +18,7 @@ from corten.linux.process import CLONE_NEWNS, pidfd_open, unshare
 from corten.linux.scm import recv_fds
 from corten.runtime import protocol
 from corten.runtime.cgroups import Cgroup
+from corten.runtime.cgroups_oom import OomWatch, oom_kills
 from corten.runtime.child.context import Context
 from corten.runtime.child.errors import ChildFailed
 from corten.runtime.child.mounts import HANDLERS
@@ -28,8 +29,10 @@ from corten.runtime.shim.embedded import refusal
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from typing import Any
 
+    from corten.runtime.shim.loop import Loop
     from corten.runtime.shim.process import Process
 
 ENVIRONMENT = {"PATH": "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin", "LANG": "C.UTF-8"}
@@ -54,6 +57,7 @@ class External:
         self._cgroup = Cgroup(settings["cgroup"]) if settings["cgroup"] else None
         self._root = -1
         self._console = -1
+        self._oom: OomWatch | None = None
 
     def launch(self, process: Process) -> list[str]:
         """Mount, write config.json, create, start. Raises Refusal."""
@@ -101,9 +105,15 @@ class External:
     def resume(self) -> None:
         self._call("resume", self._id)
 
+    def watch_oom(self, loop: Loop, tell: Callable[[], None]) -> None:
+        if self._cgroup is not None:
+            self._oom = OomWatch(self._cgroup, loop, tell)
+
     def ended(self) -> bool:
         """Whether the kernel killed for want of memory, as far as the cgroup tells."""
-        return self._cgroup is not None and self._cgroup.oom_killed()
+        if self._oom is not None:
+            self._oom.close()
+        return self._cgroup is not None and oom_kills(self._cgroup) > 0
 
     def clean_up(self) -> None:
         """Have the runtime forget the container; its mounts go with this process and its namespace."""

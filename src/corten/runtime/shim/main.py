@@ -43,6 +43,7 @@ if TYPE_CHECKING:
         def signal(self, process: Process, signo: int) -> None: ...
         def pause(self) -> None: ...
         def resume(self) -> None: ...
+        def watch_oom(self, loop: Loop, tell: Callable[[], None]) -> None: ...
         def ended(self) -> bool: ...
         def clean_up(self) -> None: ...
 
@@ -86,6 +87,7 @@ class Shim:
             raise
         stdio.started(self._runtime.take_console(), settings["size"])
         self.control.tell((protocol.LAUNCHED, self._main.pid, self._main.started_ns, warnings))
+        self._runtime.watch_oom(self.loop, self._out_of_memory)  # only now: nobody waits for it
         del self._settings
 
     def run(self) -> None:
@@ -126,11 +128,15 @@ class Shim:
 
     def _ended(self, process: Process) -> None:
         if process is self._main:
-            self._oom_killed = self._runtime.ended()
+            self._oom_killed = self._runtime.ended() or self._oom_killed
         if process.stdio.drain():
             self._finish(process)
         else:
             self.loop.after(DRAIN, f"drain {process.target}", lambda: self._finish(process))
+
+    def _out_of_memory(self) -> None:
+        self._oom_killed = True
+        self.control.tell((protocol.OOM,))
 
     def _idle(self, process: Process) -> None:
         """Its output is at its end, or its clients have gone."""
@@ -203,6 +209,7 @@ class Shim:
             "exit": ended,
             "paused": self._paused,
             "execs": running,
+            "oom_killed": self._oom_killed,
             "external": self._runtime.external,
         }
         return (protocol.HELLO, protocol.VERSION, state)
