@@ -631,9 +631,10 @@ def test_memory_limit_kills(lab: Lab) -> None:
         spec.linux.resources.memory = Memory(limit=16 << 20, swap=16 << 20)
 
     probe = (
-        "from corten.runtime.cgroups import Cgroup\nimport os\nos.waitid(os.P_PID, main.pid, os.WEXITED | os.WNOWAIT)\n"
+        "from corten.runtime.cgroups import Cgroup\nfrom corten.runtime.cgroups_oom import oom_kills\n"
+        "import os\nos.waitid(os.P_PID, main.pid, os.WEXITED | os.WNOWAIT)\n"
     )
-    probe += f"answer['oom'] = Cgroup('{lab.cgroup}').oom_killed()"
+    probe += f"answer['oom'] = oom_kills(Cgroup('{lab.cgroup}')) > 0"
     done = lab.run("sh", "-c", "dd if=/dev/zero of=/dev/shm/x bs=1M count=64", change=change, probe=probe)
     assert done.answer["oom"] is True
 

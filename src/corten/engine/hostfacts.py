@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import glob
 import itertools
 import os
 import platform
@@ -32,6 +33,8 @@ class HostFacts:
     os_name: str = "Linux"
     os_version: str = ""
     controllers: frozenset[str] = field(default_factory=frozenset)
+    swap_limit: bool = True
+    """Whether the kernel can limit swap."""
     sysctls: frozenset[str] = field(default_factory=frozenset)
     """Those of Docker's default sysctls that this kernel has."""
 
@@ -60,6 +63,7 @@ def read() -> HostFacts:
         os_name=release.get("PRETTY_NAME", "Linux"),
         os_version=release.get("VERSION_ID", ""),
         controllers=_controllers(version),
+        swap_limit=_swap_limit(version),
         sysctls=frozenset(name for name in DEFAULT_SYSCTLS if _exists("/proc/sys/" + name.replace(".", "/"))),
     )
 
@@ -103,6 +107,14 @@ def _controllers(version: int) -> frozenset[str]:
         return frozenset(_text("/sys/fs/cgroup/cgroup.controllers").split())
     rows = [line.split() for line in _text("/proc/cgroups").splitlines() if not line.startswith("#")]
     return frozenset(row[0] for row in rows if row[-1] == "1" and row[1] != "0")
+
+
+def _swap_limit(version: int) -> bool:
+    if version == 1:
+        return _exists("/sys/fs/cgroup/memory/memory.memsw.limit_in_bytes")
+    # Not in the root. Where no group has the controller yet, as it is without systemd, the kernel's default counts.
+    groups = [group for group in glob.glob("/sys/fs/cgroup/*/") if _exists(group + "memory.max")]
+    return not groups or any(_exists(group + "memory.swap.max") for group in groups)
 
 
 def _os_release() -> dict[str, str]:

@@ -36,6 +36,7 @@ class Supervisor:
         self._on_start: list[Callable[[Entry], None]] = []
         self._on_end: list[Callable[[Entry], None]] = []
         deps.runtime.on_exit(self.exited)
+        deps.runtime.on_oom(self._out_of_memory)
 
     def watch(self, on_start: Callable[[Entry], None], on_end: Callable[[Entry], None]) -> None:
         self._on_start.append(on_start)
@@ -66,6 +67,12 @@ class Supervisor:
             else:
                 await self._deps.runtime.forget(container_id)
 
+    async def _out_of_memory(self, container_id: str) -> None:
+        """The runtime's callback. Takes no lock: a start that is under way holds it until the program runs."""
+        if (entry := self._catalog.by_id(container_id)) is not None:
+            entry.container.state.oom_killed = True
+            self._announce.container(entry.container, "oom")
+
     async def settle(self, entry: Entry, status: ExitStatus) -> None:
         """All that follows an exit. The caller holds the lock."""
         for watcher in self._on_end:
@@ -90,10 +97,10 @@ class Supervisor:
         container, state = entry.container, entry.container.state
         state.status, state.pid = Status.EXITED, 0
         state.exit_code, state.finished_ns = status.code, status.finished_ns
-        state.oom_killed, state.error = status.oom_killed, status.reason
-        container.exec_ids = []
-        if status.oom_killed:
+        if status.oom_killed and not state.oom_killed:  # nobody was there to be told when it happened
             self._announce.container(container, "oom")
+        state.oom_killed, state.error = state.oom_killed or status.oom_killed, status.reason
+        container.exec_ids = []
         seconds = max(0, status.finished_ns - state.started_ns) // 1_000_000_000
         self._announce.container(container, "die", exitCode=str(status.code), execDuration=str(seconds))
 
@@ -191,6 +198,9 @@ class Supervisor:
             await self.settle(entry, found.exit)
             return
         state.pid = found.pid
+        if found.oom_killed and not state.oom_killed:
+            state.oom_killed = True
+            self._announce.container(container, "oom")
         state.status = Status.PAUSED if found.paused else Status.RUNNING
         uptime_ns = self._deps.clock.now_ns() - state.started_ns
         entry.started_at = self._deps.clock.monotonic() - max(0, uptime_ns) / 1e9

@@ -119,10 +119,9 @@ class SystemService:
         facts = self._settings.facts
         v1 = facts.cgroup_version == 1
         has = facts.controllers.__contains__
-        swap = "/sys/fs/cgroup/memory/memory.memsw.limit_in_bytes" if v1 else "/sys/fs/cgroup/memory.swap.max"
         return {
             "MemoryLimit": has("memory"),
-            "SwapLimit": has("memory") and (os.path.exists(swap) or not v1),
+            "SwapLimit": has("memory") and facts.swap_limit,
             "CpuCfsPeriod": has("cpu"),
             "CpuCfsQuota": has("cpu"),
             "CPUShares": has("cpu"),

@@ -6,7 +6,7 @@ import ipaddress
 import re
 from collections.abc import Iterator, Sequence
 
-from corten.engine import modes, ports, signals
+from corten.engine import modes, ports, signals, support
 from corten.engine.hostfacts import HostFacts
 from corten.engine.spec import capabilities, devices, resources, security
 from corten.errors import InvalidArgument, NotImplementedYet, clip
@@ -140,7 +140,8 @@ def _check_address(text: str, message: str) -> None:
 
 
 def check_limits(limits: Resources, facts: HostFacts) -> list[str]:
-    """Also for `update`. Raises InvalidArgument; returns warnings."""
+    """Also for `update`. Raises InvalidArgument; takes out what the host cannot do; returns warnings."""
+    warnings = support.discard(limits, facts)
     _check_memory(limits)
     _check_cpu(limits, facts.cpu_count)
     _check_sets(limits, facts)
@@ -148,7 +149,6 @@ def check_limits(limits: Resources, facts: HostFacts) -> list[str]:
         raise InvalidArgument("Range of blkio weight is from 10 to 1000")
     if isinstance(limits, HostConfig) and not -1000 <= limits.oom_score_adj <= 1000:
         raise InvalidArgument(f"Invalid value {limits.oom_score_adj}, range for oom score adj is [-1000, 1000]")
-    warnings = []
     if limits.oom_kill_disable and not limits.memory:
         warnings.append(
             "OOM killer is disabled for the container, but no memory limit is set, "

@@ -151,7 +151,12 @@ def _cpu_v2(cpu: CPU) -> Iterator[Write]:
         yield "cpu", "cpu.weight", str(shares_to_weight(cpu.shares)), at("cpu.shares")
     if cpu.quota or cpu.period:
         quota = "max" if not cpu.quota or cpu.quota < 0 else str(cpu.quota)
-        yield "cpu", "cpu.max", f"{quota} {cpu.period or _DEFAULT_PERIOD}", at("cpu.quota" if cpu.quota else "cpu.period")
+        yield (
+            "cpu",
+            "cpu.max",
+            f"{quota} {cpu.period or _DEFAULT_PERIOD}",
+            at("cpu.quota" if cpu.quota else "cpu.period"),
+        )
     if cpu.burst is not None:
         yield "cpu", "cpu.max.burst", str(cpu.burst), at("cpu.burst")
 
@@ -168,7 +173,9 @@ def _cpuset(cpu: CPU | None) -> Iterator[Write]:
 
 def _is_list(text: str) -> bool:
     """Whether it is a list in the kernel's format."""
-    return all(0 < len(ends) < 3 and all(map(_is_number, ends)) for ends in (part.split("-") for part in text.split(",")))
+    return all(
+        0 < len(ends) < 3 and all(map(_is_number, ends)) for ends in (part.split("-") for part in text.split(","))
+    )
 
 
 def _is_number(text: str) -> bool:

@@ -31,6 +31,7 @@ from corten.runtime.types import (
     ExitStatus,
     Launched,
     LaunchRequest,
+    OomCallback,
     Recovered,
     Stream,
 )
@@ -53,6 +54,7 @@ class RuntimeClient:
         self._containers: dict[str, Handle] = {}
         self._on_exit: list[ExitCallback] = []
         self._on_exec_exit: list[ExecExitCallback] = []
+        self._on_oom: list[OomCallback] = []
 
     @property
     def spawner_pid(self) -> int:
@@ -63,6 +65,9 @@ class RuntimeClient:
 
     def on_exec_exit(self, callback: ExecExitCallback) -> None:
         self._on_exec_exit.append(callback)
+
+    def on_oom(self, callback: OomCallback) -> None:
+        self._on_oom.append(callback)
 
     async def start(self) -> None:
         await asyncio.to_thread(self._exec_root.mkdir, parents=True, exist_ok=True)
@@ -163,7 +168,7 @@ class RuntimeClient:
             return Recovered(exit=handle.state.status)
         handle.state = (Paused if state["paused"] else Running)(state["pid"], state["started_ns"])
         handle.execs, handle.external = set(state["execs"]), state["external"]
-        return Recovered(state["pid"], paused=state["paused"])
+        return Recovered(state["pid"], paused=state["paused"], oom_killed=state.get("oom_killed", False))
 
     async def _connect(self, handle: Handle) -> dict[str, Any] | None:
         """Find the shim; its state, None when it is gone. Raises Unavailable when it does not answer."""
@@ -264,7 +269,10 @@ class RuntimeClient:
     async def update(self, container_id: str, spec: Spec) -> None:
         handle = self._get(container_id)
         handle.live()
-        await asyncio.to_thread(Cgroup(handle.cgroup).update, limits_of(spec))
+        try:
+            await asyncio.to_thread(Cgroup(handle.cgroup).update, limits_of(spec))
+        except OSError as error:
+            raise SystemFault(str(error), step="update cgroup", errno=error.errno or 0) from None
 
     def pids(self, container_id: str) -> list[int]:
         return Cgroup(self._get(container_id).cgroup).pids()
@@ -288,6 +296,8 @@ class RuntimeClient:
         elif kind == protocol.EXEC_EXITED:
             exec_id, code, finished_ns = fields
             self._exec_exited(handle, exec_id, ExitStatus(code, finished_ns))
+        elif kind == protocol.OOM:
+            self._tasks.start(f"memory of {handle.id}", self._report_oom(handle))
 
     def _exited(self, handle: Handle, status: ExitStatus) -> None:
         if handle.ending:
@@ -302,6 +312,10 @@ class RuntimeClient:
         handle.move(Exited(status))
         for callback in self._on_exit:
             await callback(handle.id, status)
+
+    async def _report_oom(self, handle: Handle) -> None:
+        for callback in self._on_oom:
+            await callback(handle.id)
 
     def _exec_exited(self, handle: Handle, exec_id: str, status: ExitStatus) -> None:
         if exec_id in handle.execs:

@@ -135,10 +135,12 @@ class Recovered:
     pid: int = 0
     exit: ExitStatus | None = None
     paused: bool = False
+    oom_killed: bool = False
 
 
 ExitCallback = Callable[[str, ExitStatus], Awaitable[None]]
 ExecExitCallback = Callable[[str, str, ExitStatus], Awaitable[None]]
+OomCallback = Callable[[str], Awaitable[None]]
 
 
 class Runtime(Protocol):
@@ -153,6 +155,13 @@ class Runtime(Protocol):
     def on_exit(self, callback: ExitCallback) -> None: ...
 
     def on_exec_exit(self, callback: ExecExitCallback) -> None: ...
+
+    def on_oom(self, callback: OomCallback) -> None:
+        """`callback` gets the id of a container in which the kernel has just killed for want of memory.
+
+        Once for all kills that are found together, and before the exit of the container that they may bring. What
+        happens while no daemon is there shows in `Recovered.oom_killed` or `ExitStatus.oom_killed`.
+        """
 
     async def start(self) -> None:
         """Start the spawner. It is started again, within a second, whenever it dies."""

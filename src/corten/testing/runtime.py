@@ -17,6 +17,7 @@ from corten.runtime.types import (
     ExitStatus,
     Launched,
     LaunchRequest,
+    OomCallback,
     Recovered,
     Stream,
 )
@@ -59,6 +60,7 @@ class FakeRuntime:
         self._failures: list[Exception] = []
         self._on_exit: list[ExitCallback] = []
         self._on_exec_exit: list[ExecExitCallback] = []
+        self._on_oom: list[OomCallback] = []
         self._next_pid = FIRST_PID
 
     def fail_next(self, error: Exception) -> None:
@@ -91,6 +93,14 @@ class FakeRuntime:
 
     def on_exec_exit(self, callback: ExecExitCallback) -> None:
         self._on_exec_exit.append(callback)
+
+    def on_oom(self, callback: OomCallback) -> None:
+        self._on_oom.append(callback)
+
+    async def kill_for_memory(self, container_id: str) -> None:
+        """Report that the kernel has killed a process in a container, which goes on."""
+        for callback in list(self._on_oom):
+            await callback(container_id)
 
     async def start(self) -> None:
         self.running = True

@@ -49,6 +49,24 @@ def test_run_and_exit(tmp_path: Path) -> None:
     asyncio.run(story())
 
 
+def test_out_of_memory_is_told_when_it_happens_and_once(tmp_path: Path) -> None:
+    async def story() -> None:
+        async with engine(tmp_path) as e:
+            id = await e.run("hungry")
+            await e.runtime.kill_for_memory(id)
+            assert e.containers.get("hungry").state.oom_killed
+            assert e.status("hungry") is Status.RUNNING
+            await e.runtime.finish(id, 137, oom_killed=True)
+            assert e.told()[-2:] == ["oom", "die"]
+            await e.containers.start(id)
+            assert not e.containers.get("hungry").state.oom_killed
+            await e.runtime.finish(id, 137, oom_killed=True)  # by a shim that nobody had heard before
+            assert e.told()[-2:] == ["oom", "die"]
+            await e.runtime.kill_for_memory("0" * 64)  # of a container that is gone: no error
+
+    asyncio.run(story())
+
+
 def test_remove_after_exit_takes_everything(tmp_path: Path) -> None:
     async def story() -> None:
         async with engine(tmp_path) as e:
