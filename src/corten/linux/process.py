@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 # linux/sched.h
 CLONE_NEWTIME = 0x00000080
 CLONE_PIDFD = 0x00001000
+CLONE_PARENT = 0x00008000
 CLONE_NEWNS = 0x00020000
 CLONE_NEWCGROUP = 0x02000000
 CLONE_NEWUTS = 0x04000000
@@ -88,6 +89,8 @@ _clone3.argtypes = (ctypes.c_long, ctypes.POINTER(_clone_args), ctypes.c_size_t)
 _clone3.restype = ctypes.c_long
 _NR_clone3 = number("clone3")
 
+_setfsuid = function("setfsuid", ctypes.c_uint)
+_setfsgid = function("setfsgid", ctypes.c_uint)
 _setns = function("setns", ctypes.c_int, ctypes.c_int)
 _unshare = function("unshare", ctypes.c_int)
 _prctl = function("prctl", ctypes.c_int, ctypes.c_ulong, ctypes.c_ulong, ctypes.c_ulong, ctypes.c_ulong)
@@ -108,10 +111,11 @@ def clone3(flags: int, *, cgroup_fd: int = -1) -> tuple[int, int]:
 
     The calling process must have one thread: as the C library knows nothing of this fork, another thread that holds
     malloc's lock would hold it for ever in the child. With `cgroup_fd`, an open cgroup v2 directory, the child is born
-    there.
+    there. With CLONE_PARENT it is a sibling of the caller.
     """
     pidfd = ctypes.c_int(-1)
-    arguments = _clone_args(flags=flags | CLONE_PIDFD, pidfd=ctypes.addressof(pidfd), exit_signal=SIGCHLD)
+    signal = 0 if flags & CLONE_PARENT else SIGCHLD  # a sibling's is the caller's own
+    arguments = _clone_args(flags=flags | CLONE_PIDFD, pidfd=ctypes.addressof(pidfd), exit_signal=signal)
     if cgroup_fd >= 0:
         arguments.flags |= CLONE_INTO_CGROUP
         arguments.cgroup = cgroup_fd
@@ -134,6 +138,15 @@ def setns(fd: int, nstype: int = 0) -> None:
 
 def unshare(flags: int) -> None:
     _unshare(flags)
+
+
+def set_file_ids(uid: int, gid: int) -> None:
+    """Who the calling thread is to file systems (setfsuid(2), setfsgid(2)).
+
+    Leaving 0 takes the capabilities that concern files out of the effective set.
+    """
+    _setfsgid(gid)
+    _setfsuid(uid)
 
 
 def prctl(option: int, arg2: int = 0, arg3: int = 0, arg4: int = 0, arg5: int = 0) -> int:

@@ -13,23 +13,13 @@ from dataclasses import dataclass
 from typing import Any
 
 from corten.errors import InvalidArgument, clip
-from corten.linux import process as kernel
-from corten.runtime import plan_mounts, plan_process, steps
+from corten.runtime import plan_mounts, plan_namespaces, plan_process, steps
 from corten.runtime.cgroups import Write
 from corten.runtime.cgroups_limits import limit_warnings, limits_of
 from corten.runtime.mount_options import ROOT_PROPAGATIONS, parse
 from corten.runtime.plan_hooks import NO_HOOKS, HookPlan, compile_hooks
 from corten.runtime.types import LaunchRequest
 from corten.specs.oci_runtime import Linux, Process, Spec
-
-_NAMESPACES = {
-    "mount": kernel.CLONE_NEWNS,
-    "pid": kernel.CLONE_NEWPID,
-    "network": kernel.CLONE_NEWNET,
-    "uts": kernel.CLONE_NEWUTS,
-    "ipc": kernel.CLONE_NEWIPC,
-    "cgroup": kernel.CLONE_NEWCGROUP,
-}
 
 # The nodes and links that every container has in /dev (OCI runtime specification, default devices).
 _DEFAULT_DEVICES = (
@@ -49,10 +39,17 @@ _DEFAULT_LINKS = (
     ("/dev/ptmx", "pts/ptmx"),
 )
 
+Steps = tuple[steps.Step, ...]
+
 
 @dataclass(frozen=True, slots=True)
 class LaunchPlan:
-    """All that `runtime.child.launch` needs. `flags` are CLONE_NEW…; `joins` are (CLONE_NEW…, path)."""
+    """All that `runtime.child.launch` needs. `flags` are CLONE_NEW…; `joins` are (CLONE_NEW…, path).
+
+    With `prepare` it is a plan in two stages: those steps are done by a helper with the host's rights, which then
+    enters `user` (path, uid and gid mappings) and makes a time namespace with `time_offsets`. `cgroup_owner` is the
+    container's uid that gets its cgroup, -1 for nobody.
+    """
 
     id: str
     root: str
@@ -63,9 +60,13 @@ class LaunchPlan:
     cgroup: str
     writes: tuple[Write, ...]
     init: bool
-    steps: tuple[steps.Step, ...]
+    steps: Steps
     warnings: tuple[str, ...] = ()
     hooks: HookPlan = NO_HOOKS
+    prepare: Steps = ()
+    user: plan_namespaces.UserNamespace | None = None
+    time_offsets: str = ""
+    cgroup_owner: int = -1
 
     def to_wire(self) -> bytes:
         """marshal, as both ends are the same interpreter and json, with re, would cost the import budget; a pipe
@@ -75,11 +76,14 @@ class LaunchPlan:
 
 @dataclass(frozen=True, slots=True)
 class ExecPlan:
-    """All that `runtime.child.join` needs."""
+    """All that `runtime.child.join` needs. `namespaces` are CLONE_NEW… beyond those of every container; `prepare` is
+    done before they are entered."""
 
     cgroup: str
-    steps: tuple[steps.Step, ...]
+    steps: Steps
     warnings: tuple[str, ...] = ()
+    namespaces: int = 0
+    prepare: Steps = ()
 
     def to_wire(self) -> bytes:
         return marshal.dumps(_wire(self))
@@ -88,6 +92,7 @@ class ExecPlan:
 def _wire(plan: LaunchPlan | ExecPlan) -> dict[str, Any]:
     fields = {name: getattr(plan, name) for name in plan.__dataclass_fields__}
     fields["steps"] = [step.to_wire() for step in plan.steps]
+    fields["prepare"] = [step.to_wire() for step in plan.prepare]
     if isinstance(plan, LaunchPlan):
         fields["hooks"] = plan.hooks.to_wire()
     return fields
@@ -99,29 +104,33 @@ def compile_launch(request: LaunchRequest) -> LaunchPlan:
     process, linux = spec.process, spec.linux or Linux()
     if process is None:
         raise InvalidArgument("the specification has no process")
-    spaces = _namespaces(linux)
+    spaces = plan_namespaces.spaces_of(linux)
+    user, offsets = plan_namespaces.user_of(linux, spaces), plan_namespaces.offsets_of(linux, spaces)
     _refuse_unsupported(spec, linux)
-    joins = tuple((_NAMESPACES[kind], path) for kind, path in spaces.items() if path and kind != "pid")
-    flags = 0
-    for kind, path in spaces.items():
-        flags |= 0 if path or kind == "cgroup" else _NAMESPACES[kind]
     writes = limits_of(spec)
     warnings = (*limit_warnings(linux.resources), *plan_process.warnings(process))
     cgroup = cgroup_path(linux.cgroups_path)
     hooks = compile_hooks(spec, request.id, str(request.run_dir))
-    built = (
-        *_root_steps(request, linux),
+    staged: dict[str, Any] = {}
+    built: Steps = (
+        *_root_steps(request, linux, "user" in spaces),
         *_tree_steps(request, linux, spaces),
         *_namespace_steps(spec, linux, spaces),
         *_hook_steps(hooks),
         steps.PivotRoot(ROOT_PROPAGATIONS[linux.rootfs_propagation] if linux.rootfs_propagation else 0),
         *plan_process.compile_steps(process, linux, request.user, request.groups, f"_ses.{request.id}"),
     )
+    if needs_stage(built, spaces):
+        from corten.runtime import plan_stage
+
+        staged["prepare"], built = plan_stage.split(built, spaces)
+        if plan_stage.delegated(spec.mounts, spaces):
+            staged["cgroup_owner"] = process.user.uid
     return LaunchPlan(
         id=request.id,
         root=_root_path(request),
-        flags=flags,
-        joins=joins,
+        flags=plan_namespaces.flags_of(spaces),
+        joins=plan_namespaces.joins_of(spaces),
         pid_namespace=spaces.get("pid", ""),
         unshare_cgroup="cgroup" in spaces and not spaces["cgroup"],
         cgroup=cgroup,
@@ -130,6 +139,9 @@ def compile_launch(request: LaunchRequest) -> LaunchPlan:
         steps=built,
         warnings=warnings,
         hooks=hooks,
+        user=user,
+        time_offsets=offsets,
+        **staged,
     )
 
 
@@ -164,10 +176,19 @@ def compile_exec(process: Process, spec: Spec, user: str, groups: Sequence[str])
     console: tuple[steps.Step, ...] = ()
     if process.terminal:
         console = (_console(process, bind=False),)
+    built: Steps = (*console, *plan_process.compile_steps(process, linux, user, groups, ""))
+    prepare: Steps = ()
+    rare = {space.type for space in linux.namespaces} & {"user", "time"}
+    if "user" in rare:
+        from corten.runtime import plan_stage
+
+        prepare, built = plan_stage.split_exec(built)
     return ExecPlan(
         cgroup=cgroup_path(linux.cgroups_path),
-        steps=(*console, *plan_process.compile_steps(process, linux, user, groups, "")),
+        steps=built,
         warnings=tuple(plan_process.warnings(process)),
+        namespaces=sum(plan_namespaces.NAMESPACES[kind] for kind in rare),
+        prepare=prepare,
     )
 
 
@@ -188,29 +209,12 @@ def cgroup_path(path: str) -> str:
     return "/" + clean.strip("/")
 
 
-def _namespaces(linux: Linux) -> dict[str, str]:
-    spaces: dict[str, str] = {}
-    for space in linux.namespaces:
-        if space.type not in _NAMESPACES:
-            raise InvalidArgument(f"namespaces of type {clip(space.type, 40)} are not supported")
-        if space.type in spaces:
-            raise InvalidArgument(f"the namespace {space.type} is given twice")
-        spaces[space.type] = space.path
-    if spaces.get("mount", "missing"):
-        raise InvalidArgument("a container needs a mount namespace of its own")
-    return spaces
-
-
 def _refuse_unsupported(spec: Spec, linux: Linux) -> None:
     unsupported: dict[str, object] = {
-        "linux.uidMappings": linux.uid_mappings,
         "linux.netDevices": linux.net_devices,
         "linux.intelRdt": linux.intel_rdt,
         "linux.memoryPolicy": linux.memory_policy,
-        "linux.timeOffsets": linux.time_offsets,
         "linux.mountLabel": linux.mount_label,
-        "mounts[].uidMappings": any(mount.uid_mappings for mount in spec.mounts),
-        "mounts[].options idmap": any(parse(mount.options).idmap for mount in spec.mounts),
     }
     for name, value in unsupported.items():
         if value:
@@ -225,15 +229,15 @@ def _root_path(request: LaunchRequest) -> str:
     return os.path.realpath(request.run_dir / path)
 
 
-def _root_steps(request: LaunchRequest, linux: Linux) -> Iterator[steps.Step]:
+def _root_steps(request: LaunchRequest, linux: Linux, remapped: bool) -> Iterator[steps.Step]:
     flags = ROOT_PROPAGATIONS[linux.rootfs_propagation]
     if linux.rootfs_propagation in ("shared", "rshared"):
         # The mounts stay peers of the host's, as somebody wants to mount from inside; just the root must not. Sources
         # of volumes may lie on the very mount that is made private for it: they are taken before.
         for mount in request.spec.mounts:
-            step = plan_mounts.compile_mount(mount, private_cgroup=False)
+            step = plan_mounts.compile_mount(mount, private_cgroup=False, remapped=remapped)
             if isinstance(step, steps.BindMount):
-                yield steps.HoldTree(step.source, step.recursive)
+                yield steps.HoldTree(step.target, step.source, step.recursive, step.idmap)
         yield steps.IsolateRootParent()
     else:
         yield steps.SetPropagation(flags)
@@ -242,14 +246,17 @@ def _root_steps(request: LaunchRequest, linux: Linux) -> Iterator[steps.Step]:
     for index, layer in enumerate(request.rootfs):
         if index == 0 and layer.target not in ("", "/"):
             raise InvalidArgument("the first mount of a root file system must be the root itself")
-        yield plan_mounts.compile_root(layer, layer.target if index else "")
+        yield plan_mounts.compile_root(layer, layer.target if index else "", remapped=remapped)
 
 
 def _tree_steps(request: LaunchRequest, linux: Linux, spaces: dict[str, str]) -> Iterator[steps.Step]:
     spec = request.spec
     process = spec.process
     assert process is not None
-    mounts = [plan_mounts.compile_mount(mount, private_cgroup="cgroup" in spaces) for mount in spec.mounts]
+    mounts = [
+        plan_mounts.compile_mount(mount, private_cgroup="cgroup" in spaces, remapped="user" in spaces)
+        for mount in spec.mounts
+    ]
     yield from map(plan_mounts.writable, mounts)
     own_dev = not any(posixpath.normpath(m.destination) == "/dev" and parse(m.options).bind for m in spec.mounts)
     if own_dev:
@@ -295,6 +302,16 @@ def _namespace_steps(spec: Spec, linux: Linux, spaces: dict[str, str]) -> Iterat
         if not path or ".." in path.split("/") or path.startswith("/"):
             raise InvalidArgument(f"sysctl {clip(key)} is not a name")
         yield steps.SetSysctl(path, value)
+
+
+def needs_stage(built: Sequence[steps.Step], spaces: dict[str, str]) -> bool:
+    """Whether this is a plan in two stages (`plan_stage`)."""
+    return (
+        "user" in spaces
+        or "time" in spaces
+        or bool(spaces["mount"])
+        or any(isinstance(step, (steps.BindMount, steps.OverlayMount)) and step.idmap for step in built)
+    )
 
 
 def _console(process: Process, *, bind: bool) -> steps.OpenConsole:

@@ -13,6 +13,11 @@ Attributes = tuple[int, int, int, int, tuple[tuple[int, bool], ...]]
 Data = tuple[tuple[str, str | None], ...]
 Hooks = tuple[str, tuple[tuple[str, tuple[str, ...], tuple[str, ...], float], ...], bytes, bytes]
 """Of one kind, as `runtime.child.hooks` takes them: kind, (path, args, env, seconds) of each, the state but its pid."""
+Mappings = tuple[tuple[int, int, int], ...]
+"""(id inside, id outside, count), as in /proc/PID/uid_map."""
+Idmap = tuple[()] | tuple[bool, Mappings, Mappings]
+"""For a mount whose files' owners are mapped: of the whole tree, uids and gids; none are those of the container's user
+namespace. () for any other."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,10 +37,43 @@ class SetPropagation(Step):
 
 @dataclass(frozen=True, slots=True)
 class HoldTree(Step):
-    """Take the copy that a later BindMount of `source` attaches."""
+    """Take the copy of `source` that a later BindMount attaches at `target`."""
 
+    target: str
     source: str
     recursive: bool
+    idmap: Idmap = ()
+
+
+@dataclass(frozen=True, slots=True)
+class HoldOverlay(Step):
+    """Make the overlay that a later OverlayMount attaches."""
+
+    target: str
+    lower: tuple[str, ...]
+    upper: str
+    work: str
+    options: Data
+    attributes: Attributes
+    idmap: Idmap
+
+
+@dataclass(frozen=True, slots=True)
+class HoldFileSystem(Step):
+    """Make the file system that a later FileSystemMount attaches, and that nobody inside has the right to make."""
+
+    kind: str
+    source: str
+    target: str
+    options: Data
+    attributes: Attributes
+
+
+@dataclass(frozen=True, slots=True)
+class HoldDevices(Step):
+    """Make the nodes that later MakeDevice steps attach, whose fields these are."""
+
+    devices: tuple[tuple[str, str, int, int, int, int, int], ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,6 +91,7 @@ class OverlayMount(Step):
     work: str
     options: Data
     attributes: Attributes
+    idmap: Idmap = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,6 +102,7 @@ class BindMount(Step):
     target: str
     recursive: bool
     attributes: Attributes
+    idmap: Idmap = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -267,6 +307,13 @@ class LetGo(Step):
 
 
 @dataclass(frozen=True, slots=True)
+class RaiseRlimits(Step):
+    """Raise the ceilings that a later SetRlimits wants higher, and nothing else."""
+
+    limits: tuple[tuple[int, int, int], ...]
+
+
+@dataclass(frozen=True, slots=True)
 class Execute(Step):
     """`capabilities` are effective, permitted, inheritable and ambient; `label` is a file of /proc/self/attr and what
     goes into it; `program` is the seccomp filter, empty for none."""
@@ -279,5 +326,6 @@ class Execute(Step):
     filter_flags: int
 
 
+@dataclass(frozen=True, slots=True)
 class Rehearse(Step):
     """Stands in for Execute in the spawner's rehearsal; no container has it."""

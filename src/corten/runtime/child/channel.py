@@ -2,6 +2,7 @@
 
      parent                                  child
        |  <-- WARNING text                     |   any number, at any time
+       |  <-- CLONED pid + pidfd               |   from a helper that has made the child (`stage`), on a pair of its own
        |  <-- CONSOLE + fd of the pty's master |   with a terminal, once
        |  <-- CREATED                          |   only with hooks for that time: everything is mounted
        |  GO -->                               |
@@ -35,6 +36,7 @@ READY = 4
 EXEC = 5
 FAILED = 6
 GO = 7
+CLONED = 8
 
 _MAX_MESSAGE = 16384
 _MAX_TEXT = 4096

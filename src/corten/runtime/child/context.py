@@ -27,7 +27,8 @@ class Context:
 
     `root` is the container's root; `proc` and `null` are the host's /proc and /dev/null, opened before anything of the
     container could be in their place (CVE-2025-31133, CVE-2025-52881). `directory` is the one that a device was made in
-    last: most go to the same.
+    last: most go to the same. `held` are mounts made before, by the place where they go; `place` is the directory for
+    the root itself, -1 to go by its path.
     """
 
     __slots__ = (
@@ -38,17 +39,18 @@ class Context:
         "cwd_pending",
         "directory",
         "groups",
+        "held",
         "hold",
         "home",
         "label_file",
         "mask_directory",
         "null",
+        "place",
         "proc",
         "proc_device",
         "root",
         "root_path",
         "start_hooks",
-        "trees",
         "uid_gid",
         "umask",
     )
@@ -65,7 +67,8 @@ class Context:
         self.label_file = -1
         self.mask_directory = -1
         self.directory = ("", -1)
-        self.trees: dict[tuple[str, bool], list[int]] = {}
+        self.held: dict[str, list[int]] = {}
+        self.place = -1
         self.uid_gid = (0, 0)
         self.groups: list[int] = []
         self.home = "/"
@@ -75,6 +78,18 @@ class Context:
         self.args: list[str] = []
         self.hold = False
         self.start_hooks: Hooks | None = None
+
+    def hold_for(self, target: str, mounted: int) -> None:
+        """Keep a detached mount for the step that attaches it at `target`."""
+        self.held.setdefault(target, []).append(mounted)
+
+    def holds(self, target: str) -> bool:
+        return bool(self.held.get(target))
+
+    def take(self, target: str) -> int:
+        """The mount that was held first for `target`, -1 for none."""
+        held = self.held.get(target)
+        return held.pop(0) if held else -1
 
     def let_go(self) -> None:
         """Close every descriptor but the standard streams, the channel's and `label_file`.
@@ -91,7 +106,7 @@ class Context:
         close_range(first)
         self.root = self.proc = self.null = self.mask_directory = -1
         self.directory = ("", -1)
-        self.trees = {}
+        self.held, self.place = {}, -1
 
     def warn(self, text: str) -> None:
         """Tell the parent of something that was left out and does not keep the container from running."""

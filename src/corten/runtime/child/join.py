@@ -87,7 +87,7 @@ def _clone(
                 pid, pidfd = process.clone3(0, cgroup_fd=unified)
             if pid == 0:
                 ours.close()
-                _child(plan, cgroup, target, theirs, stdio)
+                _child(plan, cgroup, init_pid, target, theirs, stdio)
         finally:
             process.setns(own, process.CLONE_NEWPID)
     except OSError as error:
@@ -109,17 +109,28 @@ def _open_group_of(pid: int, cgroup: Cgroup) -> int:
 
 
 def _child(
-    plan: dict[str, Any], cgroup: Cgroup, target: int, channel: messages.Channel, stdio: tuple[int, int, int]
+    plan: dict[str, Any],
+    cgroup: Cgroup,
+    init_pid: int,
+    target: int,
+    channel: messages.Channel,
+    stdio: tuple[int, int, int],
 ) -> None:
     current = ["join namespaces"]
 
     def body() -> None:
         ctx = Context(channel, cgroup, "/")
+        if plan["namespaces"]:
+            from corten.runtime.child import stage, usernamespace
+
+            stage.prepare_exec(plan, ctx, init_pid)
         seal_imports()
         try:
-            process.setns(target, _NAMESPACES)
+            process.setns(target, _NAMESPACES | plan["namespaces"])
         except OSError as error:
             fail("join namespaces", error, "entering the container's namespaces")
+        if plan["namespaces"] & process.CLONE_NEWUSER:
+            usernamespace.become_root()
         ctx.root = os.open("/", O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
         for name, *values in plan["steps"]:
             current[0] = name

@@ -9,7 +9,7 @@ import os
 from corten.linux import process
 from corten.runtime.cgroups import Cgroup, GroupInUse, LimitRefused
 from corten.runtime.child import channel as messages
-from corten.runtime.child import console, init, mounts
+from corten.runtime.child import console, init, mounts, namespaces
 from corten.runtime.child import process as steps
 from corten.runtime.child.context import Context
 from corten.runtime.child.errors import ChildFailed, fail, reason
@@ -17,9 +17,10 @@ from corten.runtime.child.parent import Spawned, discard, follow, run_child
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from typing import Any
+    from typing import Any, NoReturn
 
     from corten.runtime.child.hooks import Hooks
+    from corten.runtime.child.stage import Arrival
 
 HANDLERS = {**mounts.HANDLERS, **console.HANDLERS, **steps.HANDLERS}
 
@@ -58,7 +59,8 @@ def launch(
     try:
         ours, theirs = messages.pair()
         try:
-            pid, pidfd = _clone(plan, cgroup, ours, theirs, (stdin, stdout, stderr), hold)
+            clone = _clone_in_stages if plan["prepare"] else _clone
+            pid, pidfd = clone(plan, cgroup, ours, theirs, (stdin, stdout, stderr), hold)
         except BaseException:
             ours.close()
             raise
@@ -93,7 +95,7 @@ def _clone(
     try:
         if plan["pid_namespace"]:
             own = os.open("/proc/self/ns/pid", os.O_RDONLY | os.O_CLOEXEC)
-            entered = _open_namespace(plan["pid_namespace"])
+            entered = namespaces.open_namespace(process.CLONE_NEWPID, plan["pid_namespace"])
             process.setns(entered, process.CLONE_NEWPID)
         try:
             pid, pidfd = process.clone3(plan["flags"], cgroup_fd=unified)
@@ -111,24 +113,51 @@ def _clone(
                 os.close(fd)
 
 
+def _clone_in_stages(
+    plan: dict[str, Any],
+    cgroup: Cgroup,
+    ours: messages.Channel,
+    theirs: messages.Channel,
+    stdio: tuple[int, int, int],
+    hold: bool,
+) -> tuple[int, int]:
+    from corten.runtime.child import stage
+
+    def child(arrival: stage.Arrival) -> NoReturn:
+        ours.close()
+        _child(plan, cgroup, theirs, stdio, hold, arrival)
+
+    process.prctl(process.PR_SET_DUMPABLE, 0)
+    plan["warnings"] = list(plan["warnings"])
+    return stage.clone(plan, cgroup, stdio, child)
+
+
 def _child(
     plan: dict[str, Any],
     cgroup: Cgroup,
     channel: messages.Channel,
     stdio: tuple[int, int, int],
     hold: bool,
-) -> None:
+    arrival: Arrival | None = None,
+) -> NoReturn:
     current = ["join namespaces"]
 
     def enter() -> None:
+        if arrival is not None:
+            arrival.find_place()
         cgroup.enter_v1()
-        for kind, path in plan["joins"]:
-            fd = _open_namespace(path)
-            process.setns(fd, kind)
-            os.close(fd)
+        if arrival is not None:
+            arrival.enter_cgroup_namespace()
+        else:
+            for kind, path in plan["joins"]:
+                namespaces.join(kind, path)
         if plan["unshare_cgroup"]:
             # Only now: the namespace's root is the group that its creator is in.
             process.unshare(process.CLONE_NEWCGROUP)
+        if plan["user"] is not None:
+            from corten.runtime.child.usernamespace import become_root
+
+            become_root()
         if plan["init"]:
             # As early as it can be, since every page touched before is init's own for the container's whole life.
             init.split(*plan["steps"][-1][-2:])  # Execute's seccomp program and flags
@@ -136,11 +165,14 @@ def _child(
     def body() -> None:
         ctx = Context(channel, cgroup, plan["root"])
         ctx.hold = hold
+        if arrival is not None:
+            arrival.hand_over(ctx)
         for name, *values in plan["steps"]:
             current[0] = name
             HANDLERS[name](ctx, *values)
 
     run_child(channel, stdio, (enter, body), lambda: current[0])
+    os._exit(1)
 
 
 def _run_poststart(found: Hooks | None, spawned: Spawned) -> None:
@@ -162,10 +194,3 @@ def _remove_gently(cgroup: Cgroup) -> None:
         cgroup.remove()
     except OSError:
         return
-
-
-def _open_namespace(path: str) -> int:
-    try:
-        return os.open(path, os.O_RDONLY | os.O_CLOEXEC)
-    except OSError as error:
-        fail("join namespace", error, f"joining the namespace {path}")

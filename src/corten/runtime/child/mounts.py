@@ -21,6 +21,8 @@ if TYPE_CHECKING:
     """MOUNT_ATTR_ bits to set and to clear on the mount, the same for all mounts below it, and the propagations as
     (MS_ flag, recursive) in their order."""
     Options = tuple[tuple[str, str | None], ...]
+    Idmap = tuple[object, ...]
+    """See `steps`; what is idmapped has been made and is held when a handler of this module gets it."""
 
 _S_IFMT = {"c": stat.S_IFCHR, "u": stat.S_IFCHR, "b": stat.S_IFBLK, "p": stat.S_IFIFO}
 # What may be mounted over inside /proc: files that lxcfs and the like provide. Anything else could hide from us, or
@@ -37,14 +39,14 @@ _PROC_FILES = frozenset(
 def set_propagation(ctx: Context, flags: int) -> None:
     """Of all mounts of the new namespace, which so far are peers of the host's."""
     here = os.open("/", O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
-    _enter_namespace_root()
+    enter_namespace_root()
     api.mount("", "/", "", flags)
     os.fchdir(here)
     os.chroot(".")
     os.close(here)
 
 
-def _enter_namespace_root() -> None:
+def enter_namespace_root() -> None:
     """Make the namespace's root ours. It is that already, unless the daemon was started in a chroot: then pivot_root
     from the chroot would leave the host's root above the container's, where `exec` enters the namespace and where a
     process with CAP_SYS_CHROOT gets out.
@@ -67,18 +69,33 @@ def isolate_root_parent(ctx: Context) -> None:
 
 
 def overlay_mount(
-    ctx: Context, target: str, lower: tuple[str, ...], upper: str, work: str, options: Options, attributes: Attributes
+    ctx: Context,
+    target: str,
+    lower: tuple[str, ...],
+    upper: str,
+    work: str,
+    options: Options,
+    attributes: Attributes,
+    idmap: Idmap,
 ) -> None:
+    mounted = ctx.take(target)
+    if mounted < 0:
+        mounted = make_overlay(ctx, lower, upper, work, options, attributes)
+    _finish(mounted, attributes)
+    _attach(ctx, mounted, target)
+
+
+def make_overlay(
+    ctx: Context, lower: tuple[str, ...], upper: str, work: str, options: Options, attributes: Attributes
+) -> int:
+    """A detached overlay, of which the attributes of the mount alone are set."""
     settings = (*((("upperdir", upper), ("workdir", work)) if upper else ()), *options)
     try:
         if api.overlay_takes_single_layers():
-            mounted = _overlay_by_layer(ctx, lower, settings, attributes[0])
-        else:
-            mounted = _overlay_by_page(ctx, lower, settings, attributes[0])
+            return _overlay_by_layer(ctx, lower, settings, attributes[0])
+        return _overlay_by_page(ctx, lower, settings, attributes[0])
     except OSError as error:
         fail("mount overlay", error, "mounting the root file system")
-    _finish(mounted, attributes)
-    _attach(ctx, mounted, target)
 
 
 def _overlay_by_layer(ctx: Context, lower: tuple[str, ...], options: Options, attributes: int) -> int:
@@ -125,21 +142,24 @@ def _overlay_by_page(ctx: Context, lower: tuple[str, ...], options: Options, att
     return tree
 
 
-def hold_tree(ctx: Context, source: str, recursive: bool) -> None:
+def hold_tree(ctx: Context, target: str, source: str, recursive: bool, idmap: Idmap) -> None:
     """Take the copy for a bind mount before the propagation of the mount that it comes from changes."""
-    ctx.trees.setdefault((source, recursive), []).append(_copy_tree(source, recursive))
+    ctx.hold_for(target, copy_tree(source, recursive))
 
 
-def _copy_tree(source: str, recursive: bool) -> int:
+def copy_tree(source: str, recursive: bool) -> int:
     try:
         return api.open_tree(api.AT_FDCWD, source, api.OPEN_TREE_CLONE | (api.AT_RECURSIVE if recursive else 0))
     except OSError as error:
         fail("bind mount", error, f'error mounting "{source}" to the rootfs: open {source}')
 
 
-def bind_mount(ctx: Context, source: str, target: str, recursive: bool, attributes: Attributes) -> None:
-    held = ctx.trees.get((source, recursive))
-    tree = held.pop() if held else _copy_tree(source, recursive)
+def bind_mount(
+    ctx: Context, source: str, target: str, recursive: bool, attributes: Attributes, idmap: Idmap = ()
+) -> None:
+    tree = ctx.take(target)
+    if tree < 0:
+        tree = copy_tree(source, recursive)
     if attributes[0] or attributes[1]:
         api.mount_setattr(tree, "", attr_set=attributes[0], attr_clr=attributes[1])
     _finish(tree, attributes)
@@ -154,20 +174,9 @@ def file_system_mount(
     try:
         if kind == "tmpfs" and existed:
             options = (("mode", f"{stat.S_IMODE(os.fstat(place).st_mode):04o}"), *options)
-        fs = api.fsopen(kind)
-        try:
-            if source:
-                api.fsconfig_set(fs, "source", source)
-            for key, value in options:
-                api.fsconfig_set(fs, key, value)
-            api.fsconfig_create(fs)
-            mounted = api.fsmount(fs, attributes[0])
-        except OSError as error:
-            messages = api.fs_messages(fs)
-            what = f'error mounting "{source or kind}" to rootfs at "{target}"'
-            fail(f"mount {kind}", error, f"{what}: {messages}" if messages else what)
-        finally:
-            os.close(fs)
+        mounted = ctx.take(target)
+        if mounted < 0:
+            mounted = make_file_system(kind, source, target, options, attributes[0])
         if kind == "proc":
             ctx.proc_device = os.fstat(mounted).st_dev
         _finish(mounted, attributes)
@@ -175,6 +184,24 @@ def file_system_mount(
     finally:
         os.close(place)
     os.close(mounted)
+
+
+def make_file_system(kind: str, source: str, target: str, options: Options, attributes: int) -> int:
+    """A detached mount of a fresh file system."""
+    fs = api.fsopen(kind)
+    try:
+        if source:
+            api.fsconfig_set(fs, "source", source)
+        for key, value in options:
+            api.fsconfig_set(fs, key, value)
+        api.fsconfig_create(fs)
+        return api.fsmount(fs, attributes)
+    except OSError as error:
+        messages = api.fs_messages(fs)
+        what = f'error mounting "{source or kind}" to rootfs at "{target}"'
+        fail(f"mount {kind}", error, f"{what}: {messages}" if messages else what)
+    finally:
+        os.close(fs)
 
 
 def cgroup_mount(ctx: Context, target: str, attributes: Attributes, private: bool) -> None:
@@ -220,7 +247,10 @@ def _mount_hierarchy(place: int, names: list[str], source: str, attributes: Attr
 
 
 def make_device(ctx: Context, path: str, kind: str, major: int, minor: int, mode: int, uid: int, gid: int) -> None:
-    """A device node, or a bind mount of the host's where mknod is not allowed."""
+    """A device node, or a bind mount of the host's where mknod is not allowed, or of one that is held."""
+    if ctx.holds(path):
+        bind_mount(ctx, path, path, False, (0, 0, 0, 0, ()))
+        return
     parent, name = _directory_of(ctx, path)
     try:
         os.mknod(name, _S_IFMT[kind] | mode, os.makedev(major, minor), dir_fd=parent)
@@ -335,7 +365,7 @@ def readonly_root(ctx: Context) -> None:
 def pivot_root(ctx: Context, propagation: int) -> None:
     """Make the root the root. The old one is put on top of the new at the same place and taken off: no directory."""
     seal_imports()
-    _enter_namespace_root()
+    enter_namespace_root()
     old = os.open("/", O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
     os.fchdir(ctx.root)
     api.pivot_root(".", ".")
@@ -363,7 +393,10 @@ def _attach(ctx: Context, mounted: int, target: str, *, directory: bool = True) 
     """Attach the mount and close it; one without a target becomes the root and stays open."""
     if not target:
         try:
-            api.move_mount(mounted, api.AT_FDCWD, ctx.root_path)
+            if ctx.place < 0:
+                api.move_mount(mounted, api.AT_FDCWD, ctx.root_path)
+            else:
+                api.move_mount(mounted, ctx.place)
         except OSError as error:
             fail("mount root", error, f"mounting the root file system at {ctx.root_path}")
         ctx.root = mounted

@@ -163,11 +163,20 @@ def run_child(
     Never returns. `step` names what is being done, for an error that does not say so itself.
     """
     enter, body = bodies
+
+    def whole() -> None:
+        enter()
+        settle(stdio)
+        body()
+
+    run_reporting(channel, whole, step)
+
+
+def run_reporting(channel: Channel, body: Callable[[], None], step: Callable[[], str]) -> None:
+    """Run the body of a forked process, report what it raises, and exit. Never returns."""
     try:
         try:
             gc.disable()
-            enter()
-            settle(stdio)
             body()
         except ChildFailed as error:
             channel.fail(error)

@@ -239,7 +239,7 @@ def set_rlimits(ctx: Context, limits: tuple[tuple[int, int, int], ...]) -> None:
     _, permitted, inheritable = capability.capget()
     capability.capset(permitted, permitted, inheritable)
     for number, soft, hard in limits:
-        wanted = (_rlim(soft), _rlim(hard))
+        wanted = (rlim(soft), rlim(hard))
         try:
             resource.setrlimit(number, wanted)
         except (OSError, ValueError) as error:
@@ -252,13 +252,14 @@ def _set_lower_limit(ctx: Context, number: int, soft: int, error: Exception) -> 
         fail("set rlimit", error, f"setting resource limit {number}")
     allowed = soft if ceiling == -1 else min(soft, ceiling)
     try:
-        resource.setrlimit(number, (_rlim(allowed), ceiling))
+        resource.setrlimit(number, (rlim(allowed), ceiling))
     except (OSError, ValueError) as second:
         raise ChildFailed("set rlimit", errno.EINVAL, f"setting resource limit {number}: {second}") from None
     ctx.warn(f"the hard limit of resource {number} stays at {ceiling}: operation not permitted")
 
 
-def _rlim(value: int) -> int:
+def rlim(value: int) -> int:
+    """As setrlimit takes it."""
     return -1 if value >= _INFINITY or value < 0 else value
 
 
