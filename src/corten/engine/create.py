@@ -266,7 +266,7 @@ class Creator:
     def _record(self, draft: _Draft, points: list[MountPoint]) -> Container:
         settings, id = self._settings, draft.id
         parent = draft.host_config.cgroup_parent or settings.cgroup_parent
-        options = security.parse(draft.host_config.security_opt, apparmor_available=settings.facts.apparmor)
+        options = security.parse(draft.host_config.security_opt, settings.facts)
         run_dir = settings.run_dir(id)
         return Container(
             id=id,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -14,9 +14,11 @@ from corten.engine.events import EventBus
 from corten.engine.hostfacts import HostFacts
 from corten.engine.models import Container, Image, LogWindow, Volume
 from corten.engine.remap import Remap
+from corten.engine.spec import security
+from corten.engine.spec.security import SecurityOptions
 from corten.network.types import NetworkController, NetworkSpec
 from corten.runtime.types import Runtime
-from corten.specs.container import Ulimit
+from corten.specs.container import HostConfig, Ulimit
 from corten.specs.oci_image import ImageConfig
 from corten.specs.oci_runtime import Seccomp
 from corten.storage.types import Snapshotter
@@ -67,6 +69,13 @@ class EngineSettings:
     remap: Remap | None = None
     insecure_registries: tuple[str, ...] = ()
     registry_mirrors: tuple[str, ...] = ()
+
+    def security(self, host_config: HostConfig) -> SecurityOptions:
+        """A container's options, with the daemon's own setting where it says nothing."""
+        options = security.parse(host_config.security_opt, self.facts)
+        if options.no_new_privileges is None:
+            options = replace(options, no_new_privileges=self.no_new_privileges)
+        return options
 
     def run_dir(self, container_id: str) -> Path:
         return self.exec_root / "containers" / container_id

@@ -16,7 +16,7 @@ from corten.engine.announce import Announcer
 from corten.engine.deps import EngineDeps, EngineSettings
 from corten.engine.models import Container, Exec, Status, Upgrade
 from corten.engine.refusals import refusal
-from corten.engine.spec import builder, resources, security
+from corten.engine.spec import builder, resources
 from corten.errors import Conflict, CortenError, InvalidArgument, NotFound, StartFailed, clip
 from corten.runtime.types import ExecRequest as RuntimeExec
 from corten.runtime.types import ExitStatus, Stdio, Stream
@@ -163,7 +163,7 @@ class ExecService:
 
     def _process(self, session: Exec, container: Container) -> Process:
         """As the container's first process: its limits, and its capabilities unless the session is privileged."""
-        options = security.parse(container.host_config.security_opt, apparmor_available=self._settings.facts.apparmor)
+        options = self._settings.security(container.host_config)
         available = self._settings.facts.capabilities
         names = list(available)
         capabilities = Capabilities(bounding=names, effective=names, permitted=names, inheritable=[], ambient=[])
@@ -178,7 +178,7 @@ class ExecService:
             console_size=ConsoleSize(height=height, width=width) if session.tty and height and width else None,
             capabilities=capabilities,
             rlimits=resources.rlimits(builder.ulimits(container, self._settings.default_ulimits)),
-            no_new_privileges=options.no_new_privileges or self._settings.no_new_privileges,
+            no_new_privileges=bool(options.no_new_privileges),
             apparmor_profile=container.app_armor_profile,
             oom_score_adj=container.host_config.oom_score_adj or None,
         )

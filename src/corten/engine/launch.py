@@ -192,9 +192,7 @@ class Launcher:
 
     def _spec(self, container: Container, attempt: _Attempt) -> Spec:
         host_config = container.host_config
-        options = security.parse(host_config.security_opt, apparmor_available=self._settings.facts.apparmor)
-        if self._settings.no_new_privileges and not host_config.security_opt:
-            options = security.SecurityOptions(True, options.seccomp, options.apparmor)
+        options = self._settings.security(host_config)
         granted = [devices.grant(mapping) for mapping in host_config.devices or []]
         if host_config.privileged:
             granted.insert(0, devices.all_of_host())
@@ -211,18 +209,16 @@ class Launcher:
         )
         return builder.build(inputs)
 
-    def _seccomp(self, container: Container, profile: str) -> Seccomp | None:
+    def _seccomp(self, container: Container, said: str) -> Seccomp | None:
+        """The profile that was asked for, a privileged container's too, else the daemon's. `said` is "" for none."""
         host_config = container.host_config
-        if profile == security.DEFAULT_SECCOMP and not any(
-            option.startswith("seccomp") for option in host_config.security_opt or []
-        ):
-            profile = self._settings.seccomp_profile
-        if profile == security.UNCONFINED or host_config.privileged:
+        profile = said or (security.UNCONFINED if host_config.privileged else self._settings.seccomp_profile)
+        if profile == security.UNCONFINED:
             return None
         names = capabilities.resolve(
             host_config.cap_add,
             host_config.cap_drop,
-            privileged=False,
+            privileged=host_config.privileged,
             available=self._settings.facts.capabilities,
         )
         return self._deps.seccomp.load(profile, names)

@@ -71,7 +71,7 @@ def check_host_config(host_config: HostConfig, facts: HostFacts) -> None:
     check_restart_policy(host_config.restart_policy, auto_remove=host_config.auto_remove)
     capabilities.normalise(host_config.cap_add, "CapAdd")
     capabilities.normalise(host_config.cap_drop, "CapDrop")
-    security.parse(host_config.security_opt, apparmor_available=facts.apparmor)
+    security.parse(host_config.security_opt, facts)
     resources.rlimits(host_config.ulimits)
     for mapping in host_config.devices or []:
         devices.check_mapping(mapping)

@@ -168,13 +168,56 @@ def test_ulimits() -> None:
 
 
 def test_security_options() -> None:
-    parsed = security.parse(["no-new-privileges:true", "seccomp=unconfined"], apparmor_available=False)
-    assert parsed == security.SecurityOptions(True, "unconfined", "")
-    assert security.parse(["no-new-privileges"], apparmor_available=False).no_new_privileges
-    with pytest.raises(InvalidArgument):
-        security.parse(["apparmor=mine"], apparmor_available=False)
+    parsed = security.parse(["no-new-privileges:true", "seccomp=unconfined", "writable-cgroups=true"], FACTS)
+    assert parsed == security.SecurityOptions(True, "unconfined", "", True)
+    assert security.parse(None, FACTS) == security.SecurityOptions(None, "", "", None)
+    assert security.parse(["no-new-privileges"], FACTS).no_new_privileges
+    assert security.parse(["no-new-privileges=false"], FACTS).no_new_privileges is False
+    assert security.parse(["apparmor=unconfined"], FACTS).apparmor == "unconfined"
+    assert security.parse(["apparmor=mine"], HostFacts(apparmor=True)).apparmor == "mine"
+    with pytest.raises(InvalidArgument, match="AppArmor is not enabled"):
+        security.parse(["apparmor=mine"], FACTS)
+    security.parse(["label=type:x", "label:level:s0"], FACTS)
+    security.parse(["label=disable"], HostFacts(selinux=True))
     with pytest.raises(NotImplementedYet):
-        security.parse(["label=type:x"], apparmor_available=False)
+        security.parse(["label=type:x"], HostFacts(selinux=True))
+
+
+@pytest.mark.parametrize(
+    ("option", "number"),
+    [
+        ("label", 1),
+        ("unknown", 1),
+        ("seccomp", 1),
+        ("unknown=x", 2),
+        ("systempaths=unconfined", 2),
+        ("no-new-privileges=dang", 2),
+        ("no-new-privileges=", 2),
+        ("writable-cgroups=dang", 2),
+        ("writable-cgroups", 1),
+    ],
+)
+def test_security_options_that_do_not_exist(option: str, number: int) -> None:
+    with pytest.raises(InvalidArgument) as caught:
+        security.parse([option], FACTS)
+    assert caught.value.message == f'invalid --security-opt {number}: "{option}"'
+
+
+def test_writable_cgroups() -> None:
+    def access(said: bool | None, **host: Any) -> str:
+        spec = build(container(**host), security=security.SecurityOptions(writable_cgroups=said))
+        return next(mount.options[0] for mount in spec.mounts if mount.destination == "/sys/fs/cgroup")
+
+    assert (access(None), access(True), access(False)) == ("ro", "rw", "ro")
+    assert (access(None, privileged=True), access(False, privileged=True)) == ("rw", "ro")
+
+
+def test_a_privileged_container_keeps_the_profile_that_was_asked_for() -> None:
+    subject = container(privileged=True)
+    subject.app_armor_profile = "mine"
+    spec = build(subject)
+    assert spec.process is not None
+    assert spec.process.apparmor_profile == "mine"
 
 
 def test_a_device_of_the_host() -> None:

@@ -101,8 +101,8 @@ def process(inputs: SpecInputs) -> Process:
         console_size=ConsoleSize(height=height, width=width) if container.config.tty and height and width else None,
         capabilities=capability_sets(container, inputs.facts.capabilities),
         rlimits=resources.rlimits(ulimits(container, inputs.default_ulimits)),
-        no_new_privileges=inputs.security.no_new_privileges,
-        apparmor_profile="" if host_config.privileged else container.app_armor_profile,
+        no_new_privileges=bool(inputs.security.no_new_privileges),
+        apparmor_profile=container.app_armor_profile,
         # Where the daemon protects itself from the OOM killer its children must not inherit that.
         oom_score_adj=score if score or inputs.facts.oom_score_adj < 0 else None,
     )
@@ -156,7 +156,11 @@ def ulimits(container: Container, defaults: Mapping[str, Ulimit]) -> list[Ulimit
 
 def _mounts(inputs: SpecInputs) -> list[Mount]:
     container, host_config, plan = inputs.container, inputs.container.host_config, inputs.namespaces
-    base = mounts.defaults(privileged=host_config.privileged, shm_size=host_config.shm_size)
+    base = mounts.defaults(
+        privileged=host_config.privileged,
+        shm_size=host_config.shm_size,
+        writable_cgroups=inputs.security.writable_cgroups,
+    )
     shared = []
     if plan.ipc == HOST:
         shared = [mounts.bind("/dev/mqueue", "/dev/mqueue"), mounts.bind("/dev/shm", "/dev/shm")]

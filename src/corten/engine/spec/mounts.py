@@ -15,9 +15,10 @@ _OPPOSITES = {"exec": "noexec", "suid": "nosuid", "dev": "nodev", "rw": "ro", "a
 _OPPOSITES |= {negative: positive for positive, negative in _OPPOSITES.items()}
 
 
-def defaults(*, privileged: bool, shm_size: int) -> list[Mount]:
-    """/proc, /dev and the rest. A privileged container may write to /sys."""
+def defaults(*, privileged: bool, shm_size: int, writable_cgroups: bool | None = None) -> list[Mount]:
+    """/proc, /dev and the rest. A privileged container may write to /sys, and to its cgroups unless told otherwise."""
     access = "rw" if privileged else "ro"
+    cgroups = access if writable_cgroups is None else "rw" if writable_cgroups else "ro"
     return [
         Mount(destination="/proc", type="proc", source="proc", options=["nosuid", "noexec", "nodev"]),
         Mount(
@@ -37,7 +38,7 @@ def defaults(*, privileged: bool, shm_size: int) -> list[Mount]:
             destination="/sys/fs/cgroup",
             type="cgroup",
             source="cgroup",
-            options=[access, "nosuid", "noexec", "nodev"],
+            options=[cgroups, "nosuid", "noexec", "nodev"],
         ),
         Mount(destination="/dev/mqueue", type="mqueue", source="mqueue", options=["nosuid", "noexec", "nodev"]),
         Mount(
