@@ -316,3 +316,50 @@ def test_the_time_of_day_is_in_events(daemon: Daemon) -> None:
         ("container", "destroy"),
     } <= kinds
     assert all(start - 1 <= event["time"] <= time.time() + 1 for event in told)
+
+
+def test_roots_groups_are_the_images(daemon: Daemon) -> None:
+    """Without a user, too: `docker run alpine id` shows a dozen."""
+    group = daemon.host.place / "group"
+    group.write_text("root:x:0:\nwheel:x:10:root\n")
+    expected = "uid=0(root) gid=0(root) groups=0(root),10(wheel)"
+    daemon.ok("run", "-d", "--name", "groups", "-v", f"{group}:/etc/group", "busybox", "sh", "-c", "id; sleep 100")
+    assert until(lambda: daemon.ok("logs", "groups"), what="output") == expected
+    assert daemon.ok("exec", "groups", "id") == expected
+    assert daemon.ok("exec", "-u", "app", "groups", "id", "-G") == "1000"
+
+
+def test_security_options_over_the_daemon(daemon: Daemon) -> None:
+    def status(*flags: str) -> dict[str, str]:
+        text = daemon.ok("run", "--rm", *flags, "busybox", "cat", "/proc/self/status")
+        return dict(line.split(":\t", 1) for line in text.splitlines() if ":\t" in line)
+
+    assert (status()["NoNewPrivs"], status()["Seccomp"]) == ("0", "2")
+    assert status("--security-opt", "no-new-privileges")["NoNewPrivs"] == "1"
+    assert status("--security-opt", "no-new-privileges=false")["NoNewPrivs"] == "0"
+    assert status("--security-opt", "seccomp=unconfined")["Seccomp"] == "0"
+    assert status("--privileged")["Seccomp"] == "0"
+    assert status("--privileged", "--security-opt", "seccomp=builtin")["Seccomp"] == "2"
+    assert status("--security-opt", "label=disable", "--security-opt", "label=type:x_t")["Seccomp"] == "2"
+    covered = ("busybox", "grep", "-c", " /proc/[a-z]", "/proc/self/mounts")
+    assert int(daemon.docker("run", "--rm", *covered).out) > 3
+    assert daemon.docker("run", "--rm", "--security-opt", "systempaths=unconfined", *covered).out.strip() == "0"
+    listed = "grep ' /sys/fs/cgroup' /proc/self/mounts | grep -c ' ro,'"
+    assert daemon.docker("run", "--rm", "busybox", "sh", "-c", listed).out.strip() != "0"
+    writable = daemon.docker("run", "--rm", "--security-opt", "writable-cgroups=true", "busybox", "sh", "-c", listed)
+    assert writable.out.strip() == "0"
+
+
+@pytest.mark.parametrize(
+    ("option", "words"),
+    [
+        ("apparmor=mine", "AppArmor is not enabled on this host"),
+        ("no-new-privileges=perhaps", 'invalid --security-opt 2: "no-new-privileges=perhaps"'),
+        ("writable-cgroups=perhaps", 'invalid --security-opt 2: "writable-cgroups=perhaps"'),
+        ("unknown=x", 'invalid --security-opt 2: "unknown=x"'),
+    ],
+)
+def test_security_options_that_are_refused(daemon: Daemon, option: str, words: str) -> None:
+    done = daemon.docker("run", "--rm", "--security-opt", option, "busybox", "true")
+    assert done.code == 125
+    assert words in done.err

@@ -136,7 +136,7 @@ class ExecService:
             exec_id=session.id,
             process=self._process(session, container),
             stdio=Stdio(session.tty, session.open_stdin, True, session.console_size if session.tty else None),
-            user=session.user,
+            user=session.user or "0",
             groups=tuple(container.host_config.group_add or ()),
         )
         session.running = True

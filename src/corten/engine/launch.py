@@ -170,7 +170,7 @@ class Launcher:
             stdio=_stdio(container),
             log=_log(container),
             init=bool(container.host_config.init),
-            user=container.config.user,
+            user=container.config.user or "0",  # a number that is looked up: root's further groups are the image's
             groups=tuple(container.host_config.group_add or ()),
             runtime=choice.path,
             runtime_args=choice.args,

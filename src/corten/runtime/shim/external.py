@@ -148,6 +148,8 @@ class External:
                 raise refusal(failure) from None
             if not any(word.startswith("HOME=") for word in env):
                 env.append(f"HOME={home}")
+        if gid not in groups:
+            groups = [gid, *groups]  # as the embedded runtime does (CVE-2022-36109)
         words = ",".join(encode_basestring(word) for word in env).encode("utf-8", "replace")
         user = f'{{"uid":{uid},"gid":{gid},"additionalGids":{list(groups)}}}'.encode()
         return bytes(plan["document"] + b',"env":[' + words + b'],"user":' + user + b"}")
