@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 from msgspec import structs, to_builtins
@@ -12,6 +13,8 @@ from msgspec.json import encode as json_encode
 from corten.errors import InvalidArgument
 from corten.logs.options import parse
 from corten.runtime.plan import cgroup_path, compile_exec, compile_launch
+from corten.runtime.plan_mounts import compile_mount
+from corten.runtime.steps import BindMount, HoldTree
 from corten.runtime.types import ExecRequest, LaunchRequest, LogSpec, Stdio, Stream
 from corten.specs.oci_runtime import ConsoleSize, Linux, Namespace, Process, Spec
 
@@ -55,22 +58,48 @@ def _of_external(request: LaunchRequest) -> dict[str, Any]:
     process, linux = spec.process, spec.linux or Linux()
     if process is None:
         raise InvalidArgument("the specification has no process")
+    users = [space for space in linux.namespaces if space.type == "user"]
     root_only = Spec(
         oci_version=spec.oci_version,
         process=Process(cwd="/", args=["/"]),
-        linux=Linux(namespaces=[Namespace(type="mount")], rootfs_propagation=linux.rootfs_propagation),
+        linux=Linux(
+            namespaces=[Namespace(type="mount"), *users],
+            uid_mappings=linux.uid_mappings,
+            gid_mappings=linux.gid_mappings,
+            rootfs_propagation=linux.rootfs_propagation,
+        ),
     )
-    count = 1 + max(1, len(request.rootfs))  # the propagation, then a mount each
-    steps = compile_launch(replace(request, spec=root_only)).steps[:count]
+    plan = compile_launch(replace(request, spec=root_only))
+    count = max(1, len(request.rootfs))  # a mount each, after the propagation
+    steps = (*plan.prepare[: 1 + count], *plan.steps[:count]) if users else plan.steps[: 1 + count]
     document = to_builtins(spec)
     del document["process"]
     document["ociVersion"] = EXTERNAL_VERSION
     document["root"] = {**document.get("root", {}), "path": str(request.run_dir / "rootfs")}
     return {
         "root_steps": [step.to_wire() for step in steps],
+        "root_users": plan.user,
+        "root_volumes": [step.to_wire() for step in _idmapped(spec, document, request.run_dir)],
         "config": (_open_object(document), _of_process(process, request.user, request.groups)),
         "runtime_args": request.runtime_args,
     }
+
+
+def _idmapped(spec: Spec, document: dict[str, Any], run_dir: Path) -> list[HoldTree]:
+    """The idmapped mounts. The shim makes them at the step's target, which in the document becomes their source: not
+    all runtimes can map, and none is asked to.
+    """
+    remapped = any(space.type == "user" for space in (spec.linux or Linux()).namespaces)
+    found: list[HoldTree] = []
+    for index, (wanted, mount) in enumerate(zip(spec.mounts, document.get("mounts", ()), strict=True)):
+        step = compile_mount(wanted, private_cgroup=False, remapped=remapped)
+        if isinstance(step, BindMount) and step.idmap:
+            found.append(HoldTree(f"{run_dir}/idmapped/{index}", step.source, step.recursive, step.idmap))
+            mount["source"] = found[-1].target
+            mount["options"] = [word for word in mount["options"] if word not in ("idmap", "ridmap")]
+            for name in ("uidMappings", "gidMappings"):
+                mount.pop(name, None)
+    return found
 
 
 def _of_process(process: Process, user: str, groups: Sequence[str]) -> dict[str, Any]:

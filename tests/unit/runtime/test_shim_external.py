@@ -32,7 +32,7 @@ def child() -> Iterator[int]:
 def test_a_signal_that_comes_too_late_is_no_error(tmp_path: Path, child: int) -> None:
     """runc says "container not running" of a process that has ended and that the shim has not reaped yet."""
     settings = {"id": "c", "runtime": "/bin/false", "runtime_args": (), "run_dir": str(tmp_path), "cgroup": ""}
-    runtime = External({**settings, "root_steps": [], "config": (b"", {})})
+    runtime = External({**settings, "root_steps": [], "root_users": None, "root_volumes": [], "config": (b"", {})})
     process = Process("", cast(Stdio, None))
     process.started(child, pidfd_open(child))
     with pytest.raises(Refusal):

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import _socket
 import os
+import stat
 from _json import encode_basestring
 
 from corten.linux import mount as api
@@ -53,6 +54,8 @@ class External:
         self._arguments: tuple[str, ...] = settings["runtime_args"]
         self._run_dir: str = settings["run_dir"]
         self._root_steps: list[tuple[Any, ...]] = settings.pop("root_steps")
+        self._users: tuple[Any, ...] | None = settings.pop("root_users")
+        self._volumes: list[tuple[Any, ...]] = settings.pop("root_volumes")
         self._config: tuple[bytes, dict[str, Any]] = settings.pop("config")
         self._cgroup = Cgroup(settings["cgroup"]) if settings["cgroup"] else None
         self._root = -1
@@ -129,10 +132,13 @@ class External:
         api.mount("", "/", "", api.MS_REC | api.MS_SLAVE)
         root = self._run_dir + "/rootfs"
         os.makedirs(root, exist_ok=True)
-        context = Context(None, None, root)  # type: ignore[arg-type]  # the mounts of a root use neither
         try:
-            for name, *values in self._root_steps:
-                HANDLERS[name](context, *values)
+            if self._users is not None or self._volumes:
+                mount_mapped(root, self._root_steps, self._volumes, self._users)
+            else:
+                context = Context(None, None, root)  # type: ignore[arg-type]  # the mounts of a root use neither
+                for name, *values in self._root_steps:
+                    HANDLERS[name](context, *values)
         except ChildFailed as failure:
             raise refusal(failure) from None
         self._root = os.open(root, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
@@ -216,6 +222,34 @@ class External:
             code = 127
         kind = protocol.START_FAILED if command in ("create", "start", "exec") else protocol.FAULT
         return Refusal(kind, text, f"{command} by {os.path.basename(self._program)}", 0, code)
+
+
+def mount_mapped(
+    root: str, steps: list[tuple[Any, ...]], volumes: list[tuple[Any, ...]], users: tuple[Any, ...] | None
+) -> None:
+    """The same with idmapped layers and volumes; `users` is the container's user namespace. Raises ChildFailed."""
+    from corten.runtime.child import held, usernamespace  # rarely needed
+
+    user = None
+    if users is not None:
+        path, uids, gids = users
+        user = usernamespace.join(path, uids, gids) if path else usernamespace.create(uids, gids)
+    stage = held.Stage(None, None, root, user)  # type: ignore[arg-type]  # as above
+    handlers = HANDLERS | held.HANDLERS
+    for name, *values in steps:
+        handlers[name](stage, *values)
+    for name, target, *values in volumes:
+        handlers[name](stage, target, *values)
+        tree = stage.take(target)
+        os.makedirs(os.path.dirname(target), exist_ok=True)
+        if stat.S_ISDIR(os.fstat(tree).st_mode):
+            os.mkdir(target)
+        else:
+            os.close(os.open(target, os.O_CREAT | os.O_CLOEXEC, 0o600))
+        api.move_mount(tree, api.AT_FDCWD, target)
+        os.close(tree)
+    if user is not None:
+        os.close(user.fd)
 
 
 def _receive_console(listener: _socket.socket) -> int:
