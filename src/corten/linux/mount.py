@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import ctypes
 import os
+import sys
 
 from corten.linux.libc import encode, function, syscall
 
@@ -23,6 +24,7 @@ MS_UNBINDABLE = 1 << 17
 MS_PRIVATE = 1 << 18
 MS_SLAVE = 1 << 19
 MS_SHARED = 1 << 20
+MS_I_VERSION = 1 << 23
 MNT_DETACH = 2
 
 # linux/mount.h: mount_setattr(2), fsmount(2)
@@ -44,9 +46,15 @@ MOVE_MOUNT_F_EMPTY_PATH = 0x4
 MOVE_MOUNT_T_EMPTY_PATH = 0x40
 FSOPEN_CLOEXEC = 1
 FSMOUNT_CLOEXEC = 1
+FSPICK_CLOEXEC = 0x1
+FSPICK_EMPTY_PATH = 0x8
 FSCONFIG_SET_FLAG = 0
 FSCONFIG_SET_STRING = 1
 FSCONFIG_CMD_CREATE = 6
+FSCONFIG_CMD_RECONFIGURE = 7
+
+# linux/magic.h
+PROC_SUPER_MAGIC = 0x9FA0
 
 # linux/fcntl.h
 AT_FDCWD = -100
@@ -131,6 +139,11 @@ def fsopen(fstype: str) -> int:
     return _fsopen(encode(fstype), FSOPEN_CLOEXEC)
 
 
+def fspick(dir_fd: int) -> int:
+    """The file system mounted at `dir_fd`, to be configured anew; its options are as they were until said otherwise."""
+    return syscall("fspick", ctypes.c_long, _STR, ctypes.c_ulong)(dir_fd, b"", FSPICK_CLOEXEC | FSPICK_EMPTY_PATH)
+
+
 def fsconfig_set(fs_fd: int, key: str, value: str | None = None) -> None:
     """Set an option of a file system being configured. The kernel takes values of at most 255 bytes (else EINVAL)."""
     if value is None:
@@ -141,6 +154,17 @@ def fsconfig_set(fs_fd: int, key: str, value: str | None = None) -> None:
 
 def fsconfig_create(fs_fd: int) -> None:
     _fsconfig(fs_fd, FSCONFIG_CMD_CREATE, None, None, 0)
+
+
+def fsconfig_reconfigure(fs_fd: int) -> None:
+    _fsconfig(fs_fd, FSCONFIG_CMD_RECONFIGURE, None, None, 0)
+
+
+def file_system_type(fd: int) -> int:
+    """The magic number of a file system (linux/magic.h), which Python's own statvfs leaves out."""
+    buffer = ctypes.create_string_buffer(256)  # struct statfs: 120 bytes on 64-bit machines
+    function("fstatfs", ctypes.c_int, ctypes.c_void_p)(fd, buffer)
+    return int.from_bytes(buffer.raw[: ctypes.sizeof(ctypes.c_long)], sys.byteorder)
 
 
 def overlay_takes_single_layers() -> bool:

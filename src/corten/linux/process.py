@@ -69,7 +69,7 @@ class _clone_args(ctypes.Structure):
 
 
 class _sched_attr(ctypes.Structure):
-    """linux/sched/types.h: struct sched_attr, SCHED_ATTR_SIZE_VER0."""
+    """linux/sched/types.h: struct sched_attr, SCHED_ATTR_SIZE_VER1, which the utilisation clamps ask for."""
 
     _fields_ = [
         ("size", ctypes.c_uint32),
@@ -80,6 +80,8 @@ class _sched_attr(ctypes.Structure):
         ("sched_runtime", ctypes.c_uint64),
         ("sched_deadline", ctypes.c_uint64),
         ("sched_period", ctypes.c_uint64),
+        ("sched_util_min", ctypes.c_uint32),
+        ("sched_util_max", ctypes.c_uint32),
     ]
 
 

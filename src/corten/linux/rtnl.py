@@ -46,7 +46,9 @@ IFLA_BRPORT_MODE, IFLA_BRPORT_ISOLATED = 4, 33
 IFLA_INET6_ADDR_GEN_MODE, IN6_ADDR_GEN_MODE_NONE = 8, 1
 VETH_INFO_PEER = 1
 # linux/if_addr.h
-IFA_ADDRESS, IFA_LOCAL, IFA_BROADCAST = 1, 2, 4
+IFA_ADDRESS, IFA_LOCAL, IFA_LABEL, IFA_BROADCAST, IFA_CACHEINFO, IFA_FLAGS = 1, 2, 3, 4, 6, 8
+IFA_F_PERMANENT = 0x80
+_IFA_STATES = IFA_F_PERMANENT | 0x40 | 0x20 | 0x08  # and IFA_F_TENTATIVE, _DEPRECATED, _DADFAILED: what the kernel says
 
 _IFINFO = struct.Struct("=BxHiII")  # struct ifinfomsg: family, type, index, flags, change
 _IFADDR = struct.Struct("=BBBBI")  # struct ifaddrmsg: family, prefix length, flags, scope, index
@@ -115,6 +117,12 @@ def bridge_filters(index: int) -> Message:
 def set_master(index: int, master: int) -> Message:
     """Make a link a port of a bridge."""
     return Message(RTM_NEWLINK, 0, _ifinfo(index) + u32(IFLA_MASTER, master), f"set master of link {index}")
+
+
+def move_link(index: int, name: str, netns_fd: int) -> Message:
+    """Give a link to another network namespace, under `name` there; a name with "%d" is one to choose by the kernel."""
+    payload = _ifinfo(index) + string(IFLA_IFNAME, name) + u32(IFLA_NET_NS_FD, netns_fd)
+    return Message(RTM_NEWLINK, 0, payload, f"move link {index} as {name}")
 
 
 def delete_link(name: str) -> Message:
@@ -220,6 +228,39 @@ def addresses(rtnl: NetlinkSocket, index: int) -> list[tuple[str, int]]:
             local = dict(attrs(reply.payload[_IFADDR.size :])).get(IFA_LOCAL)
             if owner == index and local is not None:
                 found.append((socket.inet_ntoa(local), prefix_len))
+    return found
+
+
+class LastingAddress:
+    """An address of either family that somebody has set for good, as it can be set again on another link."""
+
+    __slots__ = ("_attributes", "_header")
+
+    def __init__(self, header: tuple[int, int, int, int], attributes: bytes) -> None:
+        self._header, self._attributes = header, attributes  # header: family, prefix length, flags, scope
+
+    def message(self, index: int) -> Message:
+        payload = _IFADDR.pack(*self._header, index) + self._attributes
+        return Message(RTM_NEWADDR, NLM_F_CREATE | NLM_F_REPLACE, payload, f"set an address of link {index} again")
+
+
+def lasting_addresses(rtnl: NetlinkSocket, index: int) -> list[LastingAddress]:
+    """The addresses of a link that are permanent and of global scope, without their labels: those are link names."""
+    request = Message(RTM_GETADDR, NLM_F_DUMP, _IFADDR.pack(socket.AF_UNSPEC, 0, 0, 0, 0), "list addresses")
+    found = []
+    for reply in rtnl.request(request):
+        if reply.kind != RTM_NEWADDR:
+            continue
+        family, prefix_len, _flags, scope, owner = _IFADDR.unpack_from(reply.payload)
+        values = dict(attrs(reply.payload[_IFADDR.size :]))
+        flags = _u32(values[IFA_FLAGS])
+        if owner != index or scope != RT_SCOPE_UNIVERSE or not flags & IFA_F_PERMANENT:
+            continue
+        flags &= ~_IFA_STATES
+        kept = (
+            attr(kind, value) for kind, value in values.items() if kind not in (IFA_LABEL, IFA_CACHEINFO, IFA_FLAGS)
+        )
+        found.append(LastingAddress((family, prefix_len, flags & 0xFF, scope), b"".join(kept) + u32(IFA_FLAGS, flags)))
     return found
 
 
