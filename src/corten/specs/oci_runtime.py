@@ -7,7 +7,7 @@ said"; the kernel's own value stays.
 
 from __future__ import annotations
 
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import msgspec
 from msgspec import Struct, field
@@ -128,6 +128,7 @@ class Process(OciStruct):
 
     cwd: str
     args: list[str] = field(default_factory=list)
+    command_line: str = ""
     env: list[str] = field(default_factory=list)
     terminal: bool = False
     console_size: ConsoleSize | None = None
@@ -360,7 +361,7 @@ class Linux(OciStruct):
 
 
 class Spec(OciStruct):
-    """All of `config.json`."""
+    """All of `config.json`; the parts for other platforms are taken as they come."""
 
     oci_version: str
     process: Process | None = None
@@ -371,6 +372,11 @@ class Spec(OciStruct):
     hooks: Hooks | None = None
     annotations: dict[str, str] = field(default_factory=dict)
     linux: Linux | None = None
+    solaris: dict[str, Any] | None = None
+    windows: dict[str, Any] | None = None
+    vm: dict[str, Any] | None = None
+    zos: dict[str, Any] | None = None
+    freebsd: dict[str, Any] | None = None
 
 
 _spec_decoder = msgspec.json.Decoder(Spec)

@@ -29,8 +29,8 @@ def test_keys_are_the_schemas() -> None:
     def of(schema: dict[str, Any], *without: str) -> set[str]:
         return set(schema) - set(without)
 
-    assert keys(oci.Spec) == of(config, "solaris", "windows", "vm", "zos", "freebsd")
-    assert keys(oci.Process) == of(process, "commandLine")
+    assert keys(oci.Spec) == of(config)
+    assert keys(oci.Process) == of(process)
     assert keys(oci.User) == of(process["user"]["properties"])
     assert keys(oci.Capabilities) == of(process["capabilities"]["properties"])
     assert keys(oci.IOPriority) == of(process["ioPriority"]["properties"])
