@@ -470,13 +470,12 @@ def test_limits_umask_and_environment(lab: Lab) -> None:
         assert spec.process is not None
         spec.process.rlimits = [Rlimit(type="RLIMIT_NOFILE", soft=100, hard=200)]
         spec.process.user.umask = 0o027
-        spec.process.env += ["A=1", "A=2", "nonsense", "EMPTY="]
+        spec.process.env += ["A=1", "A=2", "EMPTY="]
         spec.process.cwd = "/new/dir"
 
     done = lab.run("sh", "-c", "ulimit -n; ulimit -Hn; umask; echo $A ${EMPTY-unset}; pwd; env", change=change)
     lines = done.out.splitlines()
     assert lines[:5] == ["100", "200", "0027", "2 ", "/new/dir"] or lines[:5] == ["100", "200", "0027", "2", "/new/dir"]
-    assert "nonsense" not in done.out
     assert (lab.upper / "new/dir").is_dir()
 
 

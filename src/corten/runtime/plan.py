@@ -12,32 +12,15 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from corten.errors import InvalidArgument, clip
-from corten.runtime import plan_mounts, plan_namespaces, plan_process, steps
+from corten.errors import InvalidArgument
+from corten.runtime import plan_checks, plan_linux, plan_mounts, plan_namespaces, plan_process, steps
 from corten.runtime.cgroups import Write
 from corten.runtime.cgroups_limits import limit_warnings, limits_of
-from corten.runtime.mount_options import ROOT_PROPAGATIONS, parse
+from corten.runtime.mount_options import ROOT_PROPAGATIONS
 from corten.runtime.plan_hooks import NO_HOOKS, HookPlan, compile_hooks
+from corten.runtime.plan_mounts import MountStep
 from corten.runtime.types import LaunchRequest
 from corten.specs.oci_runtime import Linux, Process, Spec
-
-# The nodes and links that every container has in /dev (OCI runtime specification, default devices).
-_DEFAULT_DEVICES = (
-    ("/dev/null", 1, 3),
-    ("/dev/zero", 1, 5),
-    ("/dev/full", 1, 7),
-    ("/dev/random", 1, 8),
-    ("/dev/urandom", 1, 9),
-    ("/dev/tty", 5, 0),
-)
-_DEFAULT_LINKS = (
-    ("/dev/fd", "/proc/self/fd"),
-    ("/dev/stdin", "/proc/self/fd/0"),
-    ("/dev/stdout", "/proc/self/fd/1"),
-    ("/dev/stderr", "/proc/self/fd/2"),
-    ("/dev/core", "/proc/kcore"),
-    ("/dev/ptmx", "pts/ptmx"),
-)
 
 Steps = tuple[steps.Step, ...]
 
@@ -77,9 +60,10 @@ class LaunchPlan:
 @dataclass(frozen=True, slots=True)
 class ExecPlan:
     """All that `runtime.child.join` needs. `namespaces` are CLONE_NEW… beyond those of every container; `prepare` is
-    done before they are entered."""
+    done before they are entered. `initial` are the CPUs to begin on, before the control group is entered."""
 
     cgroup: str
+    initial: tuple[int, ...]
     steps: Steps
     warnings: tuple[str, ...] = ()
     namespaces: int = 0
@@ -106,18 +90,23 @@ def compile_launch(request: LaunchRequest) -> LaunchPlan:
         raise InvalidArgument("the specification has no process")
     spaces = plan_namespaces.spaces_of(linux)
     user, offsets = plan_namespaces.user_of(linux, spaces), plan_namespaces.offsets_of(linux, spaces)
-    _refuse_unsupported(spec, linux)
+    plan_checks.check(spec)
+    mounts = _mounts(request, linux, spaces)
     writes = limits_of(spec)
-    warnings = (*limit_warnings(linux.resources), *plan_process.warnings(process))
+    warnings = (
+        *limit_warnings(linux.resources),
+        *plan_process.warnings(process),
+        *plan_mounts.warnings(spec.mounts),
+    )
     cgroup = cgroup_path(linux.cgroups_path)
     hooks = compile_hooks(spec, request.id, str(request.run_dir))
     staged: dict[str, Any] = {}
     built: Steps = (
-        *_root_steps(request, linux, "user" in spaces),
-        *_tree_steps(request, linux, spaces),
+        *_root_steps(request, linux, mounts, "user" in spaces),
+        *_tree_steps(spec, process, linux, mounts),
         *_namespace_steps(spec, linux, spaces),
         *_hook_steps(hooks),
-        steps.PivotRoot(ROOT_PROPAGATIONS[linux.rootfs_propagation] if linux.rootfs_propagation else 0),
+        steps.PivotRoot(ROOT_PROPAGATIONS[linux.rootfs_propagation][1]),
         *plan_process.compile_steps(process, linux, request.user, request.groups, f"_ses.{request.id}"),
     )
     if needs_stage(built, spaces):
@@ -173,6 +162,7 @@ def _hook_steps(hooks: HookPlan) -> Iterator[steps.Step]:
 def compile_exec(process: Process, spec: Spec, user: str, groups: Sequence[str]) -> ExecPlan:
     """The plan of a further process in the container of `spec`. Raises InvalidArgument."""
     linux = spec.linux or Linux()
+    plan_checks.check_text(process)
     console: tuple[steps.Step, ...] = ()
     if process.terminal:
         console = (_console(process, bind=False),)
@@ -185,6 +175,7 @@ def compile_exec(process: Process, spec: Spec, user: str, groups: Sequence[str])
         prepare, built = plan_stage.split_exec(built)
     return ExecPlan(
         cgroup=cgroup_path(linux.cgroups_path),
+        initial=plan_process.initial_cpus(process),
         steps=built,
         warnings=tuple(plan_process.warnings(process)),
         namespaces=sum(plan_namespaces.NAMESPACES[kind] for kind in rare),
@@ -209,38 +200,30 @@ def cgroup_path(path: str) -> str:
     return "/" + clean.strip("/")
 
 
-def _refuse_unsupported(spec: Spec, linux: Linux) -> None:
-    unsupported: dict[str, object] = {
-        "linux.netDevices": linux.net_devices,
-        "linux.intelRdt": linux.intel_rdt,
-        "linux.memoryPolicy": linux.memory_policy,
-        "linux.mountLabel": linux.mount_label,
-    }
-    for name, value in unsupported.items():
-        if value:
-            raise InvalidArgument(f"{name} of the runtime specification is not supported")
-    if linux.rootfs_propagation not in ROOT_PROPAGATIONS:
-        raise InvalidArgument(f"rootfsPropagation {clip(linux.rootfs_propagation, 40)} is unknown")
-
-
 def _root_path(request: LaunchRequest) -> str:
     """An absolute path without symbolic links, so that it can be found among the mounts."""
     path = request.spec.root.path if request.spec.root is not None else "rootfs"
     return os.path.realpath(request.run_dir / path)
 
 
-def _root_steps(request: LaunchRequest, linux: Linux, remapped: bool) -> Iterator[steps.Step]:
-    flags = ROOT_PROPAGATIONS[linux.rootfs_propagation]
+def _mounts(request: LaunchRequest, linux: Linux, spaces: dict[str, str]) -> list[MountStep]:
+    label = plan_mounts.checked_label(linux.mount_label)
+    around = plan_mounts.Surroundings(str(request.run_dir), label, "cgroup" in spaces, "user" in spaces)
+    return plan_mounts.compile_all(request.spec.mounts, around)
+
+
+def _root_steps(
+    request: LaunchRequest, linux: Linux, mounts: Sequence[MountStep], remapped: bool
+) -> Iterator[steps.Step]:
     if linux.rootfs_propagation in ("shared", "rshared"):
         # The mounts stay peers of the host's, as somebody wants to mount from inside; just the root must not. Sources
         # of volumes may lie on the very mount that is made private for it: they are taken before.
-        for mount in request.spec.mounts:
-            step = plan_mounts.compile_mount(mount, private_cgroup=False, remapped=remapped)
+        for step in mounts:
             if isinstance(step, steps.BindMount):
                 yield steps.HoldTree(step.target, step.source, step.recursive, step.idmap)
         yield steps.IsolateRootParent()
     else:
-        yield steps.SetPropagation(flags)
+        yield steps.SetPropagation(ROOT_PROPAGATIONS[linux.rootfs_propagation][0])
     if not request.rootfs:
         yield steps.BindMount(_root_path(request), "", True, (0, 0, 0, 0, ()))
     for index, layer in enumerate(request.rootfs):
@@ -249,31 +232,10 @@ def _root_steps(request: LaunchRequest, linux: Linux, remapped: bool) -> Iterato
         yield plan_mounts.compile_root(layer, layer.target if index else "", remapped=remapped)
 
 
-def _tree_steps(request: LaunchRequest, linux: Linux, spaces: dict[str, str]) -> Iterator[steps.Step]:
-    spec = request.spec
-    process = spec.process
-    assert process is not None
-    mounts = [
-        plan_mounts.compile_mount(mount, private_cgroup="cgroup" in spaces, remapped="user" in spaces)
-        for mount in spec.mounts
-    ]
+def _tree_steps(spec: Spec, process: Process, linux: Linux, mounts: Sequence[MountStep]) -> Iterator[steps.Step]:
     yield from map(plan_mounts.writable, mounts)
-    own_dev = not any(posixpath.normpath(m.destination) == "/dev" and parse(m.options).bind for m in spec.mounts)
-    if own_dev:
-        for path, major, minor in _DEFAULT_DEVICES:
-            yield steps.MakeDevice(path, "c", major, minor, 0o666, 0, 0)
-        for path, target in _DEFAULT_LINKS:
-            yield steps.MakeSymlink(path, target)
-    defaults = {path for path, _, _ in _DEFAULT_DEVICES} | {path for path, _ in _DEFAULT_LINKS} | {"/dev/console"}
-    for device in linux.devices:
-        if own_dev and device.path in defaults:
-            continue
-        if device.type not in ("c", "u", "b", "p"):
-            raise InvalidArgument(f"device type {clip(device.type, 20)} of {clip(device.path)} is unknown")
-        mode = 0o666 if device.file_mode is None else device.file_mode & 0o7777
-        yield steps.MakeDevice(
-            device.path, device.type, device.major, device.minor, mode, device.uid or 0, device.gid or 0
-        )
+    own_dev = not any(isinstance(step, steps.BindMount) and step.target == "/dev" for step in mounts)
+    yield from plan_linux.devices(linux, own_dev=own_dev)
     if process.terminal:
         yield _console(process, bind=own_dev)
     for step in mounts:
@@ -297,11 +259,8 @@ def _namespace_steps(spec: Spec, linux: Linux, spaces: dict[str, str]) -> Iterat
             yield steps.SetDomainname(spec.domainname)
     if spaces.get("network", "host") == "":
         yield steps.RaiseLoopback()
-    for key, value in linux.sysctl.items():
-        path = key if "/" in key.partition(".")[0] else key.replace(".", "/")
-        if not path or ".." in path.split("/") or path.startswith("/"):
-            raise InvalidArgument(f"sysctl {clip(key)} is not a name")
-        yield steps.SetSysctl(path, value)
+    yield from plan_linux.net_devices(linux.net_devices, spaces)
+    yield from plan_linux.sysctls(linux, spaces)
 
 
 def needs_stage(built: Sequence[steps.Step], spaces: dict[str, str]) -> bool:

@@ -115,6 +115,37 @@ class FileSystemMount(Step):
 
 
 @dataclass(frozen=True, slots=True)
+class CopyUpMount(Step):
+    """A tmpfs that begins as a copy of the directory that it hides."""
+
+    source: str
+    target: str
+    options: Data
+    attributes: Attributes
+
+
+@dataclass(frozen=True, slots=True)
+class LegacyMount(Step):
+    """A file system with MS_ `flags` that only mount(2) knows."""
+
+    kind: str
+    source: str
+    target: str
+    flags: int
+    options: Data
+    attributes: Attributes
+
+
+@dataclass(frozen=True, slots=True)
+class Remount(Step):
+    """Change what is mounted on `target`: the mount by its attributes, with `options` the file system too."""
+
+    target: str
+    options: Data
+    attributes: Attributes
+
+
+@dataclass(frozen=True, slots=True)
 class CgroupMount(Step):
     """`private` when the container has a cgroup namespace of its own."""
 
@@ -196,6 +227,13 @@ class RaiseLoopback(Step):
 
 
 @dataclass(frozen=True, slots=True)
+class MoveNetDevices(Step):
+    """Links of the host's that become the container's: (name there, name here)."""
+
+    devices: tuple[tuple[str, str], ...]
+
+
+@dataclass(frozen=True, slots=True)
 class SetSysctl(Step):
     """`key` as a path below /proc/sys."""
 
@@ -235,6 +273,14 @@ class SetIoPriority(Step):
 @dataclass(frozen=True, slots=True)
 class SetPersonality(Step):
     persona: int
+
+
+@dataclass(frozen=True, slots=True)
+class SetMemoryPolicy(Step):
+    """MPOL_ mode with its flags; `nodes` as numbers."""
+
+    mode: int
+    nodes: tuple[int, ...]
 
 
 @dataclass(frozen=True, slots=True)

@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import pytest
-
-from corten.errors import InvalidArgument
 from corten.linux import mount as api
 from corten.runtime.mount_options import MountOptions, parse
 
@@ -42,7 +39,10 @@ def test_idmapped_mounts() -> None:
     assert parse(["rbind", "ridmap"]).idmap == "ridmap"
 
 
-@pytest.mark.parametrize("word", ["tmpcopyup"])
-def test_what_is_not_supported_is_said(word: str) -> None:
-    with pytest.raises(InvalidArgument, match=word):
-        parse([word])
+def test_words_of_all_file_systems_and_of_mount_alone() -> None:
+    assert parse(["sync", "dirsync", "lazytime", "mand", "iversion"]) == MountOptions(
+        superblock=("sync", "dirsync", "lazytime", "mand"), flags=api.MS_I_VERSION
+    )
+    assert parse(["iversion", "noiversion"]).flags == 0
+    assert parse(["defaults", "silent", "loud"]) == MountOptions()
+    assert parse(["remount", "tmpcopyup"]) == MountOptions(remount=True, copy_up=True)

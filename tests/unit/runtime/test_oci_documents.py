@@ -21,7 +21,7 @@ def test_the_default_specification_can_be_run(tmp_path) -> None:  # type: ignore
 
 def test_the_mount_options_that_are_told_are_known() -> None:
     known = MountOptions()
-    for word in documents.MOUNT_OPTIONS:
+    for word in documents.features()["mountOptions"]:
         options = parse([word])
         assert options.data == known.data, f"{word} is passed on to the file system"
 

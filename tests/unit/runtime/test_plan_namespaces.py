@@ -226,13 +226,13 @@ def test_mappings_up_to_the_last_id() -> None:
         (lambda s, linux, p: setattr(linux, "time_offsets", {"boottime": TimeOffset()}), "a new time namespace"),
         (
             lambda s, linux, p: s.mounts.append(Mount(destination="/x", type="tmpfs", options=["idmap"])),
-            "mounts: /x: a fresh tmpfs cannot be idmapped",
+            r"mounts\[1\]: /x: a fresh tmpfs cannot be idmapped",
         ),
         (
             lambda s, linux, p: s.mounts.append(
                 Mount(destination="/x", type="bind", source="/", uid_mappings=[mapping(0, 0, 1)])
             ),
-            "mounts: /x: uidMappings and gidMappings come together",
+            r"mounts\[1\]: /x: uidMappings and gidMappings come together",
         ),
         (
             lambda s, linux, p: s.mounts.append(
@@ -244,7 +244,7 @@ def test_mappings_up_to_the_last_id() -> None:
                     gid_mappings=[mapping(0, 0, 1)],
                 )
             ),
-            r"mounts: /x.uidMappings\[0\]: the size is 0",
+            rr"mounts\[1\]: /x.uidMappings\[0\]: the size is 0",
         ),
     ],
 )
@@ -257,7 +257,7 @@ def test_idmap_without_anything_to_map_by() -> None:
     def change(made: Spec, linux: Linux, process: Process) -> None:
         made.mounts.append(Mount(destination="/data", type="bind", source="/srv", options=["idmap"]))
 
-    with pytest.raises(InvalidArgument, match="mounts: /data: the option idmap needs mappings, or a user namespace"):
+    with pytest.raises(InvalidArgument, match=r"mounts\[1\]: /data: the option idmap needs mappings, or a user namespace"):
         compiled(change)
     with pytest.raises(InvalidArgument, match="the root file system: the option ridmap needs mappings"):
         compiled(rootfs=(MountSpec("bind", "/root", options=("rbind", "ridmap")),))

@@ -4,6 +4,8 @@
        |  <-- WARNING text                     |   any number, at any time
        |  <-- CLONED pid + pidfd               |   from a helper that has made the child (`stage`), on a pair of its own
        |  <-- CONSOLE + fd of the pty's master |   with a terminal, once
+       |  <-- NET_DEVICES (name, name)...      |   links that the parent is to move into the child's network namespace
+       |  GO -->                               |
        |  <-- CREATED                          |   only with hooks for that time: everything is mounted
        |  GO -->                               |
        |  <-- READY                            |   only when the parent holds: nothing is left to do but execve
@@ -37,6 +39,7 @@ EXEC = 5
 FAILED = 6
 GO = 7
 CLONED = 8
+NET_DEVICES = 9
 
 _MAX_MESSAGE = 16384
 _MAX_TEXT = 4096

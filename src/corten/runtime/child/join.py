@@ -73,6 +73,7 @@ def _clone(
     cgroup = Cgroup(plan["cgroup"])
     own = os.open("/proc/self/ns/pid", os.O_RDONLY | os.O_CLOEXEC)
     unified = cgroup.open_unified()
+    cpus = _begin_on(plan["initial"]) if plan["initial"] else None
     try:
         process.setns(target, process.CLONE_NEWPID)
         try:
@@ -93,10 +94,22 @@ def _clone(
     except OSError as error:
         fail("clone", error, "creating a process in the container")
     finally:
+        if cpus is not None:
+            os.sched_setaffinity(0, cpus)
         os.close(own)
         if unified >= 0:
             os.close(unified)
     return pid, pidfd
+
+
+def _begin_on(cpus: tuple[int, ...]) -> set[int]:
+    """Run on these, and have the child born there; where the caller ran before."""
+    before = os.sched_getaffinity(0)
+    try:
+        os.sched_setaffinity(0, cpus)
+    except OSError as error:
+        fail("set CPU affinity", error, "process.execCPUAffinity.initial")
+    return before
 
 
 def _open_group_of(pid: int, cgroup: Cgroup) -> int:

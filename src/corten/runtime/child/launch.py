@@ -49,6 +49,10 @@ def launch(
         raise ChildFailed("create cgroup", errno.EINVAL, "a container needs a control group of its own")
     if plan["hooks"]:
         import corten.runtime.child.hooks  # noqa: F401  # the child has it then too, who cannot import it
+    if any(step[0] not in HANDLERS for step in plan["steps"]):
+        from corten.runtime.child import rare
+
+        HANDLERS.update(rare.HANDLERS)
     try:
         cgroup = Cgroup.create(plan["cgroup"], plan["writes"])
     except (GroupInUse, LimitRefused) as error:

@@ -81,7 +81,7 @@ def overlay_mount(
     mounted = ctx.take(target)
     if mounted < 0:
         mounted = make_overlay(ctx, lower, upper, work, options, attributes)
-    _finish(mounted, attributes)
+    finish(mounted, attributes, target)
     _attach(ctx, mounted, target)
 
 
@@ -162,15 +162,17 @@ def bind_mount(
         tree = copy_tree(source, recursive)
     if attributes[0] or attributes[1]:
         api.mount_setattr(tree, "", attr_set=attributes[0], attr_clr=attributes[1])
-    _finish(tree, attributes)
-    _attach(ctx, tree, target, directory=stat.S_ISDIR(os.fstat(tree).st_mode))
+    if target == "/proc" and api.file_system_type(tree) != api.PROC_SUPER_MAGIC:
+        raise ChildFailed("mount", errno.EPERM, '"/proc" cannot be mounted because it is not of type proc')
+    finish(tree, attributes, target)
+    _attach(ctx, tree, target, source=source, directory=stat.S_ISDIR(os.fstat(tree).st_mode))
 
 
 def file_system_mount(
     ctx: Context, kind: str, source: str, target: str, options: Options, attributes: Attributes
 ) -> None:
     """A fresh file system. Its directory is made first, since a tmpfs takes over the mode of the one it hides."""
-    place, existed = _open_target(ctx, target, directory=True, plain=kind in ("proc", "sysfs"))
+    place, existed = open_target(ctx, target, directory=True, plain=kind in ("proc", "sysfs"))
     try:
         if kind == "tmpfs" and existed:
             options = (("mode", f"{stat.S_IMODE(os.fstat(place).st_mode):04o}"), *options)
@@ -179,26 +181,31 @@ def file_system_mount(
             mounted = make_file_system(kind, source, target, options, attributes[0])
         if kind == "proc":
             ctx.proc_device = os.fstat(mounted).st_dev
-        _finish(mounted, attributes)
-        _move(mounted, place, target)
+        finish(mounted, attributes, target)
+        move(mounted, place, target)
     finally:
         os.close(place)
     os.close(mounted)
 
 
 def make_file_system(kind: str, source: str, target: str, options: Options, attributes: int) -> int:
-    """A detached mount of a fresh file system."""
-    fs = api.fsopen(kind)
+    """A detached mount of a fresh file system; `target` is for the error."""
+    what, key = f'error mounting "{source or kind}" to rootfs at "{target}"', ""
+    try:
+        fs = api.fsopen(kind)
+    except OSError as error:
+        fail(f"mount {kind}", error, f'{what}: file system type "{kind}"')
     try:
         if source:
             api.fsconfig_set(fs, "source", source)
-        for key, value in options:
+        for key, value in options:  # the error names the one at fault
             api.fsconfig_set(fs, key, value)
+        key = ""
         api.fsconfig_create(fs)
         return api.fsmount(fs, attributes)
     except OSError as error:
         messages = api.fs_messages(fs)
-        what = f'error mounting "{source or kind}" to rootfs at "{target}"'
+        what += f', option "{key}"' if key else ""
         fail(f"mount {kind}", error, f"{what}: {messages}" if messages else what)
     finally:
         os.close(fs)
@@ -216,7 +223,7 @@ def cgroup_mount(ctx: Context, target: str, attributes: Attributes, private: boo
         source = ctx.cgroup.unified if private else layout.unified
         tree = api.open_tree(api.AT_FDCWD, source, api.OPEN_TREE_CLONE)
         api.mount_setattr(tree, "", attr_set=attributes[0], attr_clr=attributes[1])
-        _finish(tree, attributes)
+        finish(tree, attributes, target)
         _attach(ctx, tree, target)
         return
     # The tmpfs is made read-only last, when the directories for the hierarchies are in it.
@@ -256,7 +263,8 @@ def make_device(ctx: Context, path: str, kind: str, major: int, minor: int, mode
         os.mknod(name, _S_IFMT[kind] | mode, os.makedev(major, minor), dir_fd=parent)
     except FileExistsError:
         status = os.stat(name, dir_fd=parent, follow_symlinks=False)
-        if stat.S_IFMT(status.st_mode) != _S_IFMT[kind] or status.st_rdev != os.makedev(major, minor):
+        found = (status.st_mode, status.st_rdev, status.st_uid, status.st_gid)
+        if found != (_S_IFMT[kind] | mode, os.makedev(major, minor), uid, gid):
             _replace_device(parent, name, kind, major, minor, mode)
     except OSError as error:
         if error.errno != errno.EPERM:
@@ -310,7 +318,7 @@ def mask_path(ctx: Context, path: str) -> None:
             cover = ctx.mask_directory = _empty_directory()
         else:
             cover = api.open_tree(ctx.mask_directory, "", api.OPEN_TREE_CLONE | api.AT_EMPTY_PATH)
-        _move(cover, place, path)
+        move(cover, place, path)
         if cover != ctx.mask_directory:
             os.close(cover)
     finally:
@@ -344,7 +352,7 @@ def readonly_path(ctx: Context, path: str) -> None:
     try:
         tree = api.open_tree(place, "", api.OPEN_TREE_CLONE | api.AT_EMPTY_PATH | api.AT_RECURSIVE)
         api.mount_setattr(tree, "", attr_set=api.MOUNT_ATTR_RDONLY, recursive=True)
-        _move(tree, place, path)
+        move(tree, place, path)
         os.close(tree)
     finally:
         os.close(place)
@@ -380,16 +388,19 @@ def pivot_root(ctx: Context, propagation: int) -> None:
         api.mount("", "/", "", propagation)
 
 
-def _finish(mounted: int, attributes: Attributes) -> None:
+def finish(mounted: int, attributes: Attributes, target: str) -> None:
     """The parts of the options that a mount has only after it is made."""
     _, _, recursive_set, recursive_clear, propagation = attributes
-    if recursive_set or recursive_clear:
-        api.mount_setattr(mounted, "", attr_set=recursive_set, attr_clr=recursive_clear, recursive=True)
-    for flag, recursive in propagation:
-        api.mount_setattr(mounted, "", propagation=flag, recursive=recursive)
+    try:
+        if recursive_set or recursive_clear:
+            api.mount_setattr(mounted, "", attr_set=recursive_set, attr_clr=recursive_clear, recursive=True)
+        for flag, recursive in propagation:
+            api.mount_setattr(mounted, "", propagation=flag, recursive=recursive)
+    except OSError as error:
+        fail("mount", error, f'error mounting to rootfs at "{target}": setting the options of the mount')
 
 
-def _attach(ctx: Context, mounted: int, target: str, *, directory: bool = True) -> None:
+def _attach(ctx: Context, mounted: int, target: str, *, source: str = "", directory: bool = True) -> None:
     """Attach the mount and close it; one without a target becomes the root and stays open."""
     if not target:
         try:
@@ -401,22 +412,23 @@ def _attach(ctx: Context, mounted: int, target: str, *, directory: bool = True) 
             fail("mount root", error, f"mounting the root file system at {ctx.root_path}")
         ctx.root = mounted
         return
-    place, _ = _open_target(ctx, target, directory=directory)
+    place, _ = open_target(ctx, target, directory=directory)
     try:
-        _move(mounted, place, target)
+        move(mounted, place, target, source)
     finally:
         os.close(place)
     os.close(mounted)
 
 
-def _move(mounted: int, place: int, target: str) -> None:
+def move(mounted: int, place: int, target: str, source: str = "") -> None:
     try:
         api.move_mount(mounted, place)
     except OSError as error:
-        fail("mount", error, f'error mounting to rootfs at "{target}"')
+        what = f'"{source}" to' if source else "to"
+        fail("mount", error, f'error mounting {what} rootfs at "{target}"')
 
 
-def _open_target(ctx: Context, target: str, *, directory: bool, plain: bool = False) -> tuple[int, bool]:
+def open_target(ctx: Context, target: str, *, directory: bool, plain: bool = False) -> tuple[int, bool]:
     """The place of a mount, made where it is missing; `plain` refuses symbolic links on the way."""
     try:
         if plain:

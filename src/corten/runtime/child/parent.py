@@ -86,6 +86,11 @@ def _follow(channel: Channel, spawned: Spawned, plan: dict[str, Any], hold: bool
             for hooks in plan["hooks"]["created"]:
                 run(hooks, spawned.pid, watch=spawned.pidfd)
             channel.send(messages.GO)
+        elif kind == messages.NET_DEVICES:
+            from corten.runtime.child import netdevices
+
+            netdevices.move(values[0], spawned.pid)
+            channel.send(messages.GO)
         elif kind == messages.READY and hold:
             return False
         elif kind == messages.READY:

@@ -7,7 +7,7 @@ import os
 import resource
 import stat
 
-from corten.linux import capability, keyring, process
+from corten.linux import capability, keyring, mempolicy, process
 from corten.linux.openat2 import RESOLVE_IN_ROOT, RESOLVE_NO_MAGICLINKS, openat2
 from corten.linux.seccomp import prepare_filter
 from corten.runtime.child import network, users
@@ -78,25 +78,32 @@ def set_scheduler(
     try:
         process.sched_setattr(policy, flags, nice, priority, runtime, deadline, period)
     except OSError as error:
-        fail("set scheduler", error, "setting the scheduling policy")
+        fail("set scheduler", error, "setting the scheduling policy (process.scheduler)")
 
 
 def set_io_priority(ctx: Context, ioclass: int, priority: int) -> None:
     try:
         process.ioprio_set(ioclass, priority)
     except OSError as error:
-        fail("set I/O priority", error, "setting the I/O priority")
+        fail("set I/O priority", error, "setting the I/O priority (process.ioPriority)")
 
 
 def set_personality(ctx: Context, persona: int) -> None:
     process.personality(persona)
 
 
+def set_memory_policy(ctx: Context, mode: int, nodes: tuple[int, ...]) -> None:
+    try:
+        mempolicy.set_mempolicy(mode, sum(1 << node for node in nodes))
+    except OSError as error:
+        fail("set memory policy", error, "setting linux.memoryPolicy")
+
+
 def set_affinity(ctx: Context, cpus: tuple[int, ...]) -> None:
     try:
         os.sched_setaffinity(0, cpus)
     except OSError as error:
-        fail("set CPU affinity", error, "setting the CPU affinity")
+        fail("set CPU affinity", error, "setting the CPU affinity (process.execCPUAffinity.final)")
 
 
 def resolve_user(ctx: Context, user: str, groups: tuple[str, ...], uid: int, gid: int, gids: tuple[int, ...]) -> None:
@@ -162,6 +169,9 @@ def switch_user(ctx: Context, umask: int, bounding: int, effective: int, permitt
         # A change of user sets this to the sysctl fs.suid_dumpable, which need not be 0.
         process.prctl(process.PR_SET_DUMPABLE, 0)
         _, kept, _ = capability.capget()
+        if missing := (bounding | permitted) & ~kept:
+            names = [name for name, number in capability.NUMBERS.items() if missing >> number & 1]
+            ctx.warn(f"{', '.join(names)} cannot be granted: this host does not have them itself")
         capability.capset(effective & kept, kept, inheritable & kept)
     except OSError as error:
         fail("switch user", error, f"becoming user {uid}:{gid}")
@@ -382,6 +392,7 @@ HANDLERS: dict[str, Handler] = {
     "SetScheduler": set_scheduler,
     "SetIoPriority": set_io_priority,
     "SetPersonality": set_personality,
+    "SetMemoryPolicy": set_memory_policy,
     "SetAffinity": set_affinity,
     "AwaitRuntimeHooks": await_runtime_hooks,
     "RunCreateContainerHooks": run_create_container_hooks,

@@ -6,6 +6,7 @@ from typing import Any
 
 from corten import __version__
 from corten.linux.capability import NAMES
+from corten.runtime import mount_options
 from corten.runtime.cgroups import host_layout
 from corten.specs.oci_runtime import (
     VERSION,
@@ -19,20 +20,6 @@ from corten.specs.oci_runtime import (
     Rlimit,
     Root,
     Spec,
-)
-
-# The words that `runtime.mount_options` takes; a test holds the two together.
-_PLAIN_WORDS = (
-    "atime", "dev", "diratime", "exec", "noatime", "nodev", "nodiratime", "noexec", "norelatime", "nostrictatime",
-    "nosuid", "nosymfollow", "relatime", "ro", "rw", "strictatime", "suid", "symfollow",
-)  # fmt: skip
-MOUNT_OPTIONS = sorted(
-    (
-        *_PLAIN_WORDS,
-        *(f"r{word}" for word in _PLAIN_WORDS),
-        *("bind", "rbind", "private", "rprivate", "shared", "rshared", "slave", "rslave", "unbindable", "runbindable"),
-        *("async", "defaults", "loud", "noiversion", "nolazytime", "nomand", "remount"),
-    )
 )
 
 _CAPABILITIES = ["CAP_AUDIT_WRITE", "CAP_KILL", "CAP_NET_BIND_SERVICE"]
@@ -104,7 +91,7 @@ def features() -> dict[str, Any]:
         "ociVersionMin": "1.0.0",
         "ociVersionMax": VERSION,
         "hooks": ["prestart", "createRuntime", "poststart", "poststop"],
-        "mountOptions": list(MOUNT_OPTIONS),
+        "mountOptions": sorted(mount_options.WORDS),
         "linux": {
             "namespaces": ["cgroup", "ipc", "mount", "network", "pid", "uts"],
             "capabilities": list(NAMES),

@@ -1,0 +1,106 @@
+"""Steps that few containers have: imported by the launcher when a plan has one."""
+
+from __future__ import annotations
+
+import os
+import stat
+
+from corten.linux import mount as api
+from corten.linux.openat2 import open_in_root
+from corten.runtime.child import channel, copyup
+from corten.runtime.child.errors import fail
+from corten.runtime.child.mounts import finish, make_file_system, move, open_target
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from corten.runtime.child.context import Context, Handler
+    from corten.runtime.child.mounts import Attributes, Options
+
+
+def copy_up_mount(ctx: Context, source: str, target: str, options: Options, attributes: Attributes) -> None:
+    """A tmpfs with what the root has at its place; owner and mode of the directory too, where no option says else."""
+    place, existed = open_target(ctx, target, directory=True)
+    try:
+        status = os.fstat(place)
+        taken = (
+            ("mode", f"{stat.S_IMODE(status.st_mode):04o}"),
+            ("uid", str(status.st_uid)),
+            ("gid", str(status.st_gid)),
+        )
+        mounted = make_file_system("tmpfs", source, target, (*taken, *options), attributes[0])
+        if existed:
+            _copy(place, mounted, target)
+        finish(mounted, attributes, target)
+        move(mounted, place, target)
+        os.close(mounted)
+    finally:
+        os.close(place)
+
+
+def _copy(place: int, mounted: int, target: str) -> None:
+    opened = os.open(".", os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC, dir_fd=place)
+    try:
+        copyup.copy_contents(opened, mounted)
+    except OSError as error:
+        fail("copy up", error, f'copying what is at "{target}" into the tmpfs there')
+    finally:
+        os.close(opened)
+
+
+def legacy_mount(
+    ctx: Context, kind: str, source: str, target: str, flags: int, options: Options, attributes: Attributes
+) -> None:
+    """By mount(2), on top of the root's directory and taken off again: what is left is a mount like any other."""
+    words = ",".join(key if value is None else f"{key}={value}" for key, value in options)
+    try:
+        api.mount(source or kind, ctx.root_path, kind, flags, words)
+        mounted = api.open_tree(api.AT_FDCWD, ctx.root_path, api.OPEN_TREE_CLONE)
+        api.umount2(ctx.root_path, api.MNT_DETACH)
+    except OSError as error:
+        fail(f"mount {kind}", error, f'error mounting "{source or kind}" to rootfs at "{target}"')
+    if attributes[0]:
+        api.mount_setattr(mounted, "", attr_set=attributes[0])
+    finish(mounted, attributes, target)
+    place, _ = open_target(ctx, target, directory=True)
+    try:
+        move(mounted, place, target)
+    finally:
+        os.close(place)
+    os.close(mounted)
+
+
+def remount(ctx: Context, target: str, options: Options, attributes: Attributes) -> None:
+    messages = ""
+    try:
+        place = open_in_root(ctx.root, target)
+        if attributes[0] or attributes[1] or not options:  # refused where nothing is mounted
+            api.mount_setattr(place, "", attr_set=attributes[0], attr_clr=attributes[1])
+        finish(place, attributes, target)
+        if options:
+            fs = api.fspick(place)
+            try:
+                for key, value in options:
+                    api.fsconfig_set(fs, key, value)
+                api.fsconfig_reconfigure(fs)
+            except OSError:
+                messages = api.fs_messages(fs)
+                raise
+            finally:
+                os.close(fs)
+        os.close(place)
+    except OSError as error:
+        fail("remount", error, f'error remounting "{target}"' + (f": {messages}" if messages else ""))
+
+
+def move_net_devices(ctx: Context, devices: tuple[tuple[str, str], ...]) -> None:
+    """The parent does it, as it still is where the links are."""
+    ctx.channel.send(channel.NET_DEVICES, devices)
+    ctx.channel.await_go()
+
+
+HANDLERS: dict[str, Handler] = {
+    "CopyUpMount": copy_up_mount,
+    "LegacyMount": legacy_mount,
+    "Remount": remount,
+    "MoveNetDevices": move_net_devices,
+}
