@@ -13,7 +13,7 @@ from msgspec.json import encode as json_encode
 from corten.errors import InvalidArgument
 from corten.logs.options import parse
 from corten.runtime.plan import cgroup_path, compile_exec, compile_launch
-from corten.runtime.plan_mounts import compile_mount
+from corten.runtime.plan_mounts import Surroundings, compile_all
 from corten.runtime.steps import BindMount, HoldTree
 from corten.runtime.types import ExecRequest, LaunchRequest, LogSpec, Stdio, Stream
 from corten.specs.oci_runtime import ConsoleSize, Linux, Namespace, Process, Spec
@@ -91,8 +91,8 @@ def _idmapped(spec: Spec, document: dict[str, Any], run_dir: Path) -> list[HoldT
     """
     remapped = any(space.type == "user" for space in (spec.linux or Linux()).namespaces)
     found: list[HoldTree] = []
-    for index, (wanted, mount) in enumerate(zip(spec.mounts, document.get("mounts", ()), strict=True)):
-        step = compile_mount(wanted, private_cgroup=False, remapped=remapped)
+    compiled = compile_all(spec.mounts, Surroundings(str(run_dir), "", False, remapped))
+    for index, (step, mount) in enumerate(zip(compiled, document.get("mounts", ()), strict=True)):
         if isinstance(step, BindMount) and step.idmap:
             found.append(HoldTree(f"{run_dir}/idmapped/{index}", step.source, step.recursive, step.idmap))
             mount["source"] = found[-1].target
