@@ -161,7 +161,7 @@ def switch_user(ctx: Context, umask: int, bounding: int, effective: int, permitt
     _own_stdio(uid)
     try:
         capability.limit_bounding(bounding)
-        os.setgroups(ctx.groups)
+        _set_groups(ctx)
         os.setresgid(gid, gid, gid)
         process.prctl(process.PR_SET_KEEPCAPS, 1)
         os.setresuid(uid, uid, uid)
@@ -180,6 +180,17 @@ def switch_user(ctx: Context, umask: int, bounding: int, effective: int, permitt
             _change_directory(ctx, ctx.cwd_pending)
         except OSError as error:
             _directory_failed(ctx.cwd_pending, error)
+
+
+def _set_groups(ctx: Context) -> None:
+    try:
+        os.setgroups(ctx.groups)
+    except PermissionError:
+        # A user namespace made without the host's root denies it (user_namespaces(7)): nobody there has such groups.
+        with open(os.open("self/setgroups", os.O_RDONLY | os.O_CLOEXEC, dir_fd=ctx.proc), "rb") as file:
+            if file.read().strip() != b"deny":
+                raise
+        ctx.warn("supplementary groups were left out: the user namespace denies setgroups")
 
 
 def _own_stdio(uid: int) -> None:

@@ -8,6 +8,7 @@ from corten import __version__
 from corten.linux.capability import NAMES
 from corten.runtime import mount_options
 from corten.runtime.cgroups import host_layout
+from corten.runtime.plan_namespaces import NAMESPACES
 from corten.specs.oci_runtime import (
     VERSION,
     Capabilities,
@@ -93,12 +94,13 @@ def features() -> dict[str, Any]:
         "hooks": ["prestart", "createRuntime", "poststart", "poststop"],
         "mountOptions": sorted(mount_options.WORDS),
         "linux": {
-            "namespaces": ["cgroup", "ipc", "mount", "network", "pid", "uts"],
+            "namespaces": sorted(NAMESPACES),
             "capabilities": list(NAMES),
             "cgroup": {"v1": bool(layout.v1), "v2": bool(layout.unified), "systemd": False, "systemdUser": False},
             "seccomp": {"enabled": True},
             "apparmor": {"enabled": True},
             "selinux": {"enabled": True},
+            "mountExtensions": {"idmap": {"enabled": True}},
         },
         "annotations": {"org.corten.version": __version__},
         "potentiallyUnsafeConfigAnnotations": [],
