@@ -85,7 +85,7 @@ def test_nothing_is_left_where_it_cannot_be_made(tmp_path: Path) -> None:
         async with controlled(tmp_path, ready=0) as controller:
             descriptors = len(os.listdir("/proc/self/fd"))
             for user in (UserNamespace(path="/proc/self/ns/user"), UserNamespace(((0, 2**32 - 1, 1),), ((0, 1, 1),))):
-                with pytest.raises(SystemFault, match="make a network namespace"):
+                with pytest.raises(SystemFault, match="make a user namespace"):
                     await controller.open_sandbox("bad", user)
             assert len(os.listdir("/proc/self/fd")) == descriptors
 
@@ -124,5 +124,27 @@ def test_storage_that_cannot_be_idmapped_is_named(tmp_path: Path) -> None:
         with pytest.raises(SystemFault) as caught:
             idmapping.check(REMAP, [tmp_path, tmp_path / "merged"], overlay=True)
         assert f"the file system of {tmp_path}/merged (overlay) cannot be idmapped" in caught.value.message
+
+    isolated(work)
+
+
+def test_a_daemon_in_a_chroot_can_remap(tmp_path: Path) -> None:
+    """The kernel lets nobody in a chroot make a user namespace."""
+
+    def work() -> None:
+        mount.mount("/", str(tmp_path), "", mount.MS_BIND | mount.MS_REC)
+        os.chroot(tmp_path)
+        os.chdir("/")
+        for fd in usernamespace.make_pair(REMAPPED.uids, REMAPPED.gids):
+            os.close(fd)
+
+    isolated(work)
+
+
+def test_limits_of_the_host_are_named(tmp_path: Path) -> None:
+    def work() -> None:
+        with pytest.raises(SystemFault) as caught:
+            idmapping.check(Remap("app", ((0, 2**32 - 1, 1),), ((0, 1, 1),)), [tmp_path], overlay=True)
+        assert "--userns-remap cannot be had: " in caught.value.message
 
     isolated(work)

@@ -223,7 +223,7 @@ class BridgeController:
             raise InvalidArgument(f"invalid container id {container_id!r}")
         if container_id in self._namespaces:
             return self._sandbox(container_id)
-        with _faults("make a network namespace"):
+        with _faults("make a network namespace" if user is None else "make a user namespace and its network namespace"):
             namespace = await self._pool.take(user)
             if container_id in self._namespaces:
                 namespace.close()
