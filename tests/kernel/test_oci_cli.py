@@ -127,7 +127,11 @@ def test_a_created_container_can_be_deleted_by_force(bundle: Bundle) -> None:
 
 def test_a_terminal_goes_over_the_console_socket(bundle: Bundle, tmp_path: Path) -> None:
     bundle.edit("sh", "-c", "tty; read l; echo got $l", terminal=True)
-    assert "without --console-socket" in bundle.call("run", "--bundle", str(bundle.directory), "oci").stderr
+    for command in (("create",), ("run", "--detach")):
+        refused = bundle.call(*command, "--bundle", str(bundle.directory), "oci")
+        assert "without --console-socket" in refused.stderr
+    foreground = bundle.call("run", "--bundle", str(bundle.directory), "--console-socket", "/x", "oci")
+    assert "is not detached" in foreground.stderr
     path = tmp_path / "console.sock"
     with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as listener:
         listener.bind(str(path))

@@ -31,7 +31,8 @@ class LaunchPlan:
 
     With `prepare` it is a plan in two stages: those steps are done by a helper with the host's rights, which then
     enters `user` (path, uid and gid mappings) and makes a time namespace with `time_offsets`. `cgroup_owner` is the
-    container's uid that gets its cgroup, -1 for nobody.
+    container's uid that gets its cgroup, -1 for nobody. The program gets `keep_fds` descriptors behind the standard
+    streams, which the caller of `launch` has open.
     """
 
     id: str
@@ -50,6 +51,7 @@ class LaunchPlan:
     user: plan_namespaces.UserNamespace | None = None
     time_offsets: str = ""
     cgroup_owner: int = -1
+    keep_fds: int = 0
 
     def to_wire(self) -> bytes:
         """marshal, as both ends are the same interpreter and json, with re, would cost the import budget; a pipe
@@ -60,7 +62,8 @@ class LaunchPlan:
 @dataclass(frozen=True, slots=True)
 class ExecPlan:
     """All that `runtime.child.join` needs. `namespaces` are CLONE_NEW… beyond those of every container; `prepare` is
-    done before they are entered. `initial` are the CPUs to begin on, before the control group is entered."""
+    done before they are entered. `initial` are the CPUs to begin on, before the control group is entered; `enter` files
+    of groups below `cgroup` that the process moves to, by writing 0."""
 
     cgroup: str
     initial: tuple[int, ...]
@@ -68,6 +71,8 @@ class ExecPlan:
     warnings: tuple[str, ...] = ()
     namespaces: int = 0
     prepare: Steps = ()
+    enter: tuple[str, ...] = ()
+    keep_fds: int = 0
 
     def to_wire(self) -> bytes:
         return marshal.dumps(_wire(self))

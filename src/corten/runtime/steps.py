@@ -212,6 +212,13 @@ class PivotRoot(Step):
 
 
 @dataclass(frozen=True, slots=True)
+class MoveRoot(Step):
+    """In place of PivotRoot, where the host's root is a ramdisk that cannot be pivoted away."""
+
+    propagation: int
+
+
+@dataclass(frozen=True, slots=True)
 class SetHostname(Step):
     name: str
 

@@ -381,6 +381,7 @@ class Spec(OciStruct):
 
 _spec_decoder = msgspec.json.Decoder(Spec)
 _process_decoder = msgspec.json.Decoder(Process)
+_resources_decoder = msgspec.json.Decoder(Resources)
 encode = msgspec.json.encode
 
 
@@ -392,6 +393,11 @@ def decode_spec(body: bytes) -> Spec:
 def decode_process(body: bytes) -> Process:
     """`process.json` of `exec --process` as a Process. Raises InvalidArgument that names the member at fault."""
     return _decode(_process_decoder, body)
+
+
+def decode_resources(body: bytes) -> Resources:
+    """What `update` reads, as Resources. Raises InvalidArgument that names the member at fault."""
+    return _decode(_resources_decoder, body)
 
 
 def _decode(decoder: msgspec.json.Decoder[_T], body: bytes) -> _T:

@@ -42,6 +42,7 @@ class Context:
         "held",
         "hold",
         "home",
+        "keep_fds",
         "label_file",
         "mask_directory",
         "null",
@@ -77,6 +78,7 @@ class Context:
         self.command = ""
         self.args: list[str] = []
         self.hold = False
+        self.keep_fds = 0
         self.start_hooks: Hooks | None = None
 
     def hold_for(self, target: str, mounted: int) -> None:
@@ -92,13 +94,14 @@ class Context:
         return held.pop(0) if held else -1
 
     def let_go(self) -> None:
-        """Close every descriptor but the standard streams, the channel's and `label_file`.
+        """Close every descriptor but the standard streams, the `keep_fds` behind them that the caller wants the
+        program to have, the channel's and `label_file`.
 
         Not only on execve: the kernel looks the program, its interpreter and what their links lead to up before it
         closes anything, and `/proc/self/fd/N/../bin/sh` with N our /proc is the host's (CVE-2024-21626). What stays
         open is no directory and cannot be executed.
         """
-        first = 3
+        first = 3 + self.keep_fds
         for fd in sorted({self.channel.fileno(), self.label_file} - {-1}):
             if fd > first:
                 close_range(first, fd - 1)

@@ -137,6 +137,7 @@ def _child(
             from corten.runtime.child import stage, usernamespace
 
             stage.prepare_exec(plan, ctx, init_pid)
+        ctx.keep_fds = plan["keep_fds"]
         seal_imports()
         try:
             process.setns(target, _NAMESPACES | plan["namespaces"])
@@ -149,7 +150,13 @@ def _child(
             current[0] = name
             HANDLERS[name](ctx, *values)
 
-    run_child(channel, stdio, (cgroup.enter_v1, body), lambda: current[0])
+    def enter() -> None:
+        cgroup.enter_v1()
+        for path in plan["enter"]:
+            with open(path, "wb", buffering=0) as file:
+                file.write(b"0")
+
+    run_child(channel, stdio, (enter, body), lambda: current[0])
 
 
 __all__ = ["ChildFailed", "Spawned", "join"]

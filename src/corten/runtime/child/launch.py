@@ -168,7 +168,7 @@ def _child(
 
     def body() -> None:
         ctx = Context(channel, cgroup, plan["root"])
-        ctx.hold = hold
+        ctx.hold, ctx.keep_fds = hold, plan["keep_fds"]
         if arrival is not None:
             arrival.hand_over(ctx)
         for name, *values in plan["steps"]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import stat
 
@@ -9,7 +10,8 @@ from corten.linux import mount as api
 from corten.linux.openat2 import open_in_root
 from corten.runtime.child import channel, copyup
 from corten.runtime.child.errors import fail
-from corten.runtime.child.mounts import finish, make_file_system, move, open_target
+from corten.runtime.child.imports import seal_imports
+from corten.runtime.child.mounts import enter_namespace_root, finish, make_file_system, move, open_target
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -98,7 +100,44 @@ def move_net_devices(ctx: Context, devices: tuple[tuple[str, str], ...]) -> None
     ctx.channel.await_go()
 
 
+def move_root(ctx: Context, propagation: int) -> None:
+    """Put the root over the host's and enter it by chroot.
+
+    The host's mounts stay in the namespace, below ours; its proc and sysfs, which show and change more than others, are
+    taken away, as a way out of the chroot would lead to them.
+    """
+    seal_imports()
+    enter_namespace_root()
+    for place in _host_views(ctx):
+        try:
+            api.umount2(place, api.MNT_DETACH)
+        except OSError as error:
+            if error.errno not in (errno.EINVAL, errno.EPERM, errno.ENOENT):
+                raise
+    os.fchdir(ctx.root)
+    api.mount(".", "/", "", api.MS_MOVE)
+    os.chroot(".")
+    os.chdir("/")
+    if propagation:
+        api.mount("", "/", "", propagation)
+
+
+def _host_views(ctx: Context) -> list[str]:
+    """Where proc and sysfs are mounted outside the container's root, the last first."""
+    found = []
+    fd = os.open("self/mountinfo", os.O_RDONLY | os.O_CLOEXEC, dir_fd=ctx.proc)
+    with open(fd, "rb") as file:
+        for line in file.read().splitlines():
+            before, _, after = line.partition(b" - ")
+            place = os.fsdecode(before.split(b" ")[4].replace(b"\\040", b" ").replace(b"\\134", b"\\"))
+            inside = place == ctx.root_path or place.startswith(ctx.root_path + "/")
+            if after.split(b" ")[0] in (b"proc", b"sysfs") and not inside:
+                found.append(place)
+    return found[::-1]
+
+
 HANDLERS: dict[str, Handler] = {
+    "MoveRoot": move_root,
     "CopyUpMount": copy_up_mount,
     "LegacyMount": legacy_mount,
     "Remount": remount,

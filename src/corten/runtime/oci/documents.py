@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from typing import Any
 
 from corten import __version__
@@ -13,6 +14,7 @@ from corten.specs.oci_runtime import (
     VERSION,
     Capabilities,
     DeviceCgroup,
+    IDMapping,
     Linux,
     Mount,
     Namespace,
@@ -83,6 +85,26 @@ def _mounts() -> list[Mount]:
         Mount(destination="/sys", type="sysfs", source="sysfs", options=[*plain, "ro"]),
         Mount(destination="/sys/fs/cgroup", type="cgroup", source="cgroup", options=[*plain, "relatime", "ro"]),
     ]
+
+
+def rootless_spec() -> Spec:
+    """The same for a user who is not root: a user namespace with that user as its root, and what needs more left out.
+
+    The network is the host's, sysfs a bind mount, as mounting one needs a network namespace of one's own.
+    """
+    spec = default_spec()
+    assert spec.linux is not None
+    kinds = [space.type for space in spec.linux.namespaces if space.type != "network"]
+    spec.linux.namespaces = [Namespace(type=kind) for kind in (*kinds, "user")]
+    spec.linux.uid_mappings = [IDMapping(container_id=0, host_id=os.geteuid(), size=1)]
+    spec.linux.gid_mappings = [IDMapping(container_id=0, host_id=os.getegid(), size=1)]
+    spec.linux.resources = None
+    for mount in spec.mounts:
+        mount.options = [word for word in mount.options if not word.startswith(("uid=", "gid="))]
+        if mount.destination == "/sys":
+            mount.type, mount.source = "none", "/sys"
+            mount.options = ["rbind", "nosuid", "noexec", "nodev", "ro"]
+    return spec
 
 
 def features() -> dict[str, Any]:

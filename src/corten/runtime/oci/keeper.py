@@ -29,11 +29,11 @@ from pathlib import Path
 from msgspec import json
 
 from corten.errors import StartFailed
-from corten.linux.scm import send_fds
 from corten.runtime import protocol
 from corten.runtime.child.errors import ChildFailed
 from corten.runtime.child.launch import launch
 from corten.runtime.child.parent import Spawned
+from corten.runtime.oci.callers import send_console, send_pidfd
 
 Report = tuple[str, str, int, int, int, list[str]]
 """What went wrong (message, step, errno, exit code), "" for nothing, the pid, and warnings."""
@@ -43,16 +43,19 @@ WAITING = "start.sock"  # is there as long as the container waits for its start
 STARTING = "starting"  # and this while its startContainer hooks run
 
 
-def create(wire: bytes, directory: Path, console_socket: str, on_fork: Callable[[int], None]) -> tuple[int, list[str]]:
+def create(
+    wire: bytes, directory: Path, sockets: tuple[str, str], on_fork: Callable[[int], None]
+) -> tuple[int, list[str]]:
     """Launch in a keeper and leave it; the container's pid, and warnings. Raises StartFailed.
 
-    `on_fork` is called with the keeper's pid.
+    `sockets` are the paths of those for the console and for the pidfd, "" for none. `on_fork` is called with the
+    keeper's pid.
     """
     reader, writer = os.pipe2(os.O_CLOEXEC)
     keeper = os.fork()
     if keeper == 0:
         os.close(reader)
-        _keep(wire, directory, console_socket, writer)
+        _keep(wire, directory, sockets, writer)
     os.close(writer)
     try:
         on_fork(keeper)
@@ -95,7 +98,7 @@ def _report(fd: int, failure: ChildFailed | None, spawned: Spawned | None = None
     os.close(fd)
 
 
-def _keep(wire: bytes, directory: Path, console_socket: str, answer: int) -> None:
+def _keep(wire: bytes, directory: Path, sockets: tuple[str, str], answer: int) -> None:
     """The keeper's life. Never returns."""
     try:
         os.setsid()
@@ -109,13 +112,11 @@ def _keep(wire: bytes, directory: Path, console_socket: str, answer: int) -> Non
             except ChildFailed as failure:
                 _report(answer, failure)
                 return
-            if console_socket:
-                try:
-                    send_console(console_socket, spawned.console)
-                except OSError as error:
-                    detail = f"--console-socket {console_socket}: {error.strerror}"
-                    _report(answer, ChildFailed(STEP, error.errno or 0, detail))
-                    return
+            try:
+                hand_over(spawned, *sockets)
+            except ChildFailed as failure:
+                _report(answer, failure)
+                return
             null = os.open("/dev/null", os.O_RDWR)
             for number in (0, 1, 2):  # they are the container's: who reads them is to see their end with it
                 os.dup2(null, number)
@@ -125,6 +126,25 @@ def _keep(wire: bytes, directory: Path, console_socket: str, answer: int) -> Non
         sys.excepthook(*sys.exc_info())
     finally:
         os._exit(0)
+
+
+def hand_over(spawned: Spawned, console_socket: str, pidfd_socket: str) -> int:
+    """Send the console and the pidfd where they are wanted; a console that nobody wants is returned, else -1.
+
+    Raises ChildFailed with the step STEP.
+    """
+    flag, path = "", ""
+    try:
+        if pidfd_socket:
+            flag, path = "--pidfd-socket", pidfd_socket
+            send_pidfd(path, spawned.pidfd, b"standard")
+        if console_socket:
+            flag, path = "--console-socket", console_socket
+            send_console(path, spawned.console)
+            return -1
+    except OSError as error:
+        raise ChildFailed(STEP, error.errno or 0, f"{flag} {path}: {error.strerror}") from None
+    return spawned.console
 
 
 def _serve(listener: socket.socket, directory: Path, spawned: Spawned) -> None:
@@ -146,13 +166,3 @@ def _serve(listener: socket.socket, directory: Path, spawned: Spawned) -> None:
         failure = caught
     (directory / STARTING).unlink(missing_ok=True)
     _report(connection.detach(), failure, spawned)
-
-
-def send_console(path: str, console: int) -> None:
-    """Give a pty's master to whoever listens at `path`, as runc's callers expect it, and close ours."""
-    short, anchor = protocol.near(path)
-    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as sock:
-        sock.connect(short)
-        send_fds(sock, b"/dev/pts/ptmx", [console])
-    os.close(anchor)
-    os.close(console)

@@ -11,8 +11,8 @@ from msgspec.json import encode
 class Log:
     """`path` "" for no file; `style` is "text" or "json", runc's two."""
 
-    def __init__(self, path: str = "", style: str = "text") -> None:
-        self._path, self._style = path, style
+    def __init__(self, path: str = "", style: str = "text", *, verbose: bool = False) -> None:
+        self._path, self._style, self._verbose = path, style, verbose
 
     def error(self, message: str) -> None:
         """On stderr, and in the file."""
@@ -25,6 +25,13 @@ class Log:
             self._write("warning", message)
         else:
             sys.stderr.write(f"corten-runtime: warning: {message}\n")
+
+    def debug(self, message: str) -> None:
+        """Only when asked for; where warnings go."""
+        if self._verbose and self._path:
+            self._write("debug", message)
+        elif self._verbose:
+            sys.stderr.write(f"corten-runtime: debug: {message}\n")
 
     def _write(self, level: str, message: str) -> None:
         if not self._path:

@@ -5,82 +5,135 @@ from __future__ import annotations
 import os
 import signal
 import time
-from contextlib import suppress
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
-from corten.errors import InvalidArgument, NotFound, StartFailed, SystemFault
+from corten.errors import InvalidArgument, StartFailed, SystemFault
 from corten.linux.process import PR_SET_CHILD_SUBREAPER, prctl
 from corten.runtime.cgroups import Cgroup
 from corten.runtime.cgroups_devices import always_allowed
 from corten.runtime.child import hooks as hooking
 from corten.runtime.child.errors import ChildFailed
-from corten.runtime.child.join import join
+from corten.runtime.child.launch import launch
+from corten.runtime.child.parent import Spawned
 from corten.runtime.oci import keeper
+from corten.runtime.oci.callers import Wishes, write_pid
+from corten.runtime.oci.check import check
+from corten.runtime.oci.foreground import attend
 from corten.runtime.oci.state import Record, Store, load_spec, send_signal, start_of, wait_gone
 from corten.runtime.oci.transitions import require
-from corten.runtime.plan import cgroup_path, compile_exec, compile_launch
+from corten.runtime.plan import LaunchPlan, cgroup_path, compile_launch
 from corten.runtime.plan_hooks import HookPlan, compile_hooks
 from corten.runtime.steps import Hooks
 from corten.runtime.types import LaunchRequest
-from corten.specs.oci_runtime import Linux, Process
+from corten.specs.oci_runtime import Linux
 
 KILL_PATIENCE = 10.0
 
 
 @dataclass(frozen=True, slots=True)
-class CreateOptions:
-    """`console_socket` and `pid_file` are "" when not wanted."""
+class RunModes:
+    """What `run` does beside."""
 
-    bundle: Path
-    console_socket: str = ""
-    pid_file: str = ""
+    detach: bool = False
+    keep: bool = False
+    no_subreaper: bool = False
 
 
-def create(store: Store, name: str, options: CreateOptions) -> Record:
+@dataclass(frozen=True, slots=True)
+class _Prepared:
+    """A container that nothing was started of yet: its id is taken, and its specification saved."""
+
+    record: Record
+    plan: LaunchPlan
+    directory: Path
+    wishes: Wishes
+
+
+def create(store: Store, name: str, wishes: Wishes) -> Record:
     """Bring a container to the state created. Raises StartFailed, InvalidArgument, Conflict; then nothing is left."""
-    spec = load_spec(options.bundle)
+    prepared = _prepare(store, name, wishes, detached=True)
+    record = prepared.record
+
+    def creating(keeper_pid: int) -> None:
+        _begin(store, record, keeper_pid)
+
+    with _undone(store, prepared):
+        sockets = (wishes.console_socket, wishes.pidfd_socket)
+        pid, warnings = keeper.create(prepared.plan.to_wire(), prepared.directory, sockets, creating)
+        _note(store, prepared, pid, warnings)
+    return record
+
+
+def _prepare(store: Store, name: str, wishes: Wishes, *, detached: bool) -> _Prepared:
+    """All that can be found out without starting anything. Raises InvalidArgument, NotFound, Conflict."""
+    store.directory(name)  # an id that is none is said first
+    spec = load_spec(wishes.bundle)
+    check(spec, wishes.bundle)
     linux = spec.linux or Linux()
     linux.cgroups_path = cgroup_path(linux.cgroups_path or f"/corten/{name}")
     if linux.resources is not None and linux.resources.devices:
         # Callers deny everything and leave it to the runtime to allow what its own /dev has, as runc does.
         linux.resources.devices += always_allowed()
     spec.linux = linux
-    terminal = spec.process is not None and spec.process.terminal
-    if terminal and not options.console_socket:
-        raise InvalidArgument("cannot allocate a terminal without --console-socket")
-    if options.console_socket and not terminal:
-        raise InvalidArgument("--console-socket is given, but the process has no terminal")
-    request = LaunchRequest(name, spec, options.bundle, options.bundle / "unused", ())
-    plan = compile_launch(request)
-    directory = store.claim(name)
+    assert spec.process is not None
+    check_console(spec.process.terminal, wishes.console_socket, detached=detached)
+    spec.process.env += wishes.environment()
+    plan = wishes.launch_plan(compile_launch(LaunchRequest(name, spec, wishes.bundle, wishes.bundle / "unused", ())))
     record = Record(
         id=name,
-        bundle=str(options.bundle),
+        bundle=str(wishes.bundle),
+        rootfs=plan.root,
         cgroup=linux.cgroups_path,
         created_ns=time.time_ns(),
         annotations=spec.annotations,
     )
-
-    def creating(keeper_pid: int) -> None:
-        record.keeper, record.keeper_start = keeper_pid, start_of(keeper_pid)
-        store.save(record)
-
+    directory = store.claim(name)
     try:
         store.save_spec(name, spec)
-        record.pid, warnings = keeper.create(plan.to_wire(), directory, options.console_socket, creating)
-        record.pid_start = start_of(record.pid)
-        store.save(record)
-        if options.pid_file:
-            write_pid(options.pid_file, record.pid)
+    except BaseException:
+        store.remove(name)
+        raise
+    return _Prepared(record, plan, directory, wishes)
+
+
+def check_console(terminal: bool, console_socket: str, *, detached: bool) -> None:
+    """A terminal's master goes to a socket, or is carried by us while we wait. Raises InvalidArgument."""
+    if terminal and detached and not console_socket:
+        raise InvalidArgument("cannot allocate a terminal without --console-socket when detached")
+    if console_socket and not (terminal and detached):
+        raise InvalidArgument("--console-socket is given, but the process has no terminal or is not detached")
+
+
+def _begin(store: Store, record: Record, creator: int) -> None:
+    record.keeper, record.keeper_start = creator, start_of(creator)
+    store.save(record)
+
+
+def _note(store: Store, prepared: _Prepared, pid: int, warnings: Sequence[str]) -> None:
+    """What is to be known of a container that waits for its start."""
+    record = prepared.record
+    record.pid, record.pid_start = pid, start_of(pid)
+    store.save(record)
+    if prepared.wishes.pid_file:
+        write_pid(prepared.wishes.pid_file, pid)
+    for warning in warnings:
+        store.log.warning(warning)
+    store.log.debug(f"container {record.id} waits for its start, its first process is {pid}")
+
+
+@contextmanager
+def _undone(store: Store, prepared: _Prepared) -> Iterator[None]:
+    """Take everything away again when the body fails."""
+    try:
+        yield
     except BaseException as error:
         # What a launch that fails has made it removes itself; else something may be running.
         launched = not isinstance(error, StartFailed) or error.step == keeper.STEP
-        _destroy(store, record, plan.hooks.poststop, kill=launched)
+        _destroy(store, prepared.record, prepared.plan.hooks.poststop, kill=launched)
         raise
-    for warning in warnings:
-        store.log.warning(warning)
-    return record
 
 
 def start(store: Store, name: str) -> None:
@@ -118,22 +171,49 @@ def _destroy(store: Store, record: Record, poststop: Hooks | None, *, kill: bool
             store.log.warning(failure)
 
 
-def run(store: Store, name: str, options: CreateOptions, *, detach: bool) -> int:
-    """create and start; without `detach` wait for the end and delete. The exit code, 0 when detached."""
-    if not detach:
-        prctl(PR_SET_CHILD_SUBREAPER, 1)  # the container passes to us when its keeper ends
-    record = create(store, name, options)
-    try:
-        start(store, name)
-    except BaseException:
-        with suppress(NotFound):  # a hook's failure has taken it away already
-            delete(store, name, force=True)
-        raise
-    if detach:
+def run(store: Store, name: str, wishes: Wishes, modes: RunModes) -> int:
+    """create and start; unless detached wait for the end and delete. The exit code, 0 when detached.
+
+    There is no keeper: the container is our own child from the first.
+    """
+    prepared = _prepare(store, name, wishes, detached=modes.detach)
+    record = prepared.record
+    if not (modes.detach or modes.no_subreaper):
+        prctl(PR_SET_CHILD_SUBREAPER, 1)  # what it leaves behind passes to us
+    with _undone(store, prepared):
+        _begin(store, record, os.getpid())
+        try:
+            spawned = launch(prepared.plan.to_wire(), 0, 1, 2, hold=True)
+        except ChildFailed as failure:
+            raise start_failed(failure, failure.step) from None
+        try:
+            console = _follow(store, prepared, spawned)
+        except ChildFailed as failure:
+            raise start_failed(failure, keeper.STEP) from None
+    store.log.debug(f"container {name} runs, its first process is {record.pid}")
+    if modes.detach:
         return 0
-    code = _wait(record.pid)
-    delete(store, name, force=True)
+    code = attend(record.pid, console)
+    if not modes.keep:
+        delete(store, name, force=True)
     return code
+
+
+def _follow(store: Store, prepared: _Prepared, spawned: Spawned) -> int:
+    """Bring what waits for its execve to life; the console that is ours to carry, or -1. Raises ChildFailed."""
+    waits = prepared.directory / keeper.STARTING
+    waits.touch()
+    _note(store, prepared, spawned.pid, spawned.warnings)
+    console = keeper.hand_over(spawned, prepared.wishes.console_socket, prepared.wishes.pidfd_socket)
+    spawned.release()
+    waits.unlink()
+    if prepared.plan.hooks.poststart is not None:
+        hooking.run(prepared.plan.hooks.poststart, spawned.pid)
+    return console
+
+
+def start_failed(failure: ChildFailed, step: str) -> StartFailed:
+    return StartFailed(failure.detail or failure.step, step=step, errno=failure.errno, exit_code=failure.exit_code)
 
 
 def kill(store: Store, name: str, signo: int, *, everyone: bool = False) -> None:
@@ -157,23 +237,6 @@ def delete(store: Store, name: str, *, force: bool = False) -> None:
     _destroy(store, record, _hooks(store, record).poststop)
 
 
-def execute(store: Store, name: str, process: Process, user: str, options: CreateOptions, *, detach: bool) -> int:
-    """A further process; its exit code, 0 when detached."""
-    record = store.load(name)
-    require("exec in", name, store.status(record))
-    if process.terminal and not options.console_socket:
-        raise InvalidArgument("cannot allocate a terminal without --console-socket")
-    try:
-        spawned = join(compile_exec(process, store.spec(name), user, ()).to_wire(), record.pid, 0, 1, 2)
-    except ChildFailed as failure:
-        raise StartFailed(failure.detail, step=failure.step, errno=failure.errno, exit_code=failure.exit_code) from None
-    if options.console_socket:
-        keeper.send_console(options.console_socket, spawned.console)
-    if options.pid_file:
-        write_pid(options.pid_file, spawned.pid)
-    return 0 if detach else _wait(spawned.pid)
-
-
 def pause(store: Store, name: str, *, frozen: bool) -> None:
     record = store.load(name)
     require("pause" if frozen else "resume", name, store.status(record))
@@ -182,21 +245,6 @@ def pause(store: Store, name: str, *, frozen: bool) -> None:
         group.freeze()
     else:
         group.thaw()
-
-
-def write_pid(path: str, pid: int) -> None:
-    temporary = Path(path).with_name(f".{Path(path).name}.tmp")
-    temporary.write_text(str(pid))
-    temporary.rename(path)
-
-
-def _wait(pid: int) -> int:
-    """The exit code of `pid`, which is our child or passes to us when the child that made it ends."""
-    while True:
-        ended, status = os.waitpid(-1, 0)
-        if ended == pid:
-            code = os.waitstatus_to_exitcode(status)
-            return 128 - code if code < 0 else code
 
 
 def signal_number(text: str) -> int:

@@ -36,6 +36,7 @@ class Record(Struct, kw_only=True, rename="camel"):
 
     id: str
     bundle: str
+    rootfs: str = ""
     pid: int = 0
     pid_start: int = 0
     keeper: int = 0
@@ -114,7 +115,7 @@ class Store:
         return "paused" if _frozen(record.cgroup) else "running"
 
     def document(self, record: Record) -> dict[str, Any]:
-        """The state as the specification wants it."""
+        """The state as the specification wants it, and what runc adds, which its callers read."""
         status = self.status(record)
         return {
             "ociVersion": VERSION,
@@ -122,7 +123,10 @@ class Store:
             "status": status,
             "pid": 0 if status == "stopped" else record.pid,
             "bundle": record.bundle,
+            "rootfs": record.rootfs,
+            "created": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(record.created_ns // 10**9)),
             "annotations": record.annotations,
+            "owner": "",  # runc has the member, and never says who
         }
 
 
