@@ -12,7 +12,9 @@ import pytest
 
 from corten.linux import mount as api
 from corten.linux import process as kernel
-from corten.specs.oci_runtime import IDMapping, Linux, Mount, Namespace, Process, Spec, TimeOffset
+from corten.runtime.cgroups import Cgroup, Hierarchy, Layout
+from corten.runtime.child import stage
+from corten.specs.oci_runtime import Hook, Hooks, IDMapping, Linux, Mount, Namespace, Process, Spec, TimeOffset
 from tests.kernel.launching import NAMESPACES, Lab, leftovers, needs_root, remove_parents
 from tests.kernel.test_user_namespaces import GIDS, SIZE, UIDS, RemapLab, owner
 
@@ -345,7 +347,9 @@ def test_a_bind_mount_with_mappings_of_its_own(lab: Lab, tmp_path: Path, words: 
 def test_a_tree_of_mounts_is_idmapped_as_a_whole_or_not(lab: Lab, tmp_path: Path) -> None:
     source = tmp_path / "data"
     (source / "below").mkdir(parents=True)
-    prepare = f'mount -t tmpfs none {source}/below && touch {source}/below/f && exec "$@"'
+    (tmp_path / "other").mkdir()
+    (tmp_path / "other/f").touch()
+    prepare = f'mount --bind {tmp_path}/other {source}/below && exec "$@"'
     wrap = ("unshare", "--mount", "--propagation", "private", "sh", "-c", prepare, "sh")
     seen = {}
     for word in ("idmap", "ridmap"):
@@ -385,3 +389,50 @@ def test_nobody_is_left_when_the_start_fails_late(remap_lab: RemapLab) -> None:
     done = remap_lab.run("nosuch", change=joining({}, change))
     assert done.failure is not None
     assert done.failure[3] == 127
+
+
+# -- what may not be seen ----------------------------------------------------------------------------------------------
+
+
+def test_a_start_cannot_be_looked_into_from_its_namespaces(remap_lab: RemapLab, tmp_path: Path) -> None:
+    """A root of the user namespace, with all capabilities and in the pid namespace too, meets the child before the root
+    is switched: /proc/PID/root would be the host's."""
+    flags = kernel.CLONE_NEWUSER | kernel.CLONE_NEWPID
+    attack = tmp_path / "attack"
+    attack.write_text(
+        "#!/bin/sh\n"
+        "host=$(sed 's/.*\"pid\":\\([0-9]*\\).*/\\1/')\n"
+        "inner=$(awk '/NSpid/ { print $NF }' /proc/$host/status)\n"
+        f"nsenter --user=$1/user --pid=$1/pid_for_children unshare --mount sh -c '\n"
+        "  mount -t proc proc /proc; id -u; ls -d /proc/$0/root/ /proc/$0/cwd/; ls /proc/$0/fd; head -c1 /proc/$0/exe\n"
+        f"' $inner > {tmp_path}/seen 2>&1\n"
+        "exit 0\n"
+    )
+    attack.chmod(0o755)
+    with resident(flags, remap=True) as place:
+
+        def change(spec: Spec, linux: Linux) -> None:
+            path = "PATH=/usr/sbin:/usr/bin:/sbin:/bin"
+            spec.hooks = Hooks(create_runtime=[Hook(path=str(attack), args=["attack", place], env=[path])])
+
+        paths = {"user": f"{place}/user", "pid": f"{place}/pid_for_children"}
+        done = remap_lab.run("sh", "-c", "echo $$", change=joining(paths, change))
+    assert int(done.out) > 1, done.failure
+    seen = (tmp_path / "seen").read_text().splitlines()
+    assert seen[0] == "0"
+    assert len(seen) == 5
+    assert [line.count("ermission denied") for line in seen[1:]] == [1, 1, 1, 1], seen
+
+
+def test_a_cgroup_is_given_away_with_the_files_that_may_be(tmp_path: Path) -> None:
+    names = ["cgroup.procs", "cgroup.subtree_control", "cgroup.threads", "memory.max"]
+    (tmp_path / "c").mkdir()
+    for name in names:
+        (tmp_path / "c" / name).touch()
+    (tmp_path / "v1").mkdir()
+    hybrid = Layout(str(tmp_path), (Hierarchy(("pids",), str(tmp_path / "v1")),))
+    stage.delegate(Cgroup("/c", hybrid), UIDS)
+    stage.delegate(Cgroup("/c", Layout(str(tmp_path), ())), -1)
+    assert owner(tmp_path / "c") == (0, 0)
+    stage.delegate(Cgroup("/c", Layout(str(tmp_path), ())), UIDS)
+    assert [owner(tmp_path / "c" / name)[0] for name in (".", *names)] == [UIDS] * 4 + [0]

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
+import signal
+import socket
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
-from corten.runtime.types import LaunchRequest, MountSpec
+from corten.runtime.types import LaunchRequest, MountSpec, Stdio
 from corten.specs.oci_runtime import (
     Capabilities,
     Device,
@@ -23,6 +26,7 @@ from corten.specs.oci_runtime import (
     Rlimit,
     Spec,
 )
+from tests.kernel.boxes import Terminal, boxes
 from tests.kernel.launching import Lab, leftovers, needs_root, remove_parents
 
 pytestmark = [pytest.mark.root, needs_root]
@@ -141,6 +145,16 @@ def test_deep_images(lab: RemapLab, tmp_path: Path, count: int) -> None:
     assert done.code == 0, (done.failure, done.err)
     assert done.out.split() == [str(count), "0"]
     assert owner(lab.upper / "f0") == (0, 0)
+
+
+def test_a_layer_whose_path_the_kernel_takes_only_in_one_page(lab: RemapLab, tmp_path: Path) -> None:
+    layer = tmp_path / "/".join(("x" * 100,) * 3)
+    layer.mkdir(parents=True)
+    (layer / "deep").touch()
+    lab.layers = (str(layer), str(lab.lower))
+    done = lab.run("sh", "-c", "stat -c %u /deep; touch /root/x", change=remapped())
+    assert done.out == "0\n", (done.failure, done.err)
+    assert owner(lab.upper / "root/x") == (0, 0)
 
 
 def test_a_layer_with_a_mount_of_its_own(lab: RemapLab, tmp_path: Path) -> None:
@@ -333,3 +347,26 @@ def test_nothing_of_the_host_stays_open(lab: RemapLab) -> None:
     done = lab.run("cat", change=remapped(), probe=probe)
     assert done.answer["fds"] == ["0", "1", "2"]
     assert set(done.answer["root"]) == {"bin", "etc", "tmp", "root", "home", "proc", "dev", "sys"}
+
+
+def test_through_the_shim(tmp_path: Path) -> None:
+    """Its streams, an exec and the exit, as the daemon has them."""
+
+    async def scenario() -> None:
+        async with boxes(tmp_path) as box:
+            request = box.request("userns", "sh", "-c", "id -u; cat /proc/self/uid_map; echo named > /dev/stdout; cat")
+            request = replace(request, stdio=Stdio(open_stdin=True))
+            request = replace(request, rootfs=(replace(request.rootfs[0], options=("rbind", "idmap")),))
+            remapped()(request.spec)
+            client = Terminal(stdin=True, raw=False)
+            await box.client.launch(request, [client.stream])
+            await box.logged_until("userns", "named")
+            assert box.logged("userns").split() == ["0", "0", str(UIDS), str(SIZE), "named"]
+            await box.exec("userns", "e1", "sh", "-c", "echo by exec > /bin/made")
+            assert (await box.exec_exit_of("e1")).code == 0
+            assert owner(tmp_path / "root/bin/made") == (0, 0)
+            client.sock.shutdown(socket.SHUT_WR)
+            await box.client.signal("userns", signal.SIGKILL)
+            assert (await box.exit_of("userns")).code == 137
+
+    asyncio.run(scenario())

@@ -143,7 +143,7 @@ def _prepare(
     stage = held.Stage(channel, cgroup, plan["root"], user)
     if user is not None:
         usernamespace.own_pipes(stdio, user.uid(0), user.gid(0))
-        _delegate(cgroup, user.uid(plan["cgroup_owner"]))
+        delegate(cgroup, user.uid(plan["cgroup_owner"]))
     for name, *values in plan["prepare"]:
         current[0] = name
         held.HANDLERS[name](stage, *values)
@@ -207,7 +207,7 @@ def _make_time_namespace(stage: held.Stage, offsets: str) -> None:
         fail("time namespace", error, f"linux.timeOffsets: setting {', '.join(offsets.splitlines())}")
 
 
-def _delegate(cgroup: Cgroup, owner: int) -> None:
+def delegate(cgroup: Cgroup, owner: int) -> None:
     """On version 2, where that is safe, let the container manage the groups below its own."""
     if owner < 0 or not cgroup.layout.pure_v2:
         return
