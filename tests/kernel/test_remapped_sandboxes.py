@@ -87,7 +87,7 @@ def test_nothing_is_left_where_it_cannot_be_made(tmp_path: Path) -> None:
             for user in (UserNamespace(path="/proc/self/ns/user"), UserNamespace(((0, 2**32 - 1, 1),), ((0, 1, 1),))):
                 with pytest.raises(SystemFault, match="make a user namespace"):
                     await controller.open_sandbox("bad", user)
-            assert len(os.listdir("/proc/self/fd")) == descriptors
+            assert len(os.listdir("/proc/self/fd")) <= descriptors
 
     isolated(lambda: asyncio.run(scenario()))
 

@@ -7,6 +7,7 @@ import builtins
 import logging
 import re
 from collections.abc import AsyncIterator, Awaitable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 
@@ -38,6 +39,7 @@ from corten.errors import CortenError
 from corten.network.types import Endpoint
 from corten.specs.container import CreateRequest, Resources, RestartPolicy
 from corten.storage.types import SnapshotInfo
+from corten.storage.walking import delete_tree
 
 log = logging.getLogger(__name__)
 
@@ -93,15 +95,24 @@ class ContainerService:
         await asyncio.to_thread(self._drop_orphans, list(snapshots.values()))
 
     def _drop_orphans(self, snapshots: Sequence[SnapshotInfo]) -> None:
-        for info in snapshots:
-            if info.kind == "active" and re.fullmatch(r"[0-9a-f]{64}", info.key):
-                if self._catalog.by_id(info.key) is not None:
-                    continue
-                log.warning("the writable layer %s has no container and is removed", info.key)
-                try:
-                    self._deps.snapshotter.remove(info.key)
-                except CortenError as error:
-                    log.warning("the writable layer %s stays: %s", info.key, error)
+        """What a crash amid a create or a remove has left without a record."""
+        for key in (info.key for info in snapshots if info.kind == "active"):
+            if not self._orphan(key):
+                continue
+            log.warning("the writable layer %s has no container and is removed", key)
+            try:
+                self._deps.snapshotter.remove(key)
+            except CortenError as error:
+                log.warning("the writable layer %s stays: %s", key, error)
+        for parent in {self._settings.state_dir("x").parent, self._settings.run_dir("x").parent}:
+            for directory in parent.iterdir() if parent.is_dir() else ():
+                if self._orphan(directory.name):
+                    log.warning("%s has no container and is removed", directory)
+                    with suppress(OSError):
+                        delete_tree(directory)
+
+    def _orphan(self, name: str) -> bool:
+        return re.fullmatch(r"[0-9a-f]{64}", name) is not None and self._catalog.by_id(name) is None
 
     async def shutdown(self) -> None:
         """Let go of everything. Running containers go on; the next start finds them."""

@@ -106,6 +106,27 @@ def test_half_made_things_go(tmp_path: Path) -> None:
     asyncio.run(story())
 
 
+def test_directories_without_a_record_go(tmp_path: Path) -> None:
+    """A crash between the record's removal and that of the files."""
+
+    async def story() -> None:
+        async with engine(tmp_path) as e:
+            id = await e.create("kept")
+            orphan = "e" * 64
+            for directory in (e.settings.state_dir(orphan) / "shm", e.settings.run_dir(orphan)):
+                directory.mkdir(parents=True)
+                (directory / "file").touch()
+            beside = e.settings.state_dir("x").parent / "not-ours"
+            beside.mkdir()
+            await e.restart()
+            assert not e.settings.state_dir(orphan).exists()
+            assert not e.settings.run_dir(orphan).exists()
+            assert e.settings.state_dir(id).exists()
+            assert beside.exists()
+
+    asyncio.run(story())
+
+
 def test_a_process_of_an_unrecorded_start_is_ended(tmp_path: Path) -> None:
     async def story() -> None:
         async with engine(tmp_path) as e:
