@@ -9,7 +9,7 @@ import stat
 from corten.linux import mount as api
 from corten.linux.openat2 import O_PATH, RESOLVE_IN_ROOT, RESOLVE_NO_SYMLINKS, open_in_root, openat2
 from corten.linux.process import CLONE_NEWNS, setns
-from corten.runtime.child.errors import ChildFailed, fail, reason
+from corten.runtime.child.errors import NOT_FOUND, ChildFailed, fail, reason
 from corten.runtime.child.imports import seal_imports
 from corten.runtime.child.root import ensure, ensure_parent
 
@@ -25,6 +25,11 @@ if TYPE_CHECKING:
     """See `steps`; what is idmapped has been made and is held when a handler of this module gets it."""
 
 _S_IFMT = {"c": stat.S_IFCHR, "u": stat.S_IFCHR, "b": stat.S_IFBLK, "p": stat.S_IFIFO}
+# In the words that Docker's clients match on.
+_MISMATCH = (
+    'error mounting "{}" to rootfs at "{}": not a directory: Are you trying to mount a directory onto a file (or '
+    "vice-versa)? Check if the specified host path exists and is the expected type"
+)
 # What may be mounted over inside /proc: files that lxcfs and the like provide. Anything else could hide from us, or
 # from the container's owner, what the kernel says (CVE-2019-16884).
 _PROC_FILES = frozenset(
@@ -165,7 +170,7 @@ def bind_mount(
     if target == "/proc" and api.file_system_type(tree) != api.PROC_SUPER_MAGIC:
         raise ChildFailed("mount", errno.EPERM, '"/proc" cannot be mounted because it is not of type proc')
     finish(tree, attributes, target)
-    _attach(ctx, tree, target, source=source, directory=stat.S_ISDIR(os.fstat(tree).st_mode))
+    _attach(ctx, tree, target, source=source, directory=_is_directory(tree))
 
 
 def file_system_mount(
@@ -267,8 +272,8 @@ def make_device(ctx: Context, path: str, kind: str, major: int, minor: int, mode
         if found != (_S_IFMT[kind] | mode, os.makedev(major, minor), uid, gid):
             _replace_device(parent, name, kind, major, minor, mode)
     except OSError as error:
-        if error.errno != errno.EPERM:
-            fail("make device", error, f"creating device node {path}")
+        if error.errno != errno.EPERM or not os.path.exists(path):
+            fail("make device", error, f"linux.devices: creating device node {path}")
         bind_mount(ctx, path, path, False, (0, 0, 0, 0, ()))
         return
     if uid or gid:
@@ -424,8 +429,14 @@ def move(mounted: int, place: int, target: str, source: str = "") -> None:
     try:
         api.move_mount(mounted, place)
     except OSError as error:
+        if error.errno == errno.EINVAL and _is_directory(mounted) != _is_directory(place):
+            raise ChildFailed("mount", errno.ENOTDIR, _MISMATCH.format(source, target), NOT_FOUND) from None
         what = f'"{source}" to' if source else "to"
         fail("mount", error, f'error mounting {what} rootfs at "{target}"')
+
+
+def _is_directory(fd: int) -> bool:
+    return stat.S_ISDIR(os.fstat(fd).st_mode)
 
 
 def open_target(ctx: Context, target: str, *, directory: bool, plain: bool = False) -> tuple[int, bool]:
