@@ -71,9 +71,9 @@ def _clone(
 ) -> tuple[int, int]:
     process.prctl(process.PR_SET_DUMPABLE, 0)
     cgroup = Cgroup(plan["cgroup"])
+    cpus = _begin_on(plan["initial"]) if plan["initial"] else None
     own = os.open("/proc/self/ns/pid", os.O_RDONLY | os.O_CLOEXEC)
     unified = cgroup.open_unified()
-    cpus = _begin_on(plan["initial"]) if plan["initial"] else None
     try:
         process.setns(target, process.CLONE_NEWPID)
         try:
