@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from corten.specs.oci_runtime import Device, Mount, Spec
+from corten.specs.oci_runtime import Device, IDMapping, Mount, Namespace, Spec
 from tests.kernel.launching import Lab, Outcome, leftovers, needs_root, remove_parents
 
 pytestmark = [pytest.mark.root, needs_root]
@@ -394,3 +394,25 @@ def test_a_sysctl_that_does_not_exist_is_named(lab: Lab) -> None:
         spec.linux.sysctl = {"net.core.nosuch": "1"}
 
     assert "net.core.nosuch" in refused(lab, change)
+
+
+def test_in_a_user_namespace(lab: Lab, tmp_path: Path) -> None:
+    (lab.lower / "data").mkdir()
+    (lab.lower / "data/file").write_text("text\n")
+    os.chown(lab.lower / "data", 7, 0)
+    (tmp_path / "v").mkdir()
+
+    def change(spec: Spec) -> None:
+        assert spec.linux is not None
+        spec.linux.namespaces.append(Namespace(type="user"))
+        spec.linux.uid_mappings = [IDMapping(container_id=0, host_id=0, size=65536)]
+        spec.linux.gid_mappings = [IDMapping(container_id=0, host_id=0, size=65536)]
+        spec.mounts += [
+            tmpfs("/data", "tmpcopyup", "nosuid"),
+            Mount(destination="/data", options=["remount", "ro"]),
+            bind(tmp_path / "v", "/v", "rbind", "rro"),
+        ]
+
+    done = lab.run("sh", "-c", "cat /data/file; stat -c %u /data; touch /data/x /v/x", change=change)
+    assert done.out == "text\n7\n", done
+    assert done.err.count("Read-only file system") == 2
