@@ -370,3 +370,18 @@ def test_through_the_shim(tmp_path: Path) -> None:
             assert (await box.exit_of("userns")).code == 137
 
     asyncio.run(scenario())
+
+
+@pytest.mark.parametrize("propagation", ["", "private", "shared", "rslave", "unbindable"])
+def test_nothing_of_the_root_shows_on_a_host_that_shares_its_mounts(lab: RemapLab, propagation: str) -> None:
+    """As systemd makes it: what the helper mounts for a moment must not get about."""
+
+    def change(spec: Spec, linux: Linux) -> None:
+        linux.rootfs_propagation = propagation
+        spec.mounts.append(Mount(destination="/v", type="bind", source=str(lab.directory), options=["rbind", "idmap"]))
+
+    share = ("unshare", "-m", "sh", "-c", 'mount --make-rshared / && exec "$@"', "sh")
+    probe = "answer['seen'] = open('/proc/self/mountinfo').read()"
+    done = lab.run("sh", "-c", "ls /v; cat", change=remapped(change), wrap=share, probe=probe)
+    assert "lower" in done.out, done.failure
+    assert str(lab.directory) not in done.answer["seen"]

@@ -96,6 +96,7 @@ def compile_launch(request: LaunchRequest) -> LaunchPlan:
     spaces = plan_namespaces.spaces_of(linux)
     user, offsets = plan_namespaces.user_of(linux, spaces), plan_namespaces.offsets_of(linux, spaces)
     plan_checks.check(spec)
+    plan_namespaces.check_user(process.user, user)
     mounts = _mounts(request, linux, spaces)
     writes = limits_of(spec)
     warnings = (
@@ -178,6 +179,7 @@ def compile_exec(process: Process, spec: Spec, user: str, groups: Sequence[str])
         from corten.runtime import plan_stage
 
         prepare, built = plan_stage.split_exec(built)
+        plan_namespaces.check_user(process.user, plan_namespaces.user_of(linux, plan_namespaces.spaces_of(linux)))
     return ExecPlan(
         cgroup=cgroup_path(linux.cgroups_path),
         initial=plan_process.initial_cpus(process),

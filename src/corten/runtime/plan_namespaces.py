@@ -10,7 +10,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from corten.runtime.steps import Idmap, Mappings
-    from corten.specs.oci_runtime import IDMapping, Linux
+    from corten.specs.oci_runtime import IDMapping, Linux, User
 
     UserNamespace = tuple[str, Mappings, Mappings]
     """The path of one to join, "" to make one; uids and gids, which a path may do without."""
@@ -78,6 +78,21 @@ def user_of(linux: Linux, spaces: dict[str, str]) -> UserNamespace | None:
             if not any(first == 0 for first, _, _ in mappings):
                 raise InvalidArgument(f"linux.{name}Mappings: nothing is mapped to the container's {name} 0")
     return spaces["user"], uids, gids
+
+
+def check_user(user: User, mappings: UserNamespace | None) -> None:
+    """Raises InvalidArgument for an id that nobody in the user namespace can have."""
+    if mappings is None:
+        return
+    _, uids, gids = mappings
+    for name, extents, ids in (
+        ("uid", uids, (user.uid,)),
+        ("gid", gids, (user.gid,)),
+        ("additionalGids", gids, user.additional_gids),
+    ):
+        for number in ids:
+            if extents and not any(first <= number < first + count for first, _, count in extents):
+                raise InvalidArgument(f"process.user.{name}: {number} is not mapped in the user namespace")
 
 
 def mappings_of(name: str, mappings: Sequence[IDMapping]) -> Mappings:

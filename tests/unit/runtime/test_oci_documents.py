@@ -26,6 +26,12 @@ def test_the_mount_options_that_are_told_are_known() -> None:
         assert options.data == known.data, f"{word} is passed on to the file system"
 
 
+def test_the_kinds_of_namespaces_that_are_told() -> None:
+    linux = documents.features()["linux"]
+    assert linux["namespaces"] == ["cgroup", "ipc", "mount", "network", "pid", "time", "user", "uts"]
+    assert linux["mountExtensions"] == {"idmap": {"enabled": True}}
+
+
 def test_signals_have_names_and_numbers() -> None:
     assert [signal_number(text) for text in ("TERM", "sigterm", "15", "KILL")] == [15, 15, 15, 9]
     for text in ("", "0", "999", "NOSUCH", "-9"):

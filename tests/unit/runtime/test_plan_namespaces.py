@@ -188,6 +188,9 @@ def test_exec_enters_what_the_container_has() -> None:
     assert plan.namespaces == kernel.CLONE_NEWUSER | kernel.CLONE_NEWTIME
     assert plan.prepare == (steps.SetOomScore(3), steps.RaiseRlimits(()))
     assert not any(isinstance(step, steps.SetOomScore) for step in plan.steps)
+    process.user.gid = 65536
+    with pytest.raises(InvalidArgument, match=r"process\.user\.gid: 65536 is not mapped"):
+        compile_exec(process, made, "", ())
 
 
 @pytest.mark.parametrize(
@@ -223,6 +226,8 @@ def test_mappings_up_to_the_last_id() -> None:
         (lambda s, linux, p: setattr(linux, "gid_mappings", [mapping(1, 1, 1)]), "linux.gidMappings: .* gid 0"),
         (lambda s, linux, p: linux.namespaces.pop(), "need a user namespace in linux.namespaces"),
         (lambda s, linux, p: setattr(linux.namespaces[-1], "path", "ns"), "linux.namespaces: the path ns is not abs"),
+        (lambda s, linux, p: setattr(p.user, "uid", 65536), "process.user.uid: 65536 is not mapped"),
+        (lambda s, linux, p: setattr(p.user, "additional_gids", [1, 70000]), "additionalGids: 70000 is not mapped"),
         (lambda s, linux, p: setattr(linux, "time_offsets", {"boottime": TimeOffset()}), "a new time namespace"),
         (
             lambda s, linux, p: s.mounts.append(Mount(destination="/x", type="tmpfs", options=["idmap"])),

@@ -112,8 +112,8 @@ def _help(
         os.umask(0)
         stage, late = _prepare(plan, cgroup, stdio, channel, current)
         current[0] = "clone"
-        _enter_user(plan, stage)
         unified = cgroup.open_unified()
+        _enter_user(plan, stage)
         try:
             pid, pidfd = process.clone3(
                 plan["flags"] & ~process.CLONE_NEWTIME | process.CLONE_PARENT, cgroup_fd=unified
