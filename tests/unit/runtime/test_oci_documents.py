@@ -32,6 +32,13 @@ def test_the_kinds_of_namespaces_that_are_told() -> None:
     assert linux["mountExtensions"] == {"idmap": {"enabled": True}}
 
 
+def test_the_features_tell_of_memory_policies_and_links() -> None:
+    linux = documents.features()["linux"]
+    assert "MPOL_WEIGHTED_INTERLEAVE" in linux["memoryPolicy"]["modes"]
+    assert "MPOL_F_STATIC_NODES" in linux["memoryPolicy"]["flags"]
+    assert (linux["netDevices"], linux["intelRdt"]) == ({"enabled": True}, {"enabled": False})
+
+
 def test_signals_have_names_and_numbers() -> None:
     assert [signal_number(text) for text in ("TERM", "sigterm", "15", "KILL")] == [15, 15, 15, 9]
     for text in ("", "0", "999", "NOSUCH", "-9"):

@@ -6,6 +6,7 @@ import os
 from typing import Any
 
 from corten import __version__
+from corten.linux import mempolicy
 from corten.linux.capability import NAMES
 from corten.runtime import mount_options
 from corten.runtime.cgroups import host_layout
@@ -123,6 +124,9 @@ def features() -> dict[str, Any]:
             "apparmor": {"enabled": True},
             "selinux": {"enabled": True},
             "mountExtensions": {"idmap": {"enabled": True}},
+            "intelRdt": {"enabled": False},
+            "memoryPolicy": {"modes": sorted(mempolicy.MODES), "flags": sorted(mempolicy.FLAGS)},
+            "netDevices": {"enabled": True},
         },
         "annotations": {"org.corten.version": __version__},
         "potentiallyUnsafeConfigAnnotations": [],
