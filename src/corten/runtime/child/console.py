@@ -66,6 +66,8 @@ def _bind_console(ctx: Context, slave: int) -> None:
     tree = api.open_tree(slave, "", api.OPEN_TREE_CLONE | api.AT_EMPTY_PATH)
     place, _ = ensure(ctx.root, "/dev/console", directory=False, mode=0o600)
     try:
+        if os.fstat(place).st_dev == ctx.proc_device:  # an image's link: what the kernel says would be hidden
+            raise ChildFailed("open console", errno.EPERM, "/dev/console of the container is inside /proc")
         api.move_mount(tree, place)
     except OSError as error:
         fail("open console", error, "mounting the terminal on /dev/console")

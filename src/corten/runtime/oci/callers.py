@@ -91,7 +91,8 @@ def _send(path: str, word: bytes, fd: int) -> None:
 
 
 def write_pid(path: str, pid: int) -> None:
-    """Whole or not at all, as callers wait for the file."""
-    temporary = Path(path).with_name(f".{Path(path).name}.tmp")
-    temporary.write_text(str(pid))
+    """Whole or not at all, as callers wait for the file. Links that somebody has put there are not followed."""
+    temporary = Path(path).with_name(f".{Path(path).name}.{os.urandom(4).hex()}")
+    with open(temporary, "x") as file:  # O_EXCL
+        file.write(str(pid))
     temporary.rename(path)
