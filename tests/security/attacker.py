@@ -46,9 +46,9 @@ def with_python(spec: Spec) -> None:
     spec.mounts += python_mounts()
 
 
-def script(code: str) -> tuple[str, ...]:
+def script(code: str, interpreter: str = PYTHON) -> tuple[str, ...]:
     """The command that runs `code` with the prelude."""
-    return PYTHON, "-I", "-S", "-c", PRELUDE + code
+    return interpreter, "-I", "-S", "-c", PRELUDE + code
 
 
 def process(*args: str, capabilities: list[str] | None = None) -> Process:
