@@ -17,6 +17,7 @@ import msgspec
 from corten.errors import InvalidArgument
 
 DEFAULT_HOST = "unix:///run/corten/corten.sock"
+CGROUP_DRIVERS = ("cgroupfs", "systemd")
 LOG_LEVELS = ("debug", "info", "warn", "error", "fatal")
 
 
@@ -62,6 +63,7 @@ class DaemonConfig:
     dns_search: tuple[str, ...] = ()
     default_address_pools: tuple[tuple[str, int], ...] = ()
     storage_driver: str = "overlayfs"
+    cgroup_driver: str = "cgroupfs"
     userns_remap: str = ""
 
 
@@ -104,6 +106,19 @@ def _storage_driver(key: str, value: Any) -> str:
     if (name := names.get(_string(key, value))) is None:
         raise InvalidArgument(f"{key} must be overlayfs (overlay2) or copy (vfs), not {value}")
     return name
+
+
+def exec_options(key: str, value: Any) -> str:
+    """Docker's `["native.cgroupdriver=systemd"]`: the driver. Raises InvalidArgument for what else it might say."""
+    driver = CGROUP_DRIVERS[0]
+    for option in _strings(key, value):
+        name, separator, word = option.partition("=")
+        if not separator or name.strip().lower() != "native.cgroupdriver":
+            raise InvalidArgument(f"invalid option {option} for {key}: only native.cgroupdriver is known")
+        if word not in CGROUP_DRIVERS:
+            raise InvalidArgument(f"{key}: native.cgroupdriver must be {' or '.join(CGROUP_DRIVERS)}, not {word}")
+        driver = word
+    return driver
 
 
 def _runtimes(key: str, value: Any) -> dict[str, RuntimeEntry]:
@@ -149,6 +164,7 @@ KEYS: dict[str, tuple[str, Callable[[str, Any], Any]]] = {
     "dns-search": ("dns_search", _strings),
     "default-address-pools": ("default_address_pools", _pools),
     "storage-driver": ("storage_driver", _storage_driver),
+    "exec-opts": ("cgroup_driver", exec_options),
     "userns-remap": ("userns_remap", _string),
 }
 TLS_KEYS: dict[str, tuple[str, Callable[[str, Any], Any]]] = {
@@ -164,7 +180,7 @@ DOCKER_ONLY = frozenset(
     " bridge-accept-fwmark builder cdi-spec-dirs cgroup-parent cluster-advertise cluster-store cluster-store-opts"
     " containerd containerd-namespace containerd-plugin-namespace cpu-rt-period cpu-rt-runtime default-cgroupns-mode"
     " default-gateway default-gateway-v6 default-ipc-mode default-network-opts default-shm-size default-ulimits"
-    " dns-opt exec-opts experimental features firewall-backend fixed-cidr fixed-cidr-v6 graph host-gateway-ip"
+    " dns-opt experimental features firewall-backend fixed-cidr fixed-cidr-v6 graph host-gateway-ip"
     " host-gateway-ips http-proxy https-proxy icc init init-path ip ip-forward ip-forward-no-drop ip-masq ip6tables"
     " iptables ipv6 log-driver log-format log-opts max-concurrent-uploads max-download-attempts"
     " metrics-addr min-api-version mtu network-control-plane-mtu network-diagnostic-port no-new-privileges"

@@ -15,7 +15,7 @@ import click
 
 import corten
 from corten.daemon import logsetup
-from corten.daemon.config import LOG_LEVELS, DaemonConfig, RuntimeEntry, load_file, merge
+from corten.daemon.config import LOG_LEVELS, DaemonConfig, RuntimeEntry, exec_options, load_file, merge
 from corten.daemon.listen import Listener, open_listeners
 from corten.daemon.lock import data_root_lock, pidfile
 from corten.errors import CortenError, InvalidArgument
@@ -45,6 +45,8 @@ def _flags(given: dict[str, Any]) -> dict[str, Any]:
             tls[_TLS_FLAGS[name]] = value
         elif name == "runtimes":
             settings[name] = dict(map(_runtime, value))
+        elif name == "cgroup_driver":
+            settings[name] = exec_options("--exec-opt", list(value))
         elif name == "debug":
             settings["log_level"] = "debug"
         elif name in ("data_root", "exec_root", "pidfile"):
@@ -87,6 +89,7 @@ def read_config(given: dict[str, Any]) -> DaemonConfig:
 @click.option(
     "--userns-remap", help="Run containers as another user's subordinate ids: default, USER[:GROUP], UID[:GID]."
 )
+@click.option("--exec-opt", "cgroup_driver", multiple=True, help="native.cgroupdriver=cgroupfs or systemd. [cgroupfs]")
 @click.option("--cleanup", is_flag=True, help="Do not serve: end all containers, remove links, rules and namespaces.")
 @click.version_option(corten.__version__, "-v", "--version", message="Corten version %(version)s")
 def main(cleanup: bool, **given: Any) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import os
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack
 from dataclasses import dataclass
@@ -17,7 +18,7 @@ from corten.daemon.config import DaemonConfig
 from corten.engine import hostfacts
 from corten.engine.catalog import Catalog
 from corten.engine.containers import ContainerService
-from corten.engine.deps import EMBEDDED, EngineDeps, EngineSettings, RuntimeChoice
+from corten.engine.deps import EMBEDDED, SYSTEMD, EngineDeps, EngineSettings, RuntimeChoice
 from corten.engine.events import EventBus
 from corten.engine.execs import ExecService
 from corten.engine.images.service import ImageParts, ImageService
@@ -26,13 +27,14 @@ from corten.engine.networks import NetworkService
 from corten.engine.spec import capabilities
 from corten.engine.system import SystemService
 from corten.engine.volumes import VolumeService
-from corten.errors import CortenError
+from corten.errors import CortenError, InvalidArgument
 from corten.logs import reader
 from corten.logs.types import LogSource
 from corten.network.controller import BridgeController
 from corten.registry.endpoints import RegistrySettings
 from corten.registry.transport import Transport
 from corten.runtime import seccomp
+from corten.runtime.cgroups_units import bus_address
 from corten.runtime.client import RuntimeClient
 from corten.runtime.seccomp_profile import Profiles
 from corten.storage.content import LocalContentStore
@@ -103,7 +105,14 @@ def _registries(config: DaemonConfig) -> RegistrySettings:
     return RegistrySettings(insecure=config.insecure_registries, mirrors=config.registry_mirrors)
 
 
+def _check_systemd(config: DaemonConfig) -> None:
+    """Raises InvalidArgument: better no start than containers that cannot be started."""
+    if config.cgroup_driver == SYSTEMD and not bus_address() and not os.path.isdir("/run/systemd/system"):
+        raise InvalidArgument("native.cgroupdriver=systemd: systemd does not run on this host")
+
+
 def _settings(config: DaemonConfig) -> EngineSettings:
+    _check_systemd(config)
     return EngineSettings(
         data_root=config.data_root,
         exec_root=config.exec_root,
@@ -111,6 +120,7 @@ def _settings(config: DaemonConfig) -> EngineSettings:
         dns=config.dns,
         dns_search=config.dns_search,
         dns_options=config.dns_options,
+        cgroup_driver=config.cgroup_driver,
         remap=subids.resolve(config.userns_remap),
         **_reloadable(config),
     )

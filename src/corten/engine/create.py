@@ -265,7 +265,6 @@ class Creator:
 
     def _record(self, draft: _Draft, points: list[MountPoint]) -> Container:
         settings, id = self._settings, draft.id
-        parent = draft.host_config.cgroup_parent or settings.cgroup_parent
         options = security.parse(draft.host_config.security_opt, settings.facts)
         run_dir = settings.run_dir(id)
         return Container(
@@ -288,7 +287,7 @@ class Creator:
             hostname_path=str(run_dir / "hostname"),
             hosts_path=str(run_dir / "hosts"),
             app_armor_profile=options.apparmor,
-            cgroup=f"/{parent.strip('/')}/{id}",
+            cgroup=settings.cgroup_of(id, draft.host_config.cgroup_parent),
         )
 
 

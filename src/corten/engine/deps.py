@@ -16,7 +16,10 @@ from corten.engine.models import Container, Image, LogWindow, Volume
 from corten.engine.remap import Remap
 from corten.engine.spec import security
 from corten.engine.spec.security import SecurityOptions
+from corten.errors import InvalidArgument, clip
 from corten.network.types import NetworkController, NetworkSpec
+from corten.runtime.cgroups_units import DEFAULT_SLICE, expand_slice
+from corten.runtime.plan import CGROUP_PARENT
 from corten.runtime.types import Runtime
 from corten.specs.container import HostConfig, Ulimit
 from corten.specs.oci_image import ImageConfig
@@ -26,7 +29,8 @@ from corten.storage.types import Snapshotter
 EMBEDDED = "corten"
 """The name of the embedded runtime."""
 
-DEFAULT_CGROUP_PARENT = "/corten"
+DEFAULT_CGROUP_PARENT = CGROUP_PARENT
+SYSTEMD = "systemd"
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,7 +52,7 @@ class EngineSettings:
     data_root: Path
     exec_root: Path
     facts: HostFacts = field(default_factory=HostFacts)
-    cgroup_parent: str = DEFAULT_CGROUP_PARENT
+    cgroup_driver: str = "cgroupfs"
     default_runtime: str = EMBEDDED
     runtimes: Mapping[str, RuntimeChoice] = field(default_factory=lambda: {EMBEDDED: RuntimeChoice()})
     log_driver: str = "json-file"
@@ -76,6 +80,23 @@ class EngineSettings:
         if options.no_new_privileges is None:
             options = replace(options, no_new_privileges=self.no_new_privileges)
         return options
+
+    def cgroup_of(self, container_id: str, parent: str) -> str:
+        """Where a container's group is to be below `parent` ("" for the default), in the words of the runtime
+        specification: a path, or systemd's "slice:prefix:name". Raises InvalidArgument for a parent that is no slice.
+        """
+        if self.cgroup_driver != SYSTEMD:
+            if ".." in parent.split("/"):
+                raise InvalidArgument(f"cgroup-parent must not lead upwards: {clip(parent)}")
+            return f"/{(parent or DEFAULT_CGROUP_PARENT).strip('/')}/{container_id}"
+        slice_name = parent or DEFAULT_SLICE
+        try:
+            expand_slice(slice_name)
+        except InvalidArgument:
+            raise InvalidArgument(
+                'cgroup-parent for systemd cgroup should be a valid slice named as "xxx.slice"'
+            ) from None
+        return f"{slice_name}:corten:{container_id}"
 
     def run_dir(self, container_id: str) -> Path:
         return self.exec_root / "containers" / container_id

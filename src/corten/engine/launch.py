@@ -21,6 +21,7 @@ from corten.engine.refusals import refusal
 from corten.engine.spec import builder, capabilities, devices, security
 from corten.errors import Conflict, CortenError, NotFound, StartFailed, clip
 from corten.network.types import Connected, Endpoint, EndpointRequest, NetworkSpec, PortMapping, Sandbox, UserNamespace
+from corten.runtime.cgroups_units import is_scope
 from corten.runtime.types import Launched, LaunchRequest, LogSpec, MountSpec, Stdio, Stream
 from corten.specs.container import EndpointSettings
 from corten.specs.oci_runtime import Seccomp, Spec
@@ -174,6 +175,7 @@ class Launcher:
             groups=tuple(container.host_config.group_add or ()),
             runtime=choice.path,
             runtime_args=choice.args,
+            systemd_cgroup=is_scope(container.cgroup),
         )
         return await self._run(entry, request, attempt)
 

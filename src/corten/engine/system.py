@@ -74,7 +74,7 @@ class SystemService:
             "NEventsListener": self._deps.events.listeners,
             "SystemTime": format_time(self._deps.clock.now_ns()),
             "LoggingDriver": settings.log_driver,
-            "CgroupDriver": "cgroupfs",
+            "CgroupDriver": settings.cgroup_driver,
             "CgroupVersion": str(facts.cgroup_version),
             "KernelVersion": facts.kernel,
             "OperatingSystem": facts.os_name,

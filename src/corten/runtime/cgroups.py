@@ -174,7 +174,7 @@ class Cgroup:
         made: list[str] = []
         try:
             if group._make({limit[0] for limit in writes}, made) and not adopt:
-                group._refuse_used()
+                refuse_used(group)
             group._apply(writes)
         except BaseException:
             for directory in made:
@@ -322,13 +322,6 @@ class Cgroup:
                 old = True
         return old
 
-    def _refuse_used(self) -> None:
-        if pids := self.pids():
-            why = f"the container's cgroup is not empty: {len(pids)} process(es) found"
-            raise GroupInUse(errno.EBUSY, why, self.path)
-        if is_frozen(self):
-            raise GroupInUse(errno.EBUSY, "the container's cgroup is unexpectedly frozen", self.path)
-
     def _apply(self, writes: Iterable[Write]) -> None:
         """Write all; what is refused is tried once more after the others, as some limits bound each other."""
         again: list[Write] = []
@@ -398,6 +391,15 @@ class Cgroup:
         except OSError:
             return False
         return True
+
+
+def refuse_used(group: Cgroup) -> None:
+    """Raises GroupInUse when there are processes in it, or it is frozen. One that is not there is in order."""
+    if pids := group.pids():
+        why = f"the container's cgroup is not empty: {len(pids)} process(es) found"
+        raise GroupInUse(errno.EBUSY, why, group.path)
+    if is_frozen(group):
+        raise GroupInUse(errno.EBUSY, "the container's cgroup is unexpectedly frozen", group.path)
 
 
 def is_frozen(group: Cgroup) -> bool:

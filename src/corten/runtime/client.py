@@ -16,8 +16,9 @@ import msgspec
 from corten.errors import NotFound, SystemFault, Unavailable
 from corten.runtime import protocol, settings
 from corten.runtime.cgroups import Cgroup
-from corten.runtime.cgroups_limits import limits_of
 from corten.runtime.cgroups_stats import read_stats
+from corten.runtime.cgroups_units import is_scope, scope_of
+from corten.runtime.cgroups_update import update_limits
 from corten.runtime.container import Handle, clear_exit, end_orphans, kill_group, read_exit, remove_leftovers
 from corten.runtime.link import ShimLink, connect
 from corten.runtime.plan import cgroup_path
@@ -106,6 +107,8 @@ class RuntimeClient:
         cgroup = cgroup_path(spec.linux.cgroups_path) if spec.linux is not None else ""
         external = bool(request.runtime)
         handle = Handle(request.id, request.run_dir, request.exit_file, cgroup, spec=spec, external=external)
+        if request.systemd_cgroup and spec.linux is not None:
+            handle.unit = scope_of(spec.linux.cgroups_path).unit
         self._containers[request.id] = handle
         return handle
 
@@ -153,7 +156,8 @@ class RuntimeClient:
         return handle.link
 
     async def recover(self, container_id: str, run_dir: Path, exit_file: Path, cgroup: str) -> Recovered:
-        handle = Handle(container_id, run_dir, exit_file, cgroup_path(cgroup))
+        unit = scope_of(cgroup).unit if is_scope(cgroup) else ""
+        handle = Handle(container_id, run_dir, exit_file, cgroup_path(cgroup), unit)
         state = await self._connect(handle)
         self._containers[container_id] = handle
         if state is None:
@@ -269,8 +273,11 @@ class RuntimeClient:
     async def update(self, container_id: str, spec: Spec) -> None:
         handle = self._get(container_id)
         handle.live()
+        resources = spec.linux.resources if spec.linux is not None else None
+        if resources is None:
+            return
         try:
-            await asyncio.to_thread(Cgroup(handle.cgroup).update, limits_of(spec))
+            await asyncio.to_thread(update_limits, handle.cgroup, handle.unit, resources)
         except OSError as error:
             raise SystemFault(str(error), step="update cgroup", errno=error.errno or 0) from None
 

@@ -13,6 +13,7 @@ from pathlib import Path
 
 from corten.errors import NotFound, SystemFault
 from corten.runtime.cgroups import Cgroup
+from corten.runtime.cgroups_units import bus_address
 from corten.runtime.link import ShimLink
 from corten.runtime.shim.records import reserve_exit, write_exit
 from corten.runtime.states import Paused, Running, Starting, State, advance
@@ -32,6 +33,7 @@ class Handle:
     run_dir: Path
     exit_file: Path
     cgroup: str
+    unit: str = ""  # the scope of systemd that the cgroup is
     state: State = field(default_factory=Starting)
     link: ShimLink | None = None
     execs: set[str] = field(default_factory=set)
@@ -114,5 +116,10 @@ def remove_leftovers(handle: Handle) -> None:
     if handle.cgroup:
         with suppress(OSError):
             Cgroup(handle.cgroup).remove()
+    if handle.unit:
+        from corten.runtime import cgroups_systemd
+
+        with suppress(OSError):
+            cgroups_systemd.stop_scope(bus_address(), handle.unit)
     with suppress(OSError):
         os.unlink(handle.run_dir / "shim.sock")

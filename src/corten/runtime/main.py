@@ -51,7 +51,8 @@ def _run(name: str, general: options.Options, own: options.Options, log: Log) ->
     from corten.runtime.oci.commands import COMMANDS
     from corten.runtime.oci.state import DEFAULT_ROOT, Store
 
-    return COMMANDS[name](Store(Path(general.text("root") or DEFAULT_ROOT), log), own)
+    store = Store(Path(general.text("root") or DEFAULT_ROOT), log, systemd_cgroup=general.has("systemd-cgroup"))
+    return COMMANDS[name](store, own)
 
 
 def _log(general: options.Options) -> Log:
@@ -62,8 +63,6 @@ def _log(general: options.Options) -> Log:
 
 
 def _check_general(general: options.Options, log: Log) -> None:
-    if general.has("systemd-cgroup"):
-        raise NotImplementedYet("--systemd-cgroup is not supported: control groups are made without systemd")
     rootless = general.text("rootless", "auto")
     if rootless not in ("true", "false", "auto"):
         raise InvalidArgument(f"--rootless {rootless!r}: true, false or auto")

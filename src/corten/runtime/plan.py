@@ -5,17 +5,18 @@ Runs in cortend and may use what it likes; the plan's wire form is all that reac
 
 from __future__ import annotations
 
+import importlib.util
 import marshal
 import os
-import posixpath
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from corten.errors import InvalidArgument
+from corten.errors import InvalidArgument, clip
 from corten.runtime import plan_checks, plan_linux, plan_mounts, plan_namespaces, plan_process, steps
 from corten.runtime.cgroups import Write
 from corten.runtime.cgroups_limits import limit_warnings, limits_of
+from corten.runtime.cgroups_units import bus_address, is_scope, scope_of, start_properties
 from corten.runtime.mount_options import ROOT_PROPAGATIONS
 from corten.runtime.plan_hooks import NO_HOOKS, HookPlan, compile_hooks
 from corten.runtime.plan_mounts import MountStep
@@ -23,6 +24,9 @@ from corten.runtime.types import LaunchRequest
 from corten.specs.oci_runtime import Linux, Process, Spec
 
 Steps = tuple[steps.Step, ...]
+
+CGROUP_PARENT = "/corten"
+"""Where a container's group is that is given none, or a relative path."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,6 +47,7 @@ class LaunchPlan:
     unshare_cgroup: bool
     cgroup: str
     writes: tuple[Write, ...]
+    scope: dict[str, Any]
     init: bool
     steps: Steps
     warnings: tuple[str, ...] = ()
@@ -105,6 +110,9 @@ def compile_launch(request: LaunchRequest) -> LaunchPlan:
         *plan_mounts.warnings(spec.mounts),
     )
     cgroup = cgroup_path(linux.cgroups_path)
+    scope: dict[str, Any] = {}
+    if request.systemd_cgroup:
+        scope = scope_settings(linux, f"corten container {request.id}")
     hooks = compile_hooks(spec, request.id, str(request.run_dir))
     staged: dict[str, Any] = {}
     built: Steps = (
@@ -130,6 +138,7 @@ def compile_launch(request: LaunchRequest) -> LaunchPlan:
         unshare_cgroup="cgroup" in spaces and not spaces["cgroup"],
         cgroup=cgroup,
         writes=writes,
+        scope=scope,
         init=request.init,
         steps=built,
         warnings=warnings,
@@ -151,6 +160,7 @@ def rehearsal() -> LaunchPlan:
         unshare_cgroup=False,
         cgroup="/rehearsal",
         writes=(),
+        scope={},
         init=False,
         steps=(steps.Rehearse(),),
     )
@@ -191,20 +201,36 @@ def compile_exec(process: Process, spec: Spec, user: str, groups: Sequence[str])
 
 
 def cgroup_path(path: str) -> str:
-    """An absolute path; systemd's "slice:prefix:name" becomes the place where systemd would put it.
+    """An absolute path; systemd's "slice:prefix:name" becomes the place where systemd would put it, and a relative one
+    lies below the runtime's own parent of all groups. Raises InvalidArgument.
 
     None stays none: such a plan can be looked at and not launched, as without a group of its own a container could not
     be ended for certain.
     """
-    if path.count(":") == 2 and "/" not in path:
-        parent, prefix, name = path.split(":")
-        path = f"/{parent or 'system.slice'}/{prefix}-{name}.scope"
     if not path:
         return ""
-    clean = posixpath.normpath("/" + path)
-    if clean in ("/", "//"):
+    if is_scope(path):
+        return scope_of(path).path
+    parts = [part for part in path.split("/") if part not in ("", ".")]
+    if ".." in parts:
+        raise InvalidArgument(f"linux.cgroupsPath must not lead upwards: {clip(path)}")
+    if not parts:
         raise InvalidArgument("linux.cgroupsPath must not be the root")
-    return "/" + clean.strip("/")
+    return ("" if path.startswith("/") else CGROUP_PARENT) + "/" + "/".join(parts)
+
+
+def scope_settings(linux: Linux, description: str) -> dict[str, Any]:
+    """What `child.scope` needs to have systemd make the group. Raises InvalidArgument."""
+    scope = scope_of(linux.cgroups_path)
+    library = importlib.util.find_spec("jeepney")
+    if library is None or not library.origin:
+        raise InvalidArgument("systemd as the cgroup driver needs the Python package jeepney")
+    return {
+        "unit": scope.unit,
+        "properties": start_properties(scope, description, linux.resources),
+        "address": bus_address(),
+        "site": os.path.dirname(os.path.dirname(library.origin)),
+    }
 
 
 def _root_path(request: LaunchRequest) -> str:

@@ -46,7 +46,7 @@ def of_launch(request: LaunchRequest, streams: Sequence[Stream]) -> dict[str, An
 
 def _of_embedded(request: LaunchRequest) -> dict[str, Any]:
     plan = compile_launch(_sized(request))
-    return {"wire": plan.to_wire(), "poststop": plan.hooks.poststop}
+    return {"wire": plan.to_wire(), "poststop": plan.hooks.poststop, "scope": plan.scope}
 
 
 def _of_external(request: LaunchRequest) -> dict[str, Any]:
@@ -81,7 +81,7 @@ def _of_external(request: LaunchRequest) -> dict[str, Any]:
         "root_users": plan.user,
         "root_volumes": [step.to_wire() for step in _idmapped(spec, document, request.run_dir)],
         "config": (_open_object(document), _of_process(process, request.user, request.groups)),
-        "runtime_args": request.runtime_args,
+        "runtime_args": (*request.runtime_args, *(("--systemd-cgroup",) if request.systemd_cgroup else ())),
     }
 
 

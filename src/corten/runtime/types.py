@@ -85,7 +85,8 @@ class LaunchRequest:
     on the host. `user` is "name|uid[:group|gid]" as Docker takes it and `groups` further groups by name or number: the
     child resolves them against the root's own /etc/passwd and /etc/group and sets HOME where the environment has none
     ("" leaves the spec's numbers). `init` puts Corten's own tiny init as pid 1. `runtime` is "" for the embedded one,
-    else the path of an OCI runtime's program.
+    else the path of an OCI runtime's program. With `systemd_cgroup` the specification's cgroupsPath is
+    "slice:prefix:name", and systemd makes the group.
     """
 
     id: str
@@ -100,6 +101,7 @@ class LaunchRequest:
     groups: tuple[str, ...] = ()
     runtime: str = ""
     runtime_args: tuple[str, ...] = ()
+    systemd_cgroup: bool = False
 
 
 @dataclass(frozen=True, slots=True)

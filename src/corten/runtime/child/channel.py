@@ -1,6 +1,7 @@
 """What child and parent say to each other over a pair of sequenced-packet sockets.
 
      parent                                  child
+       |  GO -->                               |   only where systemd has put the child into its group
        |  <-- WARNING text                     |   any number, at any time
        |  <-- CLONED pid + pidfd               |   from a helper that has made the child (`stage`), on a pair of its own
        |  <-- CONSOLE + fd of the pty's master |   with a terminal, once

@@ -7,7 +7,7 @@ import marshal
 import os
 
 from corten.linux import process
-from corten.runtime.cgroups import Cgroup, GroupInUse, LimitRefused
+from corten.runtime.cgroups import Cgroup, GroupInUse, LimitRefused, refuse_used
 from corten.runtime.child import channel as messages
 from corten.runtime.child import console, init, mounts, namespaces
 from corten.runtime.child import process as steps
@@ -53,13 +53,7 @@ def launch(
         from corten.runtime.child import rare
 
         HANDLERS.update(rare.HANDLERS)
-    try:
-        cgroup = Cgroup.create(plan["cgroup"], plan["writes"])
-    except (GroupInUse, LimitRefused) as error:
-        raise ChildFailed("create cgroup", error.errno or 0, error.strerror or str(error)) from None
-    except OSError as error:
-        name = f" {error.filename}" if error.filename else ""
-        raise ChildFailed("create cgroup", error.errno or 0, f"creating the cgroup:{name} {reason(error)}") from None
+    cgroup = _make_cgroup(plan)
     try:
         ours, theirs = messages.pair()
         try:
@@ -72,6 +66,8 @@ def launch(
             theirs.close()
         spawned = Spawned(pid, pidfd, ours if hold else None)
         spawned.warnings.extend(plan["warnings"])
+        if plan["scope"]:
+            _put_into_scope(plan, spawned, ours)
         follow(ours, spawned, plan, hold)
         if plan["hooks"] and not hold:
             _run_poststart(plan["hooks"]["started"], spawned)
@@ -80,7 +76,56 @@ def launch(
         if plan["hooks"]:
             cgroup.kill_all()  # what they have left behind, where no pid namespace has ended with the child
         _remove_gently(cgroup)
+        if plan["scope"]:
+            _stop_gently(plan["scope"])
         raise
+
+
+def _make_cgroup(plan: dict[str, Any], *, adopt: bool = False) -> Cgroup:
+    """Where systemd makes the group it is made around the child: until then it must just not be somebody else's."""
+    try:
+        if plan["scope"] and not adopt:
+            cgroup = Cgroup(plan["cgroup"])
+            refuse_used(cgroup)
+            return cgroup
+        return Cgroup.create(plan["cgroup"], plan["writes"], adopt=adopt)
+    except (GroupInUse, LimitRefused) as error:
+        raise ChildFailed("create cgroup", error.errno or 0, error.strerror or str(error)) from None
+    except OSError as error:
+        name = f" {error.filename}" if error.filename else ""
+        raise ChildFailed("create cgroup", error.errno or 0, f"creating the cgroup:{name} {reason(error)}") from None
+
+
+def _put_into_scope(plan: dict[str, Any], spawned: Spawned, channel: messages.Channel) -> None:
+    """Have systemd make the group with the child in it, add to it, and let the child go on. Raises ChildFailed."""
+    from corten.runtime.child import scope
+
+    try:
+        try:
+            scope.start(plan["scope"], spawned.pid)
+        except OSError as error:
+            raise ChildFailed("create cgroup", 0, f"creating the scope: {error.strerror or error}") from None
+        cgroup = _make_cgroup(plan, adopt=True)
+        if plan["user"] is not None:
+            from corten.runtime.child import stage
+
+            stage.delegate_scope(plan, cgroup, spawned.pid)
+        channel.send(messages.GO)
+    except BaseException as error:
+        discard(spawned)
+        channel.close()
+        if isinstance(error, BrokenPipeError):
+            raise ChildFailed("create cgroup", 0, "the container's first process is gone") from None
+        raise
+
+
+def _stop_gently(settings: dict[str, Any]) -> None:
+    from corten.runtime.child import scope
+
+    try:
+        scope.stop(settings)
+    except OSError:
+        return
 
 
 def _clone(
@@ -149,6 +194,8 @@ def _child(
     def enter() -> None:
         if arrival is not None:
             arrival.find_place()
+        if plan["scope"]:
+            channel.await_go()
         cgroup.enter_v1()
         if arrival is not None:
             arrival.enter_cgroup_namespace()

@@ -143,7 +143,8 @@ def _prepare(
     stage = held.Stage(channel, cgroup, plan["root"], user)
     if user is not None:
         usernamespace.own_pipes(stdio, user.uid(0), user.gid(0))
-        delegate(cgroup, user.uid(plan["cgroup_owner"]))
+        if not plan["scope"]:
+            delegate(cgroup, user.uid(plan["cgroup_owner"]))
     for name, *values in plan["prepare"]:
         current[0] = name
         held.HANDLERS[name](stage, *values)
@@ -205,6 +206,15 @@ def _make_time_namespace(stage: held.Stage, offsets: str) -> None:
             os.close(fd)
     except OSError as error:
         fail("time namespace", error, f"linux.timeOffsets: setting {', '.join(offsets.splitlines())}")
+
+
+def delegate_scope(plan: dict[str, Any], cgroup: Cgroup, pid: int) -> None:
+    """In the parent, where systemd has made the group only around the child `pid`."""
+    place = f"/proc/{pid}"
+    user = usernamespace.UserNamespace(
+        -1, usernamespace.read_mappings(f"{place}/uid_map"), usernamespace.read_mappings(f"{place}/gid_map")
+    )
+    delegate(cgroup, user.uid(plan["cgroup_owner"]))
 
 
 def delegate(cgroup: Cgroup, owner: int) -> None:

@@ -119,7 +119,7 @@ def features() -> dict[str, Any]:
         "linux": {
             "namespaces": sorted(NAMESPACES),
             "capabilities": list(NAMES),
-            "cgroup": {"v1": bool(layout.v1), "v2": bool(layout.unified), "systemd": False, "systemdUser": False},
+            "cgroup": {"v1": bool(layout.v1), "v2": bool(layout.unified), "systemd": True, "systemdUser": False},
             "seccomp": {"enabled": True},
             "apparmor": {"enabled": True},
             "selinux": {"enabled": True},

@@ -14,6 +14,7 @@ from corten.errors import InvalidArgument, StartFailed, SystemFault
 from corten.linux.process import PR_SET_CHILD_SUBREAPER, prctl
 from corten.runtime.cgroups import Cgroup
 from corten.runtime.cgroups_devices import always_allowed
+from corten.runtime.cgroups_units import bus_address, scope_of
 from corten.runtime.child import hooks as hooking
 from corten.runtime.child.errors import ChildFailed
 from corten.runtime.child.launch import launch
@@ -73,7 +74,7 @@ def _prepare(store: Store, name: str, wishes: Wishes, *, detached: bool) -> _Pre
     spec = load_spec(wishes.bundle)
     check(spec, wishes.bundle)
     linux = spec.linux or Linux()
-    linux.cgroups_path = cgroup_path(linux.cgroups_path or f"/corten/{name}")
+    unit = _place(linux, name, systemd=store.systemd_cgroup)
     if linux.resources is not None and linux.resources.devices:
         # Callers deny everything and leave it to the runtime to allow what its own /dev has, as runc does.
         linux.resources.devices += always_allowed()
@@ -81,12 +82,16 @@ def _prepare(store: Store, name: str, wishes: Wishes, *, detached: bool) -> _Pre
     assert spec.process is not None
     check_console(spec.process.terminal, wishes.console_socket, detached=detached)
     spec.process.env += wishes.environment()
-    plan = wishes.launch_plan(compile_launch(LaunchRequest(name, spec, wishes.bundle, wishes.bundle / "unused", ())))
+    request = LaunchRequest(
+        name, spec, wishes.bundle, wishes.bundle / "unused", (), systemd_cgroup=store.systemd_cgroup
+    )
+    plan = wishes.launch_plan(compile_launch(request))
     record = Record(
         id=name,
         bundle=str(wishes.bundle),
         rootfs=plan.root,
-        cgroup=linux.cgroups_path,
+        cgroup=cgroup_path(linux.cgroups_path),
+        unit=unit,
         created_ns=time.time_ns(),
         annotations=spec.annotations,
     )
@@ -136,6 +141,15 @@ def _undone(store: Store, prepared: _Prepared) -> Iterator[None]:
         raise
 
 
+def _place(linux: Linux, name: str, *, systemd: bool) -> str:
+    """Where the group is to be, when nothing was said; the unit of systemd that it is, "" without."""
+    if systemd:
+        linux.cgroups_path = linux.cgroups_path or f":corten:{name}"
+        return scope_of(linux.cgroups_path).unit
+    linux.cgroups_path = cgroup_path(linux.cgroups_path or name)
+    return ""
+
+
 def start(store: Store, name: str) -> None:
     """Raises StartFailed; if it was a hook that failed, nothing is left of the container."""
     record = store.load(name)
@@ -166,6 +180,10 @@ def _destroy(store: Store, record: Record, poststop: Hooks | None, *, kill: bool
         if not wait_gone(record, KILL_PATIENCE):
             raise SystemFault(f"container {record.id} does not die", step="delete")
         group.remove()
+        if record.unit:
+            from corten.runtime import cgroups_systemd
+
+            cgroups_systemd.stop_scope(bus_address(), record.unit)
     if store.remove(record.id) and poststop is not None:
         for failure in hooking.run_all(poststop, 0, hooking.POSTSTOP_PATIENCE):
             store.log.warning(failure)

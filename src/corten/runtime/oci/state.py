@@ -42,15 +42,16 @@ class Record(Struct, kw_only=True, rename="camel"):
     keeper: int = 0
     keeper_start: int = 0
     cgroup: str
+    unit: str = ""  # the scope of systemd that the cgroup is
     created_ns: int
     annotations: dict[str, str] = {}
 
 
 class Store:
-    """The containers below one `--root`."""
+    """The containers below one `--root`. `systemd_cgroup` says who makes the groups of new ones."""
 
-    def __init__(self, root: Path, log: Log | None = None) -> None:
-        self.root, self.log = root, log or Log()
+    def __init__(self, root: Path, log: Log | None = None, *, systemd_cgroup: bool = False) -> None:
+        self.root, self.log, self.systemd_cgroup = root, log or Log(), systemd_cgroup
 
     def directory(self, name: str) -> Path:
         if not _NAME.fullmatch(name) or name in (".", ".."):

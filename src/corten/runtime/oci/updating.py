@@ -7,8 +7,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from corten.errors import Conflict, InvalidArgument, NotFound, SystemFault, clip
-from corten.runtime.cgroups import Cgroup, host_layout
-from corten.runtime.cgroups_limits import compile_limits
+from corten.runtime.cgroups_update import update_limits
 from corten.runtime.oci.options import Options
 from corten.runtime.oci.state import Store
 from corten.specs.oci_runtime import CPU, BlockIO, Memory, Pids, Resources, decode_resources
@@ -39,9 +38,8 @@ def update(store: Store, options: Options) -> None:
         raise Conflict(f"cannot update container {record.id} that is stopped")
     source = options.text("resources")
     resources = _from_file(source) if source else from_flags(options)
-    writes = compile_limits(resources, host_layout())
     try:
-        Cgroup(record.cgroup).update(writes)
+        update_limits(record.cgroup, record.unit, resources)
     except OSError as error:
         raise SystemFault(f"updating container {record.id}: {error}", step="update", errno=error.errno or 0) from None
 

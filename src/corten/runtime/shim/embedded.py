@@ -32,6 +32,7 @@ class Embedded:
         self._poststop: Hooks | None = settings.pop("poststop", None)
         self._cgroup = Cgroup(settings["cgroup"]) if settings["cgroup"] else None
         self._shared_pids: bool = settings["shared_pids"]
+        self._scope: dict[str, Any] = settings.pop("scope", {})
         self._console = -1
         self._oom: OomWatch | None = None
 
@@ -40,6 +41,7 @@ class Embedded:
         try:
             spawned = launch(self._wire, *process.stdio.child_fds)
         except ChildFailed as failure:
+            self._cgroup = None  # nothing of ours is left, and the group may be another's
             raise refusal(failure) from None
         self._wire = b""
         process.started(spawned.pid, spawned.pidfd)
@@ -90,6 +92,8 @@ class Embedded:
         try:
             if self._cgroup is not None:
                 self._cgroup.remove()
+                if self._scope:
+                    _stop_scope(self._scope)
         finally:
             poststop, self._poststop = self._poststop, None
             if poststop is not None:
@@ -99,6 +103,15 @@ class Embedded:
         if self._cgroup is None:
             raise Refusal(protocol.CONFLICT, "the container has no cgroup that could be frozen")
         return self._cgroup
+
+
+def _stop_scope(settings: dict[str, Any]) -> None:
+    from corten.runtime.child import scope
+
+    try:
+        scope.stop(settings)
+    except OSError as error:
+        os.write(2, f"the scope {settings['unit']} was not stopped: {error.strerror}\n".encode())
 
 
 def _run_poststop(found: Hooks) -> None:
