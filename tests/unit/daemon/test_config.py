@@ -33,6 +33,7 @@ def test_file_settings_take_effect(tmp_path: Path) -> None:
             "default-address-pools": [{"base": "10.10.0.0/16", "size": 24}],
             "storage-driver": "overlay2",
             "live-restore": True,
+            "exec-opts": ["native.cgroupdriver=systemd"],
         },
     )
     config = merge({}, load_file(path))
@@ -41,6 +42,7 @@ def test_file_settings_take_effect(tmp_path: Path) -> None:
     assert config.runtimes == {"runc": RuntimeEntry("/usr/bin/runc", ("--debug",))}
     assert config.default_address_pools == (("10.10.0.0/16", 24),)
     assert config.storage_driver == "overlayfs"
+    assert config.cgroup_driver == "systemd"
 
 
 @pytest.mark.parametrize(
@@ -51,6 +53,8 @@ def test_file_settings_take_effect(tmp_path: Path) -> None:
         ({"userns-remap": 1000}, "userns-remap must be a string"),
         ({"labels": "x"}, "labels must be a list of strings"),
         ({"max-concurrent-downloads": 0}, "max-concurrent-downloads"),
+        ({"exec-opts": ["native.cgroupdriver=none"]}, "native.cgroupdriver must be cgroupfs or systemd, not none"),
+        ({"exec-opts": ["isolation=x"]}, "invalid option isolation=x for exec-opts"),
         ({"live-restore": False}, "live-restore cannot be false"),
         ("{", "is not JSON"),
         ("[]", "must hold a JSON object"),

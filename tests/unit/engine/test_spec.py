@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import pytest
 
+from corten.engine.deps import EngineSettings
 from corten.engine.hostfacts import HostFacts
 from corten.engine.models import Container, MountPoint
 from corten.engine.spec import builder, capabilities, devices, mounts, resources, security
@@ -228,3 +230,30 @@ def test_a_device_of_the_host() -> None:
     (node,), (rule,) = granted.nodes, granted.rules
     assert (node.path, node.type, node.major, node.minor) == ("/dev/mine", "c", 1, 3)
     assert (rule.access, rule.allow) == ("r", True)
+
+
+# -- the control group -----------------------------------------------------------------------------------------------
+
+
+def settings(tmp_path: Path, driver: str) -> EngineSettings:
+    return EngineSettings(tmp_path, tmp_path, cgroup_driver=driver)
+
+
+@pytest.mark.parametrize(
+    ("driver", "parent", "expected"),
+    [
+        ("cgroupfs", "", "/corten/x"),
+        ("cgroupfs", "/mine/deep/", "/mine/deep/x"),
+        ("cgroupfs", "mine", "/mine/x"),
+        ("systemd", "", "system.slice:corten:x"),
+        ("systemd", "a-b.slice", "a-b.slice:corten:x"),
+    ],
+)
+def test_where_a_container_s_group_is(tmp_path: Path, driver: str, parent: str, expected: str) -> None:
+    assert settings(tmp_path, driver).cgroup_of("x", parent) == expected
+
+
+@pytest.mark.parametrize(("driver", "parent"), [("cgroupfs", "/a/../.."), ("systemd", "/a"), ("systemd", "a--b.slice")])
+def test_parents_that_are_refused(tmp_path: Path, driver: str, parent: str) -> None:
+    with pytest.raises(InvalidArgument, match="cgroup-parent"):
+        settings(tmp_path, driver).cgroup_of("x", parent)

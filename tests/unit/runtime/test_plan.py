@@ -184,7 +184,7 @@ def test_exec_has_no_mounts() -> None:
         (lambda s, linux, p: setattr(p, "rlimits", [Rlimit(type="RLIMIT_X", soft=1, hard=1)]), "RLIMIT_X"),
         (lambda s, linux, p: setattr(p, "scheduler", Scheduler(policy="SCHED_X")), "SCHED_X"),
         (lambda s, linux, p: linux.sysctl.update({"../../etc/passwd": "x"}), "not a name"),
-        (lambda s, linux, p: setattr(linux, "cgroups_path", "/.."), "must not be the root"),
+        (lambda s, linux, p: setattr(linux, "cgroups_path", "/./"), "must not be the root"),
         (lambda s, linux, p: s.mounts.append(Mount(destination="/", type="tmpfs")), "on the root"),
         (lambda s, linux, p: s.mounts.append(Mount(destination="/x", source="y")), "no type"),
         (
@@ -212,15 +212,22 @@ def test_hostname_without_a_namespace_is_refused() -> None:
     ("given", "expected"),
     [
         ("/docker/abc", "/docker/abc"),
-        ("corten/abc/", "/corten/abc"),
+        ("default/abc/", "/corten/default/abc"),
         ("", ""),
-        ("/a/../b", "/b"),
+        ("/a//./b", "/a/b"),
+        ("a-b.slice:libpod:abc", "/a.slice/a-b.slice/libpod-abc.scope"),
         ("machine.slice:libpod:abc", "/machine.slice/libpod-abc.scope"),
         (":docker:abc", "/system.slice/docker-abc.scope"),
     ],
 )
 def test_cgroup_paths(given: str, expected: str) -> None:
     assert cgroup_path(given) == expected
+
+
+@pytest.mark.parametrize("path", ["..", "/..", "/corten/../../x", "a/../..", "/a/.."])
+def test_cgroup_paths_that_lead_upwards(path: str) -> None:
+    with pytest.raises(InvalidArgument, match=r"linux\.cgroupsPath must not lead upwards"):
+        cgroup_path(path)
 
 
 def test_small_parsers() -> None:

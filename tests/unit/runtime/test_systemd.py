@@ -22,7 +22,6 @@ from corten.runtime.cgroups_units import (
     scope_of,
     start_properties,
 )
-from corten.runtime.child import scope as calls
 from corten.specs.oci_runtime import CPU, BlockIO, DeviceCgroup, Memory, Pids, Resources
 from corten.testing.systemd import FakeSystemd
 
@@ -189,13 +188,3 @@ def test_without_a_bus_there_is_a_message(tmp_path: Path) -> None:
 def test_an_unknown_unit_cannot_be_changed(systemd: FakeSystemd) -> None:
     with pytest.raises(SystemdError, match="not loaded"):
         cgroups_systemd.set_properties(str(systemd.path), "x.scope", [])
-
-
-def test_the_calls_are_made_by_a_fork(systemd: FakeSystemd) -> None:
-    settings = {"address": str(systemd.path), "unit": "x.scope", "properties": [], "site": ""}
-    calls.start(settings, 4711)
-    assert systemd.units["x.scope"].pids == [4711]
-    with pytest.raises(OSError, match="already loaded"):
-        calls.start(settings, 4712)
-    calls.stop(settings)
-    assert systemd.units == {}
