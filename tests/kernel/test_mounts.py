@@ -178,6 +178,16 @@ def test_propagation_of_the_root(lab: Lab, tmp_path: Path, word: str, root: list
     assert set(found["/v"].peers) == below
 
 
+def test_options_of_control_groups(lab: Lab) -> None:
+    def change(spec: Spec) -> None:
+        [groups] = [mount for mount in spec.mounts if mount.type == "cgroup"]
+        groups.options = ["nosuid", "rro", "rnoexec", "shared"]
+
+    found = {path: line for path, line in look(lab, change).items() if path.startswith("/sys/fs/cgroup")}
+    assert all(line.options >= {"ro", "nosuid", "noexec"} for line in found.values())
+    assert found["/sys/fs/cgroup"].peers == ["shared"]
+
+
 # -- what is bound where ---------------------------------------------------------------------------------------------
 
 

@@ -24,6 +24,8 @@ MountStep = (
     | steps.Remount
 )
 
+# What bind mounts do not have; the opposites of these words are what is so anyway.
+_OF_FILE_SYSTEMS = frozenset(("sync", "dirsync", "lazytime", "mand", "iversion"))
 # These have labels of their own making, or none (SELinux genfs and per-object labels).
 _NOT_LABELLED = frozenset(("proc", "sysfs", "mqueue", "cgroup", "cgroup2"))
 
@@ -67,12 +69,9 @@ def warnings(mounts: Sequence[Mount]) -> Iterator[str]:
     for index, mount in enumerate(mounts):
         if not mount.destination.startswith("/"):
             yield f"mounts[{index}].destination {clip(mount.destination)} is relative; it was taken from /"
-        if mount.type == "bind" or "bind" in mount.options or "rbind" in mount.options:
-            options = parse(mount.options)
-            lost = [word for word in options.superblock if not word.startswith(("no", "async"))]
-            lost += ["iversion"] if options.flags else []
-            if lost and not options.remount:
-                yield f"mounts[{index}]: {', '.join(lost)} has no effect on a bind mount: it is the file system's"
+        lost = [word for word in mount.options if word in _OF_FILE_SYSTEMS]
+        if lost and (mount.type == "bind" or "bind" in mount.options or "rbind" in mount.options):
+            yield f"mounts[{index}]: {', '.join(lost)} has no effect on a bind mount: it is the file system's"
 
 
 def _refuse_idmap(idmap: steps.Idmap, kind: str, target: str) -> None:
@@ -162,15 +161,22 @@ def _remount(target: str, options: MountOptions) -> steps.Remount:
 
 def _fresh(mount: Mount, target: str, options: MountOptions, around: Surroundings) -> MountStep:
     data = (*options.data, *_switches(options))
+    attributes = _of_one_mount(options)
     if around.label and mount.type not in _NOT_LABELLED:
         data = (*data, ("context", around.label))
     if options.copy_up:
         if options.flags:
             raise InvalidArgument("mount option iversion is not for a tmpfs with tmpcopyup")
-        return steps.CopyUpMount(mount.source, target, data, options.wire)
+        return steps.CopyUpMount(mount.source, target, data, attributes)
     if options.flags:
-        return steps.LegacyMount(mount.type, mount.source, target, options.flags, data, options.wire)
-    return steps.FileSystemMount(mount.type, mount.source, target, data, options.wire)
+        return steps.LegacyMount(mount.type, mount.source, target, options.flags, data, attributes)
+    return steps.FileSystemMount(mount.type, mount.source, target, data, attributes)
+
+
+def _of_one_mount(options: MountOptions) -> steps.Attributes:
+    """Nothing is below a fresh mount: what holds for the whole tree holds for it."""
+    own, recursive = options.attributes, options.recursive_attributes
+    return (own & ~options.recursive_cleared | recursive, options.cleared, 0, 0, options.propagation)
 
 
 def _switches(options: MountOptions) -> steps.Data:

@@ -100,6 +100,8 @@ def warnings(process: Process) -> Iterator[str]:
     for name in dict.fromkeys(name for names in lists for name in names or ()):
         if name not in capability.NUMBERS:
             yield f"capability {clip(name, 40)} is unknown and was left out"
+    if sets.effective == sets.permitted and not sets.ambient:
+        return
     _, effective, permitted, inheritable, ambient = capability_masks(sets)
     for kind, mask in (("effective", effective & ~permitted), ("ambient", ambient & ~(permitted & inheritable))):
         for name, number in capability.NUMBERS.items() if mask else ():

@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 
 from corten.errors import InvalidArgument
+from corten.linux.mount import MOUNT_ATTR_NOSUID
 from corten.runtime import host_features, steps
 from corten.runtime.plan import compile_exec
 from corten.specs.oci_runtime import (
@@ -263,6 +264,17 @@ def test_warnings_of_mounts() -> None:
     assert plan.warnings[0] == "mounts[1].destination rel is relative; it was taken from /"
     assert plan.warnings[1].startswith("mounts[2]: sync, iversion has no effect on a bind mount")
     assert of(plan, steps.FileSystemMount)[1].target == "/rel"
+
+
+def test_what_is_said_of_a_tree_holds_for_a_fresh_mount() -> None:
+    """Read-only only at the end, as nodes are made in it before."""
+
+    def change(made: Spec, linux: Linux, process: Process) -> None:
+        made.mounts.append(Mount(destination="/dev", type="tmpfs", options=["rro", "nosuid", "noexec", "rexec"]))
+
+    plan = compiled(change)
+    assert of(plan, steps.FileSystemMount)[-1].attributes == (MOUNT_ATTR_NOSUID, 0, 0, 0, ())
+    assert of(plan, steps.ReadonlyMount) == [steps.ReadonlyMount("/dev")]
 
 
 def test_the_affinity_is_for_later_processes() -> None:

@@ -242,6 +242,7 @@ def cgroup_mount(ctx: Context, target: str, attributes: Attributes, private: boo
             )
         if attributes[0] & api.MOUNT_ATTR_RDONLY:
             api.mount_setattr(place, "", attr_set=api.MOUNT_ATTR_RDONLY)
+        finish(place, attributes, target)
     finally:
         os.close(place)
 

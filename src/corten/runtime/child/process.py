@@ -273,12 +273,14 @@ def set_rlimits(ctx: Context, limits: tuple[tuple[int, int, int], ...]) -> None:
 def _set_lower_limit(ctx: Context, number: int, soft: int, error: Exception) -> None:
     _, ceiling = resource.getrlimit(number)
     if isinstance(error, OSError) and error.errno != errno.EPERM:
-        fail("set rlimit", error, f"setting resource limit {number}")
+        fail("set rlimit", error, f"process.rlimits: setting resource limit {number}")
     allowed = soft if ceiling == -1 else min(soft, ceiling)
     try:
         resource.setrlimit(number, (rlim(allowed), ceiling))
     except (OSError, ValueError) as second:
-        raise ChildFailed("set rlimit", errno.EINVAL, f"setting resource limit {number}: {second}") from None
+        raise ChildFailed(
+            "set rlimit", errno.EINVAL, f"process.rlimits: setting resource limit {number}: {second}"
+        ) from None
     ctx.warn(f"the hard limit of resource {number} stays at {ceiling}: operation not permitted")
 
 
