@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import os
+import re
 import signal
 import socket
-from collections.abc import Callable, Iterator
+import subprocess
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
+from corten.runtime.cgroups import Cgroup
 from corten.runtime.types import LaunchRequest, MountSpec, Stdio
 from corten.specs.oci_runtime import (
     Capabilities,
@@ -26,8 +30,9 @@ from corten.specs.oci_runtime import (
     Rlimit,
     Spec,
 )
-from tests.kernel.boxes import Terminal, boxes
+from tests.kernel.boxes import DEADLINE, Terminal, boxes, cgroup_of
 from tests.kernel.launching import Lab, leftovers, needs_root, remove_parents
+from tests.kernel.test_oci_cli import Bundle
 
 pytestmark = [pytest.mark.root, needs_root]
 
@@ -385,3 +390,55 @@ def test_nothing_of_the_root_shows_on_a_host_that_shares_its_mounts(lab: RemapLa
     done = lab.run("sh", "-c", "ls /v; cat", change=remapped(change), wrap=share, probe=probe)
     assert "lower" in done.out, done.failure
     assert str(lab.directory) not in done.answer["seen"]
+
+
+@pytest.fixture
+def bundle(tmp_path: Path) -> Iterator[Bundle]:
+    """Whose root belongs to the ids that the container has on the host, as its callers prepare it."""
+    made = Bundle(tmp_path)
+    for directory, names, files in os.walk(made.directory / "rootfs"):
+        for name in (".", *names, *files):
+            os.chown(os.path.join(directory, name), UIDS, UIDS, follow_symlinks=False)
+    yield made
+    made.call("delete", "--force", "oci")
+    Cgroup(cgroup_of("")).remove()
+
+
+def _edit(bundle: Bundle, *args: str, sizes: Sequence[int] = (SIZE,)) -> None:
+    bundle.edit(*args)
+    path = bundle.directory / "config.json"
+    config = json.loads(path.read_text())
+    config["linux"]["namespaces"] += [{"type": "user"}]
+    mappings = [{"containerID": 0, "hostID": UIDS, "size": size} for size in sizes]
+    config["root"]["readonly"] = False
+    config["linux"] |= {"uidMappings": mappings, "gidMappings": mappings}
+    path.write_text(json.dumps(config))
+
+
+def test_by_the_oci_command_line(bundle: Bundle) -> None:
+    _edit(bundle, "sleep", "1000")
+    create = bundle.command("create", "--bundle", str(bundle.directory), "oci")
+    null = subprocess.DEVNULL
+    subprocess.run(create, stdin=null, stdout=null, stderr=null, check=True, timeout=DEADLINE)
+    pid = json.loads(bundle.ok("state", "oci"))["pid"]
+    assert Path(f"/proc/{pid}/uid_map").read_text().split() == ["0", str(UIDS), str(SIZE)]
+    bundle.ok("start", "oci")
+    assert bundle.ok("exec", "oci", "sh", "-c", "cat /proc/self/uid_map; echo x > /tmp/x").split()[1] == str(UIDS)
+    assert owner(bundle.directory / "rootfs/tmp/x") == (UIDS, UIDS)
+    assert Path(f"/proc/{pid}").stat().st_uid == UIDS
+
+
+@pytest.mark.parametrize(
+    ("sizes", "text"),
+    [
+        ((), "linux.uidMappings: a user namespace needs"),
+        ((5, 5), r"linux.uidMappings\[1\]: container ids"),
+    ],
+)
+def test_mappings_that_the_command_line_refuses(bundle: Bundle, sizes: Sequence[int], text: str) -> None:
+    _edit(bundle, "true", sizes=sizes)
+    refused = bundle.call("run", "--bundle", str(bundle.directory), "oci")
+    assert refused.returncode == 1
+    assert re.search(text, refused.stderr), refused.stderr
+    assert bundle.call("state", "oci").returncode != 0
+    assert not leftovers(cgroup_of("oci"))
