@@ -9,10 +9,9 @@
        | <--- CLONED pid + its pidfd  | _exit                             | goes on as in an ordinary start
        | <--------------------------------- messages of the child ------- |
 
-The helper has the rights of the host's root and is in none of the container's namespaces while it has them, and the
-child is born without them: there is no moment at which a process of the container's could look, through
-/proc/PID/root of either, at more than its own. Both are not dumpable, and the memory of both belongs to the host's user
-namespace until execve, so that no capability inside lets anybody trace them.
+The helper has the rights of the host's root and is in none of the container's namespaces but those that exist already;
+the child is born without those rights. Neither is dumpable, and the memory of both belongs to the host's user namespace
+until execve: no capability inside lets anybody trace them, or look through their /proc/PID/root at more than his own.
 """
 
 from __future__ import annotations
@@ -25,6 +24,7 @@ from corten.linux import process
 from corten.runtime.child import channel as messages
 from corten.runtime.child import held, namespaces, usernamespace
 from corten.runtime.child.errors import ChildFailed, fail
+from corten.runtime.child.imports import seal_imports
 from corten.runtime.child.parent import reap, run_reporting
 
 TYPE_CHECKING = False
@@ -110,6 +110,7 @@ def _help(
 
     def body() -> None:
         os.umask(0)
+        seal_imports()  # a mount namespace that is entered may be somebody else's
         stage, late = _prepare(plan, cgroup, stdio, channel, current)
         current[0] = "clone"
         unified = cgroup.open_unified()
