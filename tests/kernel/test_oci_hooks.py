@@ -38,7 +38,7 @@ def traces(bundle: Bundle) -> list[str]:
     tops = [*(h.mountpoint for h in layout.v1), *([layout.unified] if layout.unified else [])]
     found = [top for top in tops if os.path.exists(top + cgroup_of(NAME))]
     state = bundle.base / "state"
-    found += [str(path) for path in state.glob("*")] if state.exists() else []
+    found += [str(path) for path in state.iterdir() if path.name != ".seccomp"] if state.exists() else []
     found += [line for line in Path("/proc/self/mountinfo").read_text().splitlines() if str(bundle.base) in line]
     for process in Path("/proc").glob("[0-9]*"):
         try:

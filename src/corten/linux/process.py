@@ -102,6 +102,7 @@ _setdomainname = function("setdomainname", ctypes.c_char_p, ctypes.c_size_t)
 _sethostname = function("sethostname", ctypes.c_char_p, ctypes.c_size_t)
 _pidfd_open = syscall("pidfd_open", ctypes.c_long, ctypes.c_ulong)
 _pidfd_send_signal = syscall("pidfd_send_signal", ctypes.c_long, ctypes.c_long, ctypes.c_void_p, ctypes.c_ulong)
+_pidfd_getfd = syscall("pidfd_getfd", ctypes.c_long, ctypes.c_long, ctypes.c_ulong)
 _close_range = syscall("close_range", ctypes.c_ulong, ctypes.c_ulong, ctypes.c_ulong)
 _ioprio_set = syscall("ioprio_set", ctypes.c_long, ctypes.c_long, ctypes.c_long)
 _sched_setattr = syscall("sched_setattr", ctypes.c_long, ctypes.POINTER(_sched_attr), ctypes.c_ulong)
@@ -199,6 +200,11 @@ def pidfd_open(pid: int, flags: int = 0) -> int:
 
 def pidfd_send_signal(pidfd: int, signo: int) -> None:
     _pidfd_send_signal(pidfd, signo, None, 0)
+
+
+def pidfd_getfd(pidfd: int, target_fd: int) -> int:
+    """A duplicate of another process's descriptor. Needs the right to trace it."""
+    return _pidfd_getfd(pidfd, target_fd, 0)
 
 
 def close_range(first: int, last: int = 0xFFFFFFFF, flags: int = 0) -> None:

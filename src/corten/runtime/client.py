@@ -250,7 +250,7 @@ class RuntimeClient:
         try:
             handle = self._get(request.container_id)
             link = handle.live()
-            payload = settings.of_exec(request, await handle.load_spec(), handle.external, streams)
+            payload = settings.of_exec(request, await handle.load_spec(), handle.run_dir, handle.external, streams)
             handle.execs.add(request.exec_id)
             try:
                 pid: int = await link.request(

@@ -18,7 +18,7 @@ from corten.runtime.cgroups import Write
 from corten.runtime.cgroups_limits import limit_warnings, limits_of
 from corten.runtime.cgroups_units import bus_address, is_scope, scope_of, start_properties
 from corten.runtime.mount_options import ROOT_PROPAGATIONS
-from corten.runtime.plan_hooks import NO_HOOKS, HookPlan, compile_hooks
+from corten.runtime.plan_hooks import NO_HOOKS, HookPlan, Listener, compile_hooks, listener_of
 from corten.runtime.plan_mounts import MountStep
 from corten.runtime.types import LaunchRequest
 from corten.specs.oci_runtime import Linux, Process, Spec
@@ -51,6 +51,7 @@ class LaunchPlan:
     init: bool
     steps: Steps
     warnings: tuple[str, ...] = ()
+    listener: Listener | None = None
     hooks: HookPlan = NO_HOOKS
     prepare: Steps = ()
     user: plan_namespaces.UserNamespace | None = None
@@ -74,6 +75,7 @@ class ExecPlan:
     initial: tuple[int, ...]
     steps: Steps
     warnings: tuple[str, ...] = ()
+    listener: Listener | None = None
     namespaces: int = 0
     prepare: Steps = ()
     enter: tuple[str, ...] = ()
@@ -106,7 +108,7 @@ def compile_launch(request: LaunchRequest) -> LaunchPlan:
     writes = limits_of(spec)
     warnings = (
         *limit_warnings(linux.resources),
-        *plan_process.warnings(process),
+        *plan_process.warnings(process, linux),
         *plan_mounts.warnings(spec.mounts),
     )
     cgroup = cgroup_path(linux.cgroups_path)
@@ -145,6 +147,7 @@ def compile_launch(request: LaunchRequest) -> LaunchPlan:
         hooks=hooks,
         user=user,
         time_offsets=offsets,
+        listener=listener_of(spec, request.id, str(request.run_dir), "created"),
         **staged,
     )
 
@@ -175,8 +178,11 @@ def _hook_steps(hooks: HookPlan) -> Iterator[steps.Step]:
         yield steps.KeepStartContainerHooks(hooks.start_container)
 
 
-def compile_exec(process: Process, spec: Spec, user: str, groups: Sequence[str]) -> ExecPlan:
-    """The plan of a further process in the container of `spec`. Raises InvalidArgument."""
+def compile_exec(
+    process: Process, spec: Spec, user: str, groups: Sequence[str], container: tuple[str, str] = ("", "")
+) -> ExecPlan:
+    """The plan of a further process in the container of `spec`, whose name and bundle are `container`: a seccomp agent
+    is told of them. Raises InvalidArgument."""
     linux = spec.linux or Linux()
     plan_checks.check_text(process)
     console: tuple[steps.Step, ...] = ()
@@ -194,9 +200,10 @@ def compile_exec(process: Process, spec: Spec, user: str, groups: Sequence[str])
         cgroup=cgroup_path(linux.cgroups_path),
         initial=plan_process.initial_cpus(process),
         steps=built,
-        warnings=tuple(plan_process.warnings(process)),
+        warnings=tuple(plan_process.warnings(process, linux)),
         namespaces=sum(plan_namespaces.NAMESPACES[kind] for kind in rare),
         prepare=prepare,
+        listener=listener_of(spec, *container, "running"),
     )
 
 

@@ -1,4 +1,4 @@
-"""Hooks in a plan: who runs them, when, and with what state on their stdin."""
+"""Hooks in a plan: who runs them, when, and with what state on their stdin. And what a seccomp agent is told."""
 
 from __future__ import annotations
 
@@ -7,8 +7,12 @@ from dataclasses import dataclass
 from typing import Any
 
 from corten.errors import InvalidArgument, clip
+from corten.runtime import seccomp_rules
 from corten.runtime.steps import Hooks
 from corten.specs.oci_runtime import VERSION, Hook, Spec, encode
+
+Listener = tuple[str, bytes, bytes, bytes]
+"""As `runtime.child.listener` takes it."""
 
 _MAX_SECONDS = 1 << 31
 
@@ -65,6 +69,17 @@ def state_around_pid(spec: Spec, name: str, bundle: str, status: str) -> tuple[b
     head = encode({"ociVersion": VERSION, "id": name, "status": status})
     tail = encode({"bundle": bundle, "annotations": spec.annotations})
     return head[:-1] + b',"pid":', b"," + tail[1:]
+
+
+def listener_of(spec: Spec, name: str, bundle: str, status: str) -> Listener | None:
+    """What a seccomp agent is told, the containerProcessState of the specification; None without a filter that asks."""
+    profile = spec.linux.seccomp if spec.linux is not None else None
+    if profile is None or not seccomp_rules.notifies(profile):
+        return None
+    head = encode({"ociVersion": VERSION, "fds": ["seccompFd"]})[:-1] + b',"pid":'
+    middle = b"," + encode({"metadata": profile.listener_metadata})[1:-1] + b',"state":'
+    state = state_around_pid(spec, name, bundle, status)
+    return profile.listener_path, head, middle + state[0], state[1] + b"}"
 
 
 def _entry(where: str, hook: Hook) -> tuple[str, tuple[str, ...], tuple[str, ...], float]:

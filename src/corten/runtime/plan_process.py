@@ -54,14 +54,14 @@ def compile_steps(
     yield steps.LetGo(label[0])
     yield steps.FindCommand(tuple(process.args), env.get("PATH", ""))
     yield steps.SetRlimits(_rlimits(process))
-    program, flags = seccomp.compile_filter(linux.seccomp) if linux.seccomp is not None else (b"", 0)
+    found = seccomp.compile_filter(linux.seccomp) if linux.seccomp is not None else seccomp.NO_FILTER
     yield steps.Execute(
         tuple(f"{name}={value}" for name, value in env.items()),
         (effective, permitted, inheritable, ambient),
         process.no_new_privileges,
         label,
-        program,
-        flags,
+        found.program,
+        found.flags,
     )
 
 
@@ -91,8 +91,11 @@ def _mask(names: list[str] | None) -> int:
     return mask
 
 
-def warnings(process: Process) -> Iterator[str]:
-    """Capabilities that cannot be granted do not keep the process from running, says the specification."""
+def warnings(process: Process, linux: Linux) -> Iterator[str]:
+    """Capabilities that cannot be granted do not keep the process from running, says the specification; nor do system
+    calls that nobody knows."""
+    if linux.seccomp is not None:
+        yield from seccomp.compile_filter(linux.seccomp).warnings
     sets = process.capabilities
     if sets is None:
         return

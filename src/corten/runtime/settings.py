@@ -121,14 +121,17 @@ def _open_object(document: dict[str, Any]) -> bytes:
     return json_encode(document)[:-1]
 
 
-def of_exec(request: ExecRequest, spec: Spec, external: bool, streams: Sequence[Stream]) -> dict[str, Any]:
+def of_exec(
+    request: ExecRequest, spec: Spec, run_dir: Path, external: bool, streams: Sequence[Stream]
+) -> dict[str, Any]:
     """The settings of EXEC."""
+    container = (request.container_id, str(run_dir))
     process = with_size(request.process, request.stdio)
     work: dict[str, Any]
     if external:
         work = {"process": _of_process(process, request.user, request.groups)}
     else:
-        work = {"wire": compile_exec(process, spec, request.user, request.groups).to_wire()}
+        work = {"wire": compile_exec(process, spec, request.user, request.groups, container).to_wire()}
     stdio = _stdio(request.stdio)
     stdio["stdin_once"] = True  # an exec session's stdin has one user
     return {"streams": [of_stream(stream) for stream in streams], **work, **stdio}

@@ -11,6 +11,7 @@
        |  GO -->                               |
        |  <-- READY                            |   only when the parent holds: nothing is left to do but execve
        |  GO -->                               |
+       |  <-- LISTENER number + a page, a pidfd|   only with a filter that asks somebody; see `listener`
        |  <-- EXEC                             |   the next call is execve
        |  <-- FAILED step errno detail code    |   instead of any of the above, or after EXEC; the child exits
        |  <-- end of stream                    |   after EXEC: execve closed the socket, the program runs
@@ -41,6 +42,7 @@ FAILED = 6
 GO = 7
 CLONED = 8
 NET_DEVICES = 9
+LISTENER = 10
 
 _MAX_MESSAGE = 16384
 _MAX_TEXT = 4096
@@ -66,7 +68,7 @@ class Channel:
     def receive(self) -> tuple[tuple[Any, ...] | None, list[int]]:
         """The next message and its descriptors; None at the end of the stream."""
         try:
-            data, fds = recv_fds(self._socket, _MAX_MESSAGE, 1)
+            data, fds = recv_fds(self._socket, _MAX_MESSAGE, 2)
         except ConnectionResetError:  # the child died with a message of ours unread
             return None, []
         return (marshal.loads(data) if data else None), fds

@@ -11,7 +11,7 @@ from __future__ import annotations
 import os
 
 from corten.linux import capability, process
-from corten.linux.seccomp import prepare_filter
+from corten.linux.seccomp import prepare_filter, without_listener
 from corten.runtime.child.imports import seal_imports
 
 TYPE_CHECKING = False
@@ -54,7 +54,7 @@ def _be_init(child: int, program: bytes, filter_flags: int) -> NoReturn:
         os.setsid()
         process.prctl(process.PR_SET_CHILD_SUBREAPER, 1)  # in another container's pid namespace it is not pid 1
         if program:
-            prepare_filter(program, filter_flags)()
+            prepare_filter(program, without_listener(filter_flags))()
         kill = 1 << capability.NUMBERS["CAP_KILL"]
         capability.capset(kill, kill, 0)
         while True:

@@ -40,6 +40,9 @@ def join(wire: bytes, init_pid: int, stdin: int, stdout: int, stderr: int) -> Sp
     plan: dict[str, Any] = marshal.loads(wire)
     if not plan["cgroup"]:
         raise ChildFailed("join cgroup", errno.EINVAL, "the container has no control group to join")
+    if plan["listener"]:
+        import corten.runtime.child.listener  # noqa: F401  # the child has it then too, who cannot import it
+    plan["container"] = init_pid
     try:
         target = process.pidfd_open(init_pid)
     except OSError as error:

@@ -48,11 +48,13 @@ def launch(
     if not plan["cgroup"]:
         raise ChildFailed("create cgroup", errno.EINVAL, "a container needs a control group of its own")
     if plan["hooks"]:
-        import corten.runtime.child.hooks  # noqa: F401  # the child has it then too, who cannot import it
+        import corten.runtime.child.hooks  # the child has it then too, who cannot import it
     if any(step[0] not in HANDLERS for step in plan["steps"]):
         from corten.runtime.child import rare
 
         HANDLERS.update(rare.HANDLERS)
+    if plan["listener"]:
+        import corten.runtime.child.listener  # noqa: F401
     cgroup = _make_cgroup(plan)
     try:
         ours, theirs = messages.pair()
@@ -68,6 +70,8 @@ def launch(
         spawned.warnings.extend(plan["warnings"])
         if plan["scope"]:
             _put_into_scope(plan, spawned, ours)
+        if hold:
+            spawned.hold(plan)
         follow(ours, spawned, plan, hold)
         if plan["hooks"] and not hold:
             _run_poststart(plan["hooks"]["started"], spawned)

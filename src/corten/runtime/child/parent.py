@@ -28,12 +28,17 @@ class Spawned:
     left out because the host does not allow it.
     """
 
-    __slots__ = ("_channel", "console", "pid", "pidfd", "warnings")
+    __slots__ = ("_channel", "_plan", "console", "pid", "pidfd", "warnings")
 
     def __init__(self, pid: int, pidfd: int, channel: Channel | None = None) -> None:
         self.pid, self.pidfd, self.console = pid, pidfd, -1
         self.warnings: list[str] = []
         self._channel = channel
+        self._plan: dict[str, Any] = {}
+
+    def hold(self, plan: dict[str, Any]) -> None:
+        """Keep what `release` needs of the plan."""
+        self._plan = {"listener": plan["listener"]}
 
     def release(self) -> None:
         """Let a held process execute its program. Raises ChildFailed, after which the process is gone and reaped."""
@@ -43,7 +48,7 @@ class Spawned:
         self._channel = None
         try:
             channel.send(messages.GO)
-            _follow(channel, self, {}, hold=False)
+            _follow(channel, self, self._plan, hold=False)
         except BrokenPipeError:
             reap(self.pid)
             raise ChildFailed("exec", 0, "the container's first process is gone") from None
@@ -95,11 +100,27 @@ def _follow(channel: Channel, spawned: Spawned, plan: dict[str, Any], hold: bool
             return False
         elif kind == messages.READY:
             channel.send(messages.GO)
+        elif kind == messages.LISTENER:
+            _hand_over(spawned, plan, values[0], fds)
         elif kind == messages.EXEC:
             executing = True
         elif kind == messages.FAILED:
             reap(spawned.pid)
             raise ChildFailed(*values)
+
+
+def _hand_over(spawned: Spawned, plan: dict[str, Any], number: int, fds: list[int]) -> None:
+    from corten.runtime.child.listener import hand_over  # for those who have one
+
+    try:
+        hand_over(plan["listener"], number, fds, plan.get("container", spawned.pid))
+    except ChildFailed:
+        process.pidfd_send_signal(spawned.pidfd, _signal.SIGKILL)
+        reap(spawned.pid)
+        raise
+    finally:
+        for fd in fds:
+            os.close(fd)
 
 
 def reap(pid: int) -> int:

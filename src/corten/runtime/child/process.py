@@ -9,7 +9,7 @@ import stat
 
 from corten.linux import capability, keyring, mempolicy, process
 from corten.linux.openat2 import RESOLVE_IN_ROOT, RESOLVE_NO_MAGICLINKS, openat2
-from corten.linux.seccomp import prepare_filter
+from corten.linux.seccomp import SECCOMP_FILTER_FLAG_NEW_LISTENER, prepare_filter, without_listener
 from corten.runtime.child import network, users
 from corten.runtime.child.channel import CREATED, EXEC, READY
 from corten.runtime.child.errors import NOT_EXECUTABLE, NOT_FOUND, OTHER, ChildFailed, fail, reason
@@ -323,14 +323,21 @@ def execute(
         os.umask(ctx.umask)
 
     if ctx.start_hooks is not None:
-        _run_start_hooks(ctx.start_hooks, confine, load)
+        _run_start_hooks(ctx.start_hooks, confine, (program, filter_flags))
     confine()
+    hand_over = None
+    if filter_flags & SECCOMP_FILTER_FLAG_NEW_LISTENER:
+        from corten.runtime.child.listener import offer  # was imported before the clone
+
+        hand_over = offer(ctx.channel)
     ctx.channel.send(EXEC)
     if load:
         try:
-            load()
+            listener = load()
         except OSError as error:
             fail("load seccomp filter", error, "loading the seccomp filter")
+        if hand_over is not None:
+            hand_over(listener)
     try:
         run()
     except OSError as error:
@@ -358,9 +365,12 @@ def keep_start_container_hooks(ctx: Context, found: Hooks) -> None:
     ctx.start_hooks = found
 
 
-def _run_start_hooks(found: Hooks, confine: Callable[[], None], load: Callable[[], None] | None) -> None:
+def _run_start_hooks(found: Hooks, confine: Callable[[], None], seccomp: tuple[bytes, int]) -> None:
     """The container's programs, which may do no more than the program that follows may."""
     from corten.runtime.child import hooks
+
+    program, flags = seccomp
+    load = prepare_filter(program, without_listener(flags)) if program else None
 
     def prepare() -> None:
         confine()

@@ -17,7 +17,7 @@ from corten.runtime.oci import callers
 from corten.runtime.oci.callers import Wishes
 from corten.runtime.oci.check import check_process
 from corten.runtime.oci.foreground import attend
-from corten.runtime.oci.operations import check_console, start_failed
+from corten.runtime.oci.operations import check_console, keep_filters, start_failed
 from corten.runtime.oci.options import Options
 from corten.runtime.oci.state import Record, Store
 from corten.runtime.oci.transitions import require
@@ -37,7 +37,8 @@ def execute(store: Store, options: Options) -> int:
     check_process(process)
     check_console(process.terminal, wishes.console_socket, detached=detach)
     process.env += wishes.environment()
-    plan = compile_exec(process, spec, options.text("user"), ())
+    keep_filters(store)
+    plan = compile_exec(process, spec, options.text("user"), (), (record.id, record.bundle))
     plan = wishes.exec_plan(plan, groups_below(record, options.many("cgroup")))
     try:
         spawned = join(plan.to_wire(), record.pid, 0, 1, 2)

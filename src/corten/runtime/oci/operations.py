@@ -12,6 +12,7 @@ from pathlib import Path
 
 from corten.errors import InvalidArgument, StartFailed, SystemFault
 from corten.linux.process import PR_SET_CHILD_SUBREAPER, prctl
+from corten.runtime import seccomp
 from corten.runtime.cgroups import Cgroup
 from corten.runtime.cgroups_devices import always_allowed
 from corten.runtime.cgroups_units import bus_address, scope_of
@@ -82,6 +83,7 @@ def _prepare(store: Store, name: str, wishes: Wishes, *, detached: bool) -> _Pre
     assert spec.process is not None
     check_console(spec.process.terminal, wishes.console_socket, detached=detached)
     spec.process.env += wishes.environment()
+    keep_filters(store)
     request = LaunchRequest(
         name, spec, wishes.bundle, wishes.bundle / "unused", (), systemd_cgroup=store.systemd_cgroup
     )
@@ -148,6 +150,12 @@ def _place(linux: Linux, name: str, *, systemd: bool) -> str:
         return scope_of(linux.cgroups_path).unit
     linux.cgroups_path = cgroup_path(linux.cgroups_path or name)
     return ""
+
+
+def keep_filters(store: Store) -> None:
+    """Compiling Docker's profile takes longer than all else that a container needs."""
+    store.root.mkdir(parents=True, exist_ok=True, mode=0o700)
+    seccomp.use_cache(store.root / ".seccomp")
 
 
 def start(store: Store, name: str) -> None:
