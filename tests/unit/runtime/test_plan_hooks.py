@@ -13,9 +13,9 @@ from corten.runtime.child import hooks as running
 from corten.runtime.child.errors import ChildFailed
 from corten.runtime.oci.transitions import require
 from corten.runtime.plan import compile_launch
-from corten.runtime.plan_hooks import NO_HOOKS, compile_hooks
+from corten.runtime.plan_hooks import NO_HOOKS, compile_hooks, listener_of
 from corten.runtime.types import LaunchRequest
-from corten.specs.oci_runtime import Hook, Hooks, Linux, Namespace, Process, Spec
+from corten.specs.oci_runtime import Hook, Hooks, Linux, Namespace, Process, Seccomp, Spec, Syscall
 
 KINDS = ("prestart", "create_runtime", "create_container", "start_container", "poststart", "poststop")
 SCHEMA = Path(__file__).resolve().parents[4] / "shared/refs/oci/runtime-state-schema.json"
@@ -91,6 +91,31 @@ def test_the_states_words_are_the_schemas() -> None:
 def test_what_no_hook_can_be(hook: Hook, words: str) -> None:
     with pytest.raises(InvalidArgument, match=words):
         compile_hooks(spec(Hooks(poststop=[Hook(path="/x"), hook])), "c", "/run/c")
+
+
+def test_a_seccomp_agent_is_told_of_the_process_and_its_container() -> None:
+    asking = spec(None)
+    assert asking.linux is not None
+    asking.linux.seccomp = Seccomp(default_action="SCMP_ACT_ALLOW", listener_path="/x", listener_metadata='m"')
+    assert listener_of(asking, "c", "/run/c", "running") is None
+    asking.linux.seccomp.syscalls = [Syscall(names=["mkdir"], action="SCMP_ACT_NOTIFY")]
+    found = listener_of(asking, "c", "/run/c", "running")
+    assert found is not None
+    assert found[0] == "/x"
+    assert json.loads(found[1] + b"17" + found[2] + b"5" + found[3]) == {
+        "ociVersion": "1.3.0",
+        "fds": ["seccompFd"],
+        "pid": 17,
+        "metadata": 'm"',
+        "state": {
+            "ociVersion": "1.3.0",
+            "id": "c",
+            "status": "running",
+            "pid": 5,
+            "bundle": "/run/c",
+            "annotations": {},
+        },
+    }
 
 
 def hooks_of(*scripts: str, seconds: float = 0) -> Any:
