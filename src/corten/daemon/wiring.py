@@ -13,7 +13,7 @@ from typing import Any
 
 from corten.api.docker.backends import Backends
 from corten.clock import SystemClock
-from corten.daemon import idmapping, subids
+from corten.daemon import apparmor, idmapping, subids
 from corten.daemon.config import DaemonConfig
 from corten.engine import hostfacts
 from corten.engine.catalog import Catalog
@@ -111,7 +111,7 @@ def _check_systemd(config: DaemonConfig) -> None:
         raise InvalidArgument("native.cgroupdriver=systemd: systemd does not run on this host")
 
 
-def _settings(config: DaemonConfig) -> EngineSettings:
+def _settings(config: DaemonConfig, confinement: apparmor.Confinement) -> EngineSettings:
     _check_systemd(config)
     return EngineSettings(
         data_root=config.data_root,
@@ -122,6 +122,8 @@ def _settings(config: DaemonConfig) -> EngineSettings:
         dns_options=config.dns_options,
         cgroup_driver=config.cgroup_driver,
         remap=subids.resolve(config.userns_remap),
+        apparmor_profile=confinement.profile,
+        warnings=(confinement.fault,) if confinement.fault else (),
         **_reloadable(config),
     )
 
@@ -169,7 +171,8 @@ async def build(config: DaemonConfig, stack: AsyncExitStack) -> Parts:
     clock = SystemClock()
     events = EventBus(clock)
     seccomp.use_cache(config.data_root / "seccomp")
-    storage = await _storage(config, stack)
+    confining = asyncio.to_thread(apparmor.install)
+    storage, confinement = await asyncio.gather(_storage(config, stack), confining)
     registries = Transport(_registries(config), clock)
     stack.push_async_callback(registries.close)
     catalog = Catalog(Documents(storage.database, "container"))
@@ -212,7 +215,7 @@ async def build(config: DaemonConfig, stack: AsyncExitStack) -> Parts:
         logs=_Logs(),
         copy_up=storage.copy_up,
     )
-    settings = _settings(config)
+    settings = _settings(config, confinement)
     if settings.remap is not None:
         places = [config.data_root / "snapshots", config.data_root / "volumes"]
         overlay = config.storage_driver == "overlayfs"

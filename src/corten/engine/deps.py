@@ -64,12 +64,16 @@ class EngineSettings:
     dns_options: tuple[str, ...] = ()
     default_ulimits: Mapping[str, Ulimit] = field(default_factory=dict)
     seccomp_profile: str = "builtin"
+    apparmor_profile: str = ""
+    """Of containers that name none; "" where the host has none."""
     no_new_privileges: bool = False
     resolv_conf: Path = Path("/etc/resolv.conf")
     hosts: Path = Path("/etc/hosts")
     stop_timeout_s: int = 10
     labels: tuple[str, ...] = ()
     debug: bool = False
+    warnings: tuple[str, ...] = ()
+    """What `docker info` is to say about faults of the start."""
     remap: Remap | None = None
     insecure_registries: tuple[str, ...] = ()
     registry_mirrors: tuple[str, ...] = ()

@@ -16,7 +16,7 @@ from corten.engine.announce import Announcer
 from corten.engine.deps import EngineDeps, EngineSettings
 from corten.engine.models import Container, Exec, Status, Upgrade
 from corten.engine.refusals import refusal
-from corten.engine.spec import builder, resources
+from corten.engine.spec import apparmor, builder, resources
 from corten.errors import Conflict, CortenError, InvalidArgument, NotFound, StartFailed, clip
 from corten.runtime.types import ExecRequest as RuntimeExec
 from corten.runtime.types import ExitStatus, Stdio, Stream
@@ -179,7 +179,7 @@ class ExecService:
             capabilities=capabilities,
             rlimits=resources.rlimits(builder.ulimits(container, self._settings.default_ulimits)),
             no_new_privileges=bool(options.no_new_privileges),
-            apparmor_profile=container.app_armor_profile,
+            apparmor_profile=apparmor.UNCONFINED if session.privileged else container.app_armor_profile,
             oom_score_adj=container.host_config.oom_score_adj or None,
         )
 

@@ -18,7 +18,7 @@ from corten.engine.deps import EngineDeps, EngineSettings
 from corten.engine.faults import host_fault
 from corten.engine.models import Container, Status
 from corten.engine.refusals import refusal
-from corten.engine.spec import builder, capabilities, devices, security
+from corten.engine.spec import apparmor, builder, capabilities, devices, security
 from corten.errors import Conflict, CortenError, NotFound, StartFailed, clip
 from corten.network.types import Connected, Endpoint, EndpointRequest, NetworkSpec, PortMapping, Sandbox, UserNamespace
 from corten.runtime.cgroups_units import is_scope
@@ -159,6 +159,7 @@ class Launcher:
             self._write_etc(container, attempt)
         if entry.rootfs is None:
             entry.rootfs = await asyncio.to_thread(self._deps.snapshotter.mounts, container.id)
+        container.app_armor_profile = self._confinement(container)
         choice = settings.runtimes.get(container.host_config.runtime)
         if choice is None:
             raise Conflict(f"unknown or invalid runtime name: {clip(container.host_config.runtime, 80)}")
@@ -210,6 +211,12 @@ class Launcher:
             remap=attempt.remap,
         )
         return builder.build(inputs)
+
+    def _confinement(self, container: Container) -> str:
+        """Chosen at every start, as the host may have got AppArmor, or lost it, since the last one."""
+        host_config, settings = container.host_config, self._settings
+        wanted = settings.security(host_config).apparmor
+        return apparmor.choose(wanted, settings.apparmor_profile, privileged=host_config.privileged)
 
     def _seccomp(self, container: Container, said: str) -> Seccomp | None:
         """The profile that was asked for, a privileged container's too, else the daemon's. `said` is "" for none."""

@@ -132,7 +132,7 @@ class SystemService:
 
     def _security(self) -> list[str]:
         facts = self._settings.facts
-        options = ["name=apparmor"] if facts.apparmor else []
+        options = ["name=apparmor"] if self._settings.apparmor_profile else []
         options.append(f"name=seccomp,profile={self._settings.seccomp_profile}")
         if self._settings.remap is not None:
             options.append("name=userns")
@@ -143,7 +143,8 @@ class SystemService:
     def _warnings(self) -> list[str]:
         names = {"MemoryLimit": "memory", "SwapLimit": "swap", "CPUSet": "cpuset", "PidsLimit": "pids"}
         limits = self._limits()
-        return [f"WARNING: No {word} limit support" for name, word in names.items() if not limits[name]]
+        lacking = [f"WARNING: No {word} limit support" for name, word in names.items() if not limits[name]]
+        return [*lacking, *(f"WARNING: {fault}" for fault in self._settings.warnings)]
 
     # -- disk usage --------------------------------------------------------------------------------------------------
 
