@@ -17,7 +17,7 @@ import pytest
 from corten.errors import Conflict, IllegalTransition, NotFound, StartFailed
 from corten.runtime.types import Stdio
 from tests.kernel.boxes import Boxes, Terminal, boxes, cgroup_of, needs_root
-from tests.waiting import until_async
+from tests.waiting import patience, until_async
 
 pytestmark = [pytest.mark.root, needs_root]
 
@@ -272,7 +272,7 @@ def test_a_killed_spawner_is_replaced_and_its_containers_go_on(tmp_path: Path) -
         await b.launch("c", "sh", "-c", "while read l; do echo $l; done", stdio=Stdio(open_stdin=True))
         before = b.client.spawner_pid
         os.kill(before, signal.SIGKILL)
-        async with asyncio.timeout(1.0):
+        async with asyncio.timeout(patience(1.0)):
             await b.launch("d", "true")
         assert (await b.exit_of("d")).code == 0
         assert b.client.spawner_pid != before

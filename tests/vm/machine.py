@@ -30,9 +30,13 @@ def residue() -> dict[str, Any]:
     names = [line.split(": ")[1].split("@")[0] for line in output("ip", "-o", "link").splitlines()]
     mounts = [line.split()[4] for line in Path("/proc/self/mountinfo").read_text().splitlines()]
     mounts = [place for place in mounts if place != "/run/netns"]  # made for good by the first `ip netns add` of a test
-    # Services of the system come and go as the bus asks for them; what is ours is no service.
-    groups = sorted(str(path) for path in ROOT.rglob("*") if path.is_dir() and ".service" not in str(path))
+    # Units of the system come and go as the bus asks for them; what is ours is neither of these.
+    groups = sorted(str(path) for path in ROOT.rglob("*") if path.is_dir() and not _of_system(path))
     return {"links": names, "mounts": mounts, "groups": groups, "rules": output("nft", "list", "ruleset")}
+
+
+def _of_system(group: Path) -> bool:
+    return group.name == "user.slice" or ".service" in str(group) or group.suffix in (".mount", ".swap")
 
 
 def output(*command: str) -> str:

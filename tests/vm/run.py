@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import argparse
 import io
+import resource
 import shlex
 import sys
 import tarfile
@@ -38,7 +39,8 @@ def main() -> int:
         pack(Path(sources.name), arguments or list(DEFAULT), patience)
         say(f"booting ({processor[1]}) after {time.monotonic() - began:.0f} s")
         status = qemu.boot(built, Path(sources.name), processor, qemu.Limits(options.limit))
-    say(f"status {status} after {time.monotonic() - began:.0f} s")
+    used = resource.getrusage(resource.RUSAGE_CHILDREN)
+    say(f"status {status} after {time.monotonic() - began:.0f} s; {used.ru_utime + used.ru_stime:.0f} s of processor")
     return status
 
 

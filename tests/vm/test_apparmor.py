@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 from collections.abc import Iterator
 from pathlib import Path
@@ -11,7 +12,7 @@ import pytest
 
 from corten.specs.oci_runtime import Spec
 from tests.compat.harness import Daemon
-from tests.kernel.launching import Lab
+from tests.kernel.launching import Lab, remove_parents
 from tests.vm.machine import started
 
 LOADED = Path("/sys/kernel/security/apparmor/profiles")
@@ -95,8 +96,14 @@ def test_no_new_privileges_under_the_profile(daemon: Daemon) -> None:
     assert daemon.ok(*run) == "corten-default (enforce)"
 
 
-def test_the_field_of_the_specification(tmp_path: Path) -> None:
-    lab = Lab(tmp_path)
+@pytest.fixture
+def lab(tmp_path: Path) -> Iterator[Lab]:
+    made = Lab(tmp_path)
+    yield made
+    remove_parents(os.path.dirname(made.cgroup))
+
+
+def test_the_field_of_the_specification(lab: Lab) -> None:
 
     def confine(spec: Spec) -> None:
         assert spec.process is not None
