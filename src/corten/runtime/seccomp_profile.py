@@ -15,7 +15,7 @@ import msgspec
 
 from corten.errors import InvalidArgument, clip
 from corten.linux.libc import MACHINE
-from corten.runtime.seccomp_rules import NATIVE
+from corten.runtime.seccomp_rules import NATIVE, takes_errno
 from corten.specs.oci_runtime import OciStruct, Seccomp, Syscall, SyscallArg
 
 ALLOW, ERRNO = "SCMP_ACT_ALLOW", "SCMP_ACT_ERRNO"
@@ -203,6 +203,7 @@ class _Profile(OciStruct):
     arch_map: list[_Architecture] | None = None
     flags: list[str] | None = None
     listener_path: str = ""
+    listener_metadata: str = ""
     syscalls: list[_Rule] | None = None
 
 
@@ -248,10 +249,11 @@ def parse_profile(text: str, capabilities: Collection[str], arch: str = MACHINE)
     ]
     return Seccomp(
         default_action=profile.default_action,
-        default_errno_ret=profile.default_errno_ret,
+        default_errno_ret=profile.default_errno_ret if takes_errno(profile.default_action) else None,
         architectures=_architectures(profile, arch),
         flags=profile.flags or [],
         listener_path=profile.listener_path,
+        listener_metadata=profile.listener_metadata,
         syscalls=rules,
     )
 
@@ -267,7 +269,9 @@ def _to_syscall(rule: _Rule) -> Syscall:
     if rule.name and rule.names:
         raise InvalidArgument("both 'name' and 'names' are specified in a rule of the seccomp profile")
     names = rule.names or [rule.name]
-    return Syscall(names=names, action=rule.action, errno_ret=rule.errno_ret, args=rule.args or [])
+    # Docker passes over an errno that the action has no use for; the specification wants such a document refused.
+    errno = rule.errno_ret if takes_errno(rule.action) else None
+    return Syscall(names=names, action=rule.action, errno_ret=errno, args=rule.args or [])
 
 
 def _version(text: str) -> tuple[int, int]:

@@ -141,6 +141,15 @@ def flags_of(profile: Seccomp) -> tuple[int, list[str]]:
     return flags, warnings
 
 
+def supported_flags() -> list[str]:
+    """The flags that this kernel knows."""
+    return [name for name, flag in _FLAGS.items() if kernel.flag_available(flag)]
+
+
+def takes_errno(action: str) -> bool:
+    return action in _WITH_VALUE
+
+
 def _rule(where: str, rule: Syscall) -> Rule:
     action = _action(where, "action", "errnoRet", rule.action, rule.errno_ret)
     if not rule.names or "" in rule.names:

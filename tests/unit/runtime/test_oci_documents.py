@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import msgspec
 import pytest
 
 from corten.errors import IllegalTransition, InvalidArgument
@@ -11,7 +12,7 @@ from corten.runtime.oci.operations import signal_number
 from corten.runtime.plan import compile_launch
 from corten.runtime.states import Exited, Forgotten, Paused, Running, Starting, advance
 from corten.runtime.types import ExitStatus, LaunchRequest
-from corten.specs.oci_runtime import decode_spec, encode
+from corten.specs.oci_runtime import Hooks, decode_spec, encode
 
 
 def test_the_default_specification_can_be_run(tmp_path) -> None:  # type: ignore[no-untyped-def]  # pytest's Path
@@ -55,3 +56,12 @@ def test_a_life_goes_one_way() -> None:
         with pytest.raises(IllegalTransition) as caught:
             advance("c", source, target)
         assert caught.value.target == type(target).__name__.lower()
+
+
+def test_features_tell_of_hooks_and_seccomp() -> None:
+    told = documents.features()
+    assert set(told["hooks"]) == {field.encode_name for field in msgspec.structs.fields(Hooks)}
+    seccomp = told["linux"]["seccomp"]
+    assert (len(seccomp["actions"]), len(seccomp["operators"]), len(seccomp["archs"])) == (9, 7, 23)
+    assert set(seccomp["supportedFlags"]) <= set(seccomp["knownFlags"])
+    assert "SECCOMP_FILTER_FLAG_LOG" in seccomp["supportedFlags"]

@@ -113,6 +113,17 @@ def test_conditions_of_a_profile() -> None:
     assert [s.names for s in parse_profile(text, ["CAP_KILL"], "x86_64").syscalls] == [["b"], ["e"]]
 
 
+def test_an_errno_that_means_nothing_is_passed_over_as_docker_does() -> None:
+    rule = {"names": ["a"], "action": "SCMP_ACT_ALLOW", "errnoRet": 1}
+    made = parse_profile(json.dumps({"defaultAction": "SCMP_ACT_LOG", "defaultErrnoRet": 1, "syscalls": [rule]}), [])
+    assert (made.default_errno_ret, made.syscalls[0].errno_ret) == (None, None)
+
+
+def test_a_listener_goes_through() -> None:
+    made = parse_profile('{"defaultAction": "SCMP_ACT_ALLOW", "listenerPath": "/x", "listenerMetadata": "y"}', [])
+    assert (made.listener_path, made.listener_metadata) == ("/x", "y")
+
+
 def test_profiles_are_kept() -> None:
     profiles = Profiles()
     assert profiles.load("builtin", ["CAP_KILL", "CAP_CHOWN"]) is profiles.load("builtin", ["CAP_CHOWN", "CAP_KILL"])

@@ -8,7 +8,7 @@ from typing import Any
 from corten import __version__
 from corten.linux import mempolicy
 from corten.linux.capability import NAMES
-from corten.runtime import mount_options
+from corten.runtime import mount_options, seccomp_rules
 from corten.runtime.cgroups import host_layout
 from corten.runtime.plan_namespaces import NAMESPACES
 from corten.specs.oci_runtime import (
@@ -114,13 +114,20 @@ def features() -> dict[str, Any]:
     return {
         "ociVersionMin": "1.0.0",
         "ociVersionMax": VERSION,
-        "hooks": ["prestart", "createRuntime", "poststart", "poststop"],
+        "hooks": ["prestart", "createRuntime", "createContainer", "startContainer", "poststart", "poststop"],
         "mountOptions": sorted(mount_options.WORDS),
         "linux": {
             "namespaces": sorted(NAMESPACES),
             "capabilities": list(NAMES),
             "cgroup": {"v1": bool(layout.v1), "v2": bool(layout.unified), "systemd": True, "systemdUser": False},
-            "seccomp": {"enabled": True},
+            "seccomp": {
+                "enabled": True,
+                "actions": list(seccomp_rules.ACTIONS),
+                "operators": list(seccomp_rules.OPERATORS),
+                "archs": list(seccomp_rules.ARCHITECTURES),
+                "knownFlags": list(seccomp_rules.FLAGS),
+                "supportedFlags": seccomp_rules.supported_flags(),
+            },
             "apparmor": {"enabled": True},
             "selinux": {"enabled": True},
             "mountExtensions": {"idmap": {"enabled": True}},
