@@ -20,10 +20,10 @@ class Log:
         self._write("error", message)
 
     def warning(self, message: str) -> None:
-        """In the file; on stderr only without one, as that is the container's too."""
+        """In the file; without one on stderr if a person reads that, as else it is the container's too."""
         if self._path:
             self._write("warning", message)
-        else:
+        elif self._verbose or sys.stderr.isatty():
             sys.stderr.write(f"corten-runtime: warning: {message}\n")
 
     def debug(self, message: str) -> None:
