@@ -141,7 +141,7 @@ def test_sources_below_directories_that_only_the_hosts_root_may_pass(lab: RemapL
 def test_deep_images(lab: RemapLab, tmp_path: Path, count: int) -> None:
     layers = []
     for number in range(count):
-        layer = tmp_path / f"layers/{number}-{'x' * 60}/fs"
+        layer = tmp_path / f"layers/{number:012}/fs"
         layer.mkdir(parents=True)
         (layer / f"f{number}").write_text("x")
         layers.append(str(layer))
@@ -164,10 +164,12 @@ def test_a_layer_whose_path_the_kernel_takes_only_in_one_page(lab: RemapLab, tmp
 
 def test_a_layer_with_a_mount_of_its_own(lab: RemapLab, tmp_path: Path) -> None:
     """One copy of what is above all layers would show the empty directory below the mount."""
-    layer = tmp_path / "apart"
+    layer, other = tmp_path / "apart", tmp_path / "other"
     layer.mkdir()
+    other.mkdir()
+    (other / "apart").write_text("apart\n")
     lab.layers = (str(layer), str(lab.lower))
-    script = f'mount -t tmpfs none {layer} && echo apart > {layer}/apart && exec "$@"'
+    script = f'mount --bind {other} {layer} && exec "$@"'
     wrap = ("unshare", "--mount", "--propagation", "private", "sh", "-c", script, "sh")
     done = lab.run("sh", "-c", "cat /apart; stat -c %u /apart", change=remapped(), wrap=wrap)
     assert done.out == "apart\n0\n", (done.failure, done.err)
