@@ -357,6 +357,18 @@ def test_tmpcopyup_of_what_does_not_fit_or_is_not_there(lab: Lab) -> None:
     assert "/new" in look(lab, with_mounts(tmpfs("/new", "tmpcopyup")))
 
 
+def test_tmpcopyup_of_directories_nested_too_deeply(lab: Lab) -> None:
+    place = os.open(lab.lower, os.O_RDONLY | os.O_DIRECTORY)
+    for name in ("deep", *["d"] * 1000):
+        os.mkdir(name, dir_fd=place)
+        inner = os.open(name, os.O_RDONLY | os.O_DIRECTORY, dir_fd=place)
+        os.close(place)
+        place = inner
+    os.close(place)
+    text = refused(lab, with_mounts(tmpfs("/deep", "tmpcopyup")))
+    assert text == 'copying what is at "/deep" into the tmpfs there: file name too long'
+
+
 # -- devices ---------------------------------------------------------------------------------------------------------
 
 

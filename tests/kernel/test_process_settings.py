@@ -103,6 +103,14 @@ def test_scheduler(lab: Lab, settings: dict[str, Any], expected: tuple[int, int,
     assert done.answer["seen"] == expected
 
 
+def test_real_time_that_a_group_has_not(lab: Lab) -> None:
+    hierarchy = host_layout().of("cpu")
+    shared = hierarchy is not None and os.path.exists(f"{hierarchy.mountpoint}/cpu.rt_runtime_us")
+    done = lab.run("true", change=scheduled(policy="SCHED_FIFO", priority=1))
+    assert (done.failure is not None) == shared
+    assert done.failure is None or "(process.scheduler), for which linux.resources.cpu.realtime" in done.failure[2]
+
+
 def test_a_scheduler_that_the_kernel_does_not_have(lab: Lab) -> None:
     done = lab.run("true", change=scheduled(policy="SCHED_ISO"))
     assert done.failure is not None

@@ -11,6 +11,7 @@ import stat
 
 from corten.linux.openat2 import RESOLVE_NO_SYMLINKS, RESOLVE_NO_XDEV, openat2
 
+_DEEPEST = 200  # directories in each other: two descriptors and some frames of the stack for each
 _READ = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_NOCTTY
 _NO_ATTRIBUTE = (errno.ENOTSUP, errno.EPERM, errno.EINVAL)
 
@@ -27,6 +28,8 @@ def copy_contents(source: int, target: int) -> None:
 def _directory(source: int, target: int, path: str, links: tuple[int, dict[tuple[int, int], str]]) -> None:
     """`path` is the directory's below the top; `links` are the top and the first names of files with several."""
     top, known = links
+    if path.count("/") >= _DEEPEST:
+        raise OSError(errno.ENAMETOOLONG, "directories nested too deeply", path)
     for name in os.listdir(source):
         status = os.stat(name, dir_fd=source, follow_symlinks=False)
         below = f"{path}/{name}" if path else name

@@ -166,7 +166,10 @@ def bind_mount(
     if tree < 0:
         tree = copy_tree(source, recursive)
     if attributes[0] or attributes[1]:
-        api.mount_setattr(tree, "", attr_set=attributes[0], attr_clr=attributes[1])
+        try:
+            api.mount_setattr(tree, "", attr_set=attributes[0], attr_clr=attributes[1])
+        except OSError as error:
+            fail("mount", error, f'error mounting "{source}" to rootfs at "{target}": setting the options of the mount')
     if target == "/proc" and api.file_system_type(tree) != api.PROC_SUPER_MAGIC:
         raise ChildFailed("mount", errno.EPERM, '"/proc" cannot be mounted because it is not of type proc')
     finish(tree, attributes, target)

@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 
 _REFUSED = (errno.EPERM, errno.EACCES)
 _INFINITY = (1 << 64) - 1
+_REAL_TIME = (1, 2)  # SCHED_FIFO and SCHED_RR: kernels with RT_GROUP_SCHED give a new group no time for them
 _ALL = (1 << 64) - 1
 _NULL_DEVICE = os.makedev(1, 3)
 _NO_ID = (1 << 32) - 1  # (uid_t)-1: to setresuid it says "as it is", that is root (compare CVE-2024-40635)
@@ -79,7 +80,10 @@ def set_scheduler(
     try:
         process.sched_setattr(policy, flags, nice, priority, runtime, deadline, period)
     except OSError as error:
-        fail("set scheduler", error, "setting the scheduling policy (process.scheduler)")
+        what = "setting the scheduling policy (process.scheduler)"
+        if error.errno == errno.EPERM and policy in _REAL_TIME:
+            what += ", for which linux.resources.cpu.realtimeRuntime may be missing"
+        fail("set scheduler", error, what)
 
 
 def set_io_priority(ctx: Context, ioclass: int, priority: int) -> None:
