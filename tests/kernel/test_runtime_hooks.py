@@ -54,6 +54,17 @@ def test_a_shims_container_has_all_its_hooks(tmp_path: Path) -> None:
     asyncio.run(main())
 
 
+def test_a_container_may_end_before_its_poststart_hook_does(tmp_path: Path) -> None:
+    async def main() -> None:
+        async with boxes(tmp_path) as b:
+            out = tmp_path / "out"
+            await launch(b, Hooks(poststart=hook(f"sleep 0.3; echo done > {out}")), "true")
+            assert out.read_text() == "done\n"
+            assert (await b.exit_of("c")).code == 0
+
+    asyncio.run(main())
+
+
 @pytest.mark.parametrize("kind", ["create_runtime", "create_container", "start_container", "poststart"])
 def test_a_hook_that_fails_leaves_nothing(tmp_path: Path, kind: str) -> None:
     async def main() -> None:

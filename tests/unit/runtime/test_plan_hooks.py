@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import os
+import subprocess
 from pathlib import Path
 from typing import Any
 
@@ -143,6 +145,20 @@ def test_a_poststop_hook_that_hangs_is_given_up() -> None:
         "hooks.poststop[0]: running /bin/sh: not done after 0.2 s",
         "hooks.poststop[1]: running /bin/sh: killed by signal 9",
     ]
+
+
+def test_a_hook_outlives_its_container_by_its_grace(tmp_path: Path) -> None:
+    ended = subprocess.Popen(["true"])
+    watch = os.pidfd_open(ended.pid)
+    try:
+        running.run(hooks_of(f"sleep 0.2; echo done > {tmp_path}/out"), 1, watch=watch, grace=30)
+        assert (tmp_path / "out").read_text() == "done\n"
+        for seconds in (0.0, 100.0):
+            with pytest.raises(ChildFailed, match="the container has ended meanwhile"):
+                running.run(hooks_of("exec sleep 100", seconds=seconds), 1, watch=watch, grace=0.1)
+    finally:
+        os.close(watch)
+        ended.wait()
 
 
 def test_running_leaves_no_descriptor(tmp_path: Path) -> None:

@@ -33,19 +33,22 @@ else:
     import _signal  # signal would cost the import of enum
 
 STEP = "hook"  # the step that a hook's failure names
-POSTSTOP_PATIENCE = 30.0  # seconds that a poststop hook without a time of its own has: it must not keep a container
+PATIENCE = 30.0  # seconds that a hook has when its container has ended: it must not keep it from being deleted
 
 _KEPT = 2000  # bytes of output that a message may have
 
 
-def run(hooks: Hooks, pid: int, *, watch: int = -1, prepare: Callable[[], None] | None = None) -> None:
+def run(
+    hooks: Hooks, pid: int, *, watch: int = -1, grace: float = 0, prepare: Callable[[], None] | None = None
+) -> None:
     """Run all of one kind in their order, up to the first that fails: then ChildFailed.
 
     `pid` is the container's as the hook sees it. `watch` is the pidfd of a process without which the hooks have no
-    purpose: its end is theirs. `prepare` is called in the hook's process before its program.
+    purpose: they are cut short `grace` seconds after its end. `prepare` is called in the hook's process before its
+    program.
     """
     for index in range(len(hooks[1])):
-        _run_one(hooks, index, pid, watch=watch, prepare=prepare)
+        _run_one(hooks, index, pid, watch=(watch, grace), prepare=prepare)
 
 
 def run_all(hooks: Hooks, pid: int, patience: float) -> list[str]:
@@ -65,7 +68,7 @@ def _run_one(
     index: int,
     pid: int,
     *,
-    watch: int = -1,
+    watch: tuple[int, float] = (-1, 0),
     patience: float = 0,
     prepare: Callable[[], None] | None = None,
 ) -> None:
@@ -85,9 +88,9 @@ def _run_one(
         # The other end is close-on-exec: nothing comes when the program runs.
         failure = _not_executed(child, code) if (code := os.read(told, 16)) else ""
         if not failure:
-            observer = _Watch(child, reader, watch)
+            observer = _Watch(child, reader, watch[0])
             try:
-                failure = observer.follow(entry[3] or patience)
+                failure = observer.follow(entry[3] or patience, watch[1])
             finally:
                 observer.close()
     finally:
@@ -158,20 +161,24 @@ class _Watch:
     def close(self) -> None:
         os.close(self._pidfd)
 
-    def follow(self, seconds: float) -> str:
+    def follow(self, seconds: float, grace: float) -> str:
         """What went wrong, "" for nothing. With `seconds` 0 it may take as long as it likes."""
-        end = time.monotonic() + seconds
+        end = time.monotonic() + seconds if seconds else 0.0
+        late = f"not done after {seconds:g} s"
         while True:
-            left = max(0.0, end - time.monotonic()) * 1000 if seconds else None
+            left = max(0.0, end - time.monotonic()) * 1000 if end else None
             ready = [fd for fd, _ in self._poll.poll(left)]
             if self._reader in ready:
                 self._read()
             if self._pidfd in ready:
                 return self._ended()
             if self._container in ready:
-                return self._cut_short("the container has ended meanwhile")
-            if not ready and seconds:
-                return self._cut_short(f"not done after {seconds:g} s")
+                self._poll.unregister(self._container)
+                last = time.monotonic() + grace
+                if not end or last < end:
+                    end, late = last, "the container has ended meanwhile"
+            if end and time.monotonic() >= end:
+                return self._cut_short(late)
 
     def _read(self) -> None:
         try:

@@ -237,7 +237,7 @@ def _run_poststart(found: Hooks | None, spawned: Spawned) -> None:
     if found is None:
         return
     try:
-        hooks.run(found, spawned.pid, watch=spawned.pidfd)
+        hooks.run(found, spawned.pid, watch=spawned.pidfd, grace=hooks.PATIENCE)
     except ChildFailed:
         discard(spawned)
         raise

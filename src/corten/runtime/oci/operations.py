@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from corten.errors import InvalidArgument, StartFailed, SystemFault
-from corten.linux.process import PR_SET_CHILD_SUBREAPER, prctl
+from corten.linux.process import PR_SET_CHILD_SUBREAPER, pidfd_open, prctl
 from corten.runtime import seccomp
 from corten.runtime.cgroups import Cgroup
 from corten.runtime.cgroups_devices import always_allowed
@@ -166,14 +166,26 @@ def start(store: Store, name: str) -> None:
     try:
         keeper.start(store.directory(name))
         if hooks.poststart is not None:
-            try:
-                hooking.run(hooks.poststart, record.pid)
-            except ChildFailed as failure:
-                raise StartFailed(failure.detail, step=failure.step) from None
+            _run_poststart(record, hooks.poststart)
     except StartFailed as failure:
         if failure.step == hooking.STEP:
             _destroy(store, record, hooks.poststop)
         raise
+
+
+def _run_poststart(record: Record, hooks: Hooks) -> None:
+    """Raises StartFailed."""
+    try:
+        watch = pidfd_open(record.pid)
+    except ProcessLookupError:  # it has ended already, and has been waited for
+        watch = -1
+    try:
+        hooking.run(hooks, record.pid, watch=watch, grace=hooking.PATIENCE)
+    except ChildFailed as failure:
+        raise start_failed(failure, failure.step) from None
+    finally:
+        if watch >= 0:
+            os.close(watch)
 
 
 def _hooks(store: Store, record: Record) -> HookPlan:
@@ -193,7 +205,7 @@ def _destroy(store: Store, record: Record, poststop: Hooks | None, *, kill: bool
 
             cgroups_systemd.stop_scope(bus_address(), record.unit)
     if store.remove(record.id) and poststop is not None:
-        for failure in hooking.run_all(poststop, 0, hooking.POSTSTOP_PATIENCE):
+        for failure in hooking.run_all(poststop, 0, hooking.PATIENCE):
             store.log.warning(failure)
 
 
@@ -234,7 +246,7 @@ def _follow(store: Store, prepared: _Prepared, spawned: Spawned) -> int:
     spawned.release()
     waits.unlink()
     if prepared.plan.hooks.poststart is not None:
-        hooking.run(prepared.plan.hooks.poststart, spawned.pid)
+        hooking.run(prepared.plan.hooks.poststart, spawned.pid, watch=spawned.pidfd, grace=hooking.PATIENCE)
     return console
 
 

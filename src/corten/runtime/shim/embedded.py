@@ -117,7 +117,7 @@ def _stop_scope(settings: dict[str, Any]) -> None:
 def _run_poststop(found: Hooks) -> None:
     from corten.runtime.child import hooks
 
-    for failure in hooks.run_all(found, 0, hooks.POSTSTOP_PATIENCE):
+    for failure in hooks.run_all(found, 0, hooks.PATIENCE):
         os.write(2, f"{failure}\n".encode())
 
 
