@@ -28,7 +28,6 @@ _INFINITY = (1 << 64) - 1
 _REAL_TIME = (1, 2)  # SCHED_FIFO and SCHED_RR: kernels with RT_GROUP_SCHED give a new group no time for them
 _ALL = (1 << 64) - 1
 _NULL_DEVICE = os.makedev(1, 3)
-_NO_ID = (1 << 32) - 1  # (uid_t)-1: to setresuid it says "as it is", that is root (compare CVE-2024-40635)
 
 
 def set_hostname(ctx: Context, name: str) -> None:
@@ -119,8 +118,6 @@ def resolve_user(ctx: Context, user: str, groups: tuple[str, ...], uid: int, gid
         ctx.uid_gid, ctx.groups, ctx.home = (ruid, rgid), rgroups + extra, home
     else:
         ctx.uid_gid, ctx.groups, ctx.home = (uid, gid), list(gids), users.home_of(ctx.root, uid)
-    if not all(0 <= number < _NO_ID for number in (*ctx.uid_gid, *ctx.groups)):
-        raise ChildFailed("resolve user", errno.ERANGE, f"uids and gids must be in range 0-{_NO_ID - 1}")
     if ctx.uid_gid[1] not in ctx.groups:
         # The primary group is also a supplementary one: else a setgid program sheds it and passes by a file's
         # "group may not" entry (CVE-2022-36109).
