@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 import shutil
 from pathlib import Path
@@ -9,7 +10,9 @@ from pathlib import Path
 import pytest
 
 from corten.specs.oci_runtime import Mount, Spec
+from tests.kernel.boxes import boxes
 from tests.kernel.launching import BUSYBOX, Lab, needs_root
+from tests.kernel.test_external_runtimes import HYBRID
 from tests.security.attacker import give, process
 
 pytestmark = [pytest.mark.root, needs_root]
@@ -157,3 +160,20 @@ def test_a_volume_at_dev_fd(lab: Lab, tmp_path: Path) -> None:
     done = lab.run("true", change=change)
     assert sorted(path.name for path in tmp_path.iterdir()) == ["data", "lower", "run", "upper", "work"]
     assert done.failure is None or done.failure[0] == "mount"
+
+
+@pytest.mark.parametrize("runtime", ["runc", "crun"])
+def test_only_the_standard_streams_reach_a_program_of_another_runtime(tmp_path: Path, runtime: str) -> None:
+    """The shim calls it with descriptors of its own: log, sockets, the terminal's. The defence: close-on-exec."""
+    program = shutil.which(runtime)
+    if program is None or (runtime == "crun" and HYBRID):
+        pytest.skip(f"{runtime} is not installed, or refuses this host's control groups")
+
+    async def main() -> None:
+        async with boxes(tmp_path) as b:
+            (b.base / "root/bin/ls").symlink_to("busybox")
+            await b.launch("c", "sh", "-c", "ls /proc/$$/fd; true", runtime=program)
+            await b.exit_of("c")
+            assert b.logged("c").split() == ["0", "1", "2"]
+
+    asyncio.run(main())

@@ -9,6 +9,8 @@ import os
 import sys
 
 from corten.cli.errors import CliError
+from corten.cli.harmless import harmless
+from corten.cli.terminal import is_terminal
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -129,14 +131,14 @@ def _read_json(path: str) -> dict[str, Any]:
 
 
 def say(text: str) -> None:
-    """A line on stdout."""
-    sys.stdout.write(text + "\n")
+    """A line on stdout; as it is when a program reads it."""
+    sys.stdout.write((harmless(text) if is_terminal(1) else text) + "\n")
 
 
 def say_error(text: str) -> None:
     """A line on stderr, after all that was said on stdout."""
     sys.stdout.flush()
-    sys.stderr.write(text + "\n")
+    sys.stderr.write(harmless(text) + "\n")
     sys.stderr.flush()
 
 

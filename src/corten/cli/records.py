@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 
+from corten.cli.harmless import harmless
 from corten.cli.tabwriter import align
 
 TYPE_CHECKING = False
@@ -45,7 +46,7 @@ def render(shape: Shape, rows: Iterable[Any], format_: str, *, least: int = 10) 
     """What `write` prints."""
     if format_ in ("", "table"):
         lines = ["\t".join(shape.headers[name] for name in shape.columns)]
-        lines += ["\t".join(shape.getters[name](row) for name in shape.columns) for row in rows]
+        lines += ["\t".join(harmless(str(shape.getters[name](row)), "") for name in shape.columns) for row in rows]
         return align("\n".join(lines), least=least) + "\n"
     from corten.cli.templates import render_template
 

@@ -5,10 +5,12 @@ A cell ends with a tab; what follows the last tab of a line belongs to no column
 
 from __future__ import annotations
 
+from corten.cli.harmless import harmless
+
 
 def align(text: str, *, least: int = 10, padding: int = 3) -> str:
     """`text` with its tabs replaced by spaces. `least` is the smallest width of a column, padding included."""
-    rows = [line.split("\t") for line in text.split("\n")]
+    rows = [line.split("\t") for line in harmless(text).split("\n")]
     widths: list[list[int]] = [[0] * (len(row) - 1) for row in rows]
     _measure(rows, widths, 0, 0, len(rows), least, padding)
     lines = []

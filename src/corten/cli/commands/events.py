@@ -7,6 +7,7 @@ import sys
 from corten.cli.context import Context
 from corten.cli.errors import CliError
 from corten.cli.flags import Command, Flag, Options
+from corten.cli.harmless import harmless
 from corten.cli.times import local_stamp, unix_time
 from corten.cli.values import filters
 
@@ -63,7 +64,7 @@ def _events(context: Context, options: Options) -> None:
     # The daemon counts relative times too, but by its own clock.
     since, until = unix_time(options["since"], "since"), unix_time(options["until"], "until")
     for event in context.client.system.events(since=since, until=until, filters=filters(options["filter"])):
-        sys.stdout.write(printer(event) + "\n")
+        sys.stdout.write(harmless(printer(event)) + "\n")
         sys.stdout.flush()
 
 
