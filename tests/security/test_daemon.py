@@ -101,9 +101,10 @@ def test_directories_and_sockets_are_closed_to_others(daemon: Daemon) -> None:
     place = daemon.host.place
     assert stat.S_IMODE(daemon.socket.stat().st_mode) == 0o660
     assert stat.S_IMODE((place / "data").stat().st_mode) & 0o007 in (0, 1)
-    assert stat.S_IMODE((place / "run").stat().st_mode) & 0o077 in (0, 0o11)
+    assert stat.S_IMODE((place / "run").stat().st_mode) == 0o700
+    (place / "run").chmod(0o711)  # as it is with --userns-remap: what is below must be closed, too
     readable = _open_to_others(place / "data") + _open_to_others(place / "run")
-    assert readable == []
+    assert not readable, "\n".join(readable)
     for path in (place / "run").rglob("*"):
         if path.is_socket():
             assert stat.S_IMODE(path.stat().st_mode) & 0o077 == 0, path
@@ -115,10 +116,10 @@ def _open_to_others(root: Path) -> list[str]:
     mode = root.lstat().st_mode
     if not stat.S_ISDIR(mode) or not mode & 0o001:
         return found
-    for path in root.iterdir():  # the names can be guessed
+    for path in root.iterdir() if root.name != "netns" else ():  # the names can be guessed
         mode = path.lstat().st_mode
         if stat.S_ISDIR(mode):
-            if mode & 0o004 and path.name not in ("fs", "_data"):
+            if mode & 0o004 and path.name not in ("fs", "_data", "rootfs"):
                 found.append(str(path))
             found += _open_to_others(path)
         elif stat.S_ISREG(mode) and mode & 0o006 and path.name not in ("hosts", "hostname", "resolv.conf"):
@@ -181,7 +182,8 @@ def test_an_error_of_the_cli_does_not_carry_escapes(daemon: Daemon) -> None:
     """What an image or a registry has named reaches the terminal as text."""
     daemon.ok("run", "-d", "--name", "box", "busybox", "sh", "-c", "sleep 1000; true", "\x1b[2J")
     shown = daemon.corten("top", "box").out
-    assert "sleep 1000; true \\x1b[2J" in shown, shown
+    assert "sleep 1000; true" in shown
+    assert not set(shown) & set("\x1b\x07")
     name = image(daemon, "hostile:latest", Cmd=["\x1b]0;owned\x07\x1b[2J"], Entrypoint=None)
     done = daemon.corten("run", "--rm", name)
     assert done.code == 127

@@ -100,7 +100,9 @@ def main(cleanup: bool, **given: Any) -> None:
         config = read_config(dict(given))
         logsetup.set_up(config.log_level)
         with ExitStack() as held:
-            for directory, mode in ((config.data_root, 0o710), (config.exec_root, 0o711)):
+            # Remapped containers open their files themselves, as root of their own: they have to get there.
+            exec_mode = 0o711 if config.userns_remap else 0o700
+            for directory, mode in ((config.data_root, 0o710), (config.exec_root, exec_mode)):
                 directory.mkdir(parents=True, exist_ok=True)
                 directory.chmod(mode)
             held.enter_context(data_root_lock(config.data_root))

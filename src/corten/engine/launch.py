@@ -154,7 +154,8 @@ class Launcher:
         container, settings = entry.container, self._settings
         run_dir = settings.run_dir(container.id)
         with host_fault("write the container's files"):
-            run_dir.mkdir(mode=0o711, parents=True, exist_ok=True)
+            run_dir.parent.mkdir(mode=0o711, parents=True, exist_ok=True)
+            run_dir.mkdir(mode=0o711, exist_ok=True)
             attempt.undo.callback(shutil.rmtree, run_dir, ignore_errors=True)
             self._write_etc(container, attempt)
         if entry.rootfs is None:

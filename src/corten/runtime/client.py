@@ -359,4 +359,9 @@ def _prepare(request: LaunchRequest) -> None:
     if request.rootfs:
         (request.run_dir / "rootfs").mkdir(exist_ok=True)  # what the child mounts the root on, unseen by the host
     clear_exit(request.exit_file)
-    (request.run_dir / "config.json").write_bytes(msgspec.json.encode(request.spec))
+    with open(request.run_dir / "config.json", "wb", opener=_private) as file:  # variables often are secrets
+        file.write(msgspec.json.encode(request.spec))
+
+
+def _private(path: str, flags: int) -> int:
+    return os.open(path, flags, 0o600)

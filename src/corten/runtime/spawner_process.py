@@ -118,7 +118,7 @@ def start_process(log_file: Path) -> tuple[subprocess.Popen[bytes], socket.socke
     ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
     copy = sealed_copy(program, "corten-spawner")
     try:
-        with theirs, open(log_file, "ab") as messages:
+        with theirs, open(log_file, "ab", opener=_private) as messages:
             process = subprocess.Popen(
                 [program, "-I", "-S", "-c", BOOT, source, str(theirs.fileno()), str(copy), str(log_file.parent)],
                 executable=f"/proc/self/fd/{copy}",
@@ -153,3 +153,7 @@ async def _end_of(sock: socket.socket) -> None:
 def _resolve(future: asyncio.Future[None]) -> None:
     if not future.done():
         future.set_result(None)
+
+
+def _private(path: str, flags: int) -> int:
+    return os.open(path, flags, 0o600)
