@@ -136,7 +136,8 @@ def _child(
 
     def body() -> None:
         ctx = Context(channel, cgroup, "/")
-        if plan["namespaces"]:
+        remapped = plan["namespaces"] & process.CLONE_NEWUSER
+        if remapped:
             from corten.runtime.child import stage, usernamespace
 
             stage.prepare_exec(plan, ctx, init_pid)
@@ -146,7 +147,7 @@ def _child(
             process.setns(target, _NAMESPACES | plan["namespaces"])
         except OSError as error:
             fail("join namespaces", error, "entering the container's namespaces")
-        if plan["namespaces"] & process.CLONE_NEWUSER:
+        if remapped:
             usernamespace.become_root()
         ctx.root = os.open("/", O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
         for name, *values in plan["steps"]:

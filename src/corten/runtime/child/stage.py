@@ -236,9 +236,7 @@ def delegate(cgroup: Cgroup, owner: int) -> None:
 
 
 def prepare_exec(plan: dict[str, Any], ctx: Context, init_pid: int) -> None:
-    """For a further process, before it enters the container's namespaces."""
-    if not plan["namespaces"] & process.CLONE_NEWUSER:
-        return
+    """For a further process of a container with a user namespace, before it enters the container's."""
     place = f"/proc/{init_pid}"
     user = usernamespace.UserNamespace(
         -1, usernamespace.read_mappings(f"{place}/uid_map"), usernamespace.read_mappings(f"{place}/gid_map")
