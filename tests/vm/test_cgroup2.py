@@ -314,25 +314,39 @@ def test_cleanup_leaves_nothing() -> None:
 
 class Nested(Host):
     """A host that is itself a container: the daemon sits in the root of its own cgroup namespace, from where the
-    kernel hands no controllers down while there are processes."""
+    kernel hands no controllers down while there are processes. What is started later comes as an exec would: into the
+    group of the first process."""
 
-    SCRIPT = """
+    HOLDER = """
         for name in $(cat /sys/fs/cgroup/cgroup.controllers); do
             echo +$name > /sys/fs/cgroup/cgroup.subtree_control
         done
-        mkdir -p /sys/fs/cgroup/nest && echo $$ > /sys/fs/cgroup/nest/cgroup.procs
-        inside='umount /sys/fs/cgroup && mount -t cgroup2 cgroup2 /sys/fs/cgroup && exec "$@"'
-        exec unshare --cgroup --mount sh -c "$inside" - "$@"
+        mkdir /sys/fs/cgroup/nest && echo $$ > /sys/fs/cgroup/nest/cgroup.procs
+        inside='umount /sys/fs/cgroup && mount -t cgroup2 cgroup2 /sys/fs/cgroup && echo && exec sleep 100000'
+        exec unshare --cgroup --mount sh -ec "$inside"
+    """
+    ENTER = """
+        echo $$ > "/sys/fs/cgroup$(sed s/0::// /proc/$1/cgroup)/cgroup.procs"
+        exec nsenter --target "$1" --cgroup --mount env -- "${@:2}"
     """
 
+    def __init__(self) -> None:
+        super().__init__()
+        self.holder = subprocess.Popen(["sh", "-ec", self.HOLDER], stdout=subprocess.PIPE)
+        assert self.holder.stdout is not None
+        assert self.holder.stdout.read(1) == b"\n"
+
     def inside(self, *command: str) -> list[str]:
-        return super().inside("sh", "-c", self.SCRIPT, "-", *command)
+        return super().inside("bash", "-ec", self.ENTER, "-", str(self.holder.pid), *command)
 
     def close(self) -> None:
         super().close()
+        self.holder.kill()
+        self.holder.communicate()
         until(lambda: not text(ROOT / "nest/init/cgroup.procs"), what="the end of the daemon's helpers")
-        for group in ("nest/corten", "nest/init", "nest"):
-            (ROOT / group).rmdir()  # refused if there were still a container's group below
+        assert sorted(path.name for path in (ROOT / "nest").iterdir() if path.is_dir()) == ["init"]
+        for group in ("nest/init", "nest"):
+            (ROOT / group).rmdir()
 
 
 def test_a_daemon_in_the_root_of_its_cgroup_namespace() -> None:
