@@ -5,7 +5,6 @@ Runs in cortend and may use what it likes; the plan's wire form is all that reac
 
 from __future__ import annotations
 
-import importlib.util
 import marshal
 import os
 from collections.abc import Iterator, Sequence
@@ -16,7 +15,6 @@ from corten.errors import InvalidArgument, clip
 from corten.runtime import plan_checks, plan_linux, plan_mounts, plan_namespaces, plan_process, steps
 from corten.runtime.cgroups import Write
 from corten.runtime.cgroups_limits import limit_warnings, limits_of
-from corten.runtime.cgroups_units import bus_address, is_scope, scope_of, start_properties
 from corten.runtime.mount_options import ROOT_PROPAGATIONS
 from corten.runtime.plan_hooks import NO_HOOKS, HookPlan, Listener, compile_hooks, listener_of
 from corten.runtime.plan_mounts import MountStep
@@ -216,7 +214,9 @@ def cgroup_path(path: str) -> str:
     """
     if not path:
         return ""
-    if is_scope(path):
+    if path.count(":") == 2 and "/" not in path:
+        from corten.runtime.cgroups_units import scope_of  # few need it, and a start of corten-runtime is counted
+
         return scope_of(path).path
     parts = [part for part in path.split("/") if part not in ("", ".")]
     if ".." in parts:
@@ -228,6 +228,10 @@ def cgroup_path(path: str) -> str:
 
 def scope_settings(linux: Linux, description: str) -> dict[str, Any]:
     """What `child.scope` needs to have systemd make the group. Raises InvalidArgument."""
+    import importlib.util
+
+    from corten.runtime.cgroups_units import bus_address, scope_of, start_properties
+
     scope = scope_of(linux.cgroups_path)
     library = importlib.util.find_spec("jeepney")
     if library is None or not library.origin:

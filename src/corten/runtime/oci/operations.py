@@ -15,7 +15,6 @@ from corten.linux.process import PR_SET_CHILD_SUBREAPER, pidfd_open, prctl
 from corten.runtime import seccomp
 from corten.runtime.cgroups import Cgroup
 from corten.runtime.cgroups_devices import always_allowed
-from corten.runtime.cgroups_units import bus_address, scope_of
 from corten.runtime.child import hooks as hooking
 from corten.runtime.child.errors import ChildFailed
 from corten.runtime.child.launch import launch
@@ -146,6 +145,8 @@ def _undone(store: Store, prepared: _Prepared) -> Iterator[None]:
 def _place(linux: Linux, name: str, *, systemd: bool) -> str:
     """Where the group is to be, when nothing was said; the unit of systemd that it is, "" without."""
     if systemd:
+        from corten.runtime.cgroups_units import scope_of
+
         linux.cgroups_path = linux.cgroups_path or f":corten:{name}"
         return scope_of(linux.cgroups_path).unit
     linux.cgroups_path = cgroup_path(linux.cgroups_path or name)
@@ -202,6 +203,7 @@ def _destroy(store: Store, record: Record, poststop: Hooks | None, *, kill: bool
         group.remove()
         if record.unit:
             from corten.runtime import cgroups_systemd
+            from corten.runtime.cgroups_units import bus_address
 
             cgroups_systemd.stop_scope(bus_address(), record.unit)
     if store.remove(record.id) and poststop is not None:
