@@ -44,7 +44,9 @@ def shown(unit: str, *names: str) -> dict[str, str]:
 
 
 def scopes() -> list[str]:
-    lines = output("systemctl", "list-units", "--all", "--plain", "--no-legend", "corten-*", "p-*").splitlines()
+    lines = output(
+        "systemctl", "list-units", "--all", "--plain", "--no-legend", "corten-*.scope", "p-*.scope"
+    ).splitlines()
     return [line.split()[0] for line in lines]
 
 
