@@ -222,7 +222,7 @@ def test_a_call_that_nobody_knows_is_a_warning(bundle: Bundle, tmp_path: Path) -
     assert (ran.returncode, ran.stdout, ran.stderr) == (0, "runs\n", "")
     assert "level=warning" in log.read_text()
     assert "nothing is known of mkdri" in log.read_text()
-    assert "warning: linux.seccomp.syscalls: nothing is known of mkdri" in run(bundle).stderr
+    assert "warning: linux.seccomp.syscalls: nothing is known of mkdri" in run(bundle, "--debug").stderr
 
 
 def test_a_shims_container_and_its_sessions_can_ask(tmp_path: Path, agent: Agent) -> None:
