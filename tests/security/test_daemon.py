@@ -139,6 +139,27 @@ def test_no_socket_of_ours_is_abstract(daemon: Daemon) -> None:
     assert [name for name in names if name.startswith("@")] == []
 
 
+def test_our_processes_seen_with_the_hosts_pids(daemon: Daemon) -> None:
+    """A container with `--pid host` sees them all. Nothing of theirs opens for it, though both are root: neither
+    memory, nor root, nor program, of the daemon, the spawner or a shim. With CAP_SYS_PTRACE the kernel lets it, and
+    what it finds as the program of spawner and shim is a sealed copy.
+
+    The defences: they have capabilities that the container has not; PR_SET_DUMPABLE 0 in `main` of runtime/spawner.py,
+    which the shims inherit.
+    """
+    daemon.ok("run", "-d", "--name", "box", "busybox", "sleep", "1000")
+    shim = int(Path(f"/proc/{daemon.inspect('box')['State']['Pid']}/stat").read_text().rpartition(")")[2].split()[1])
+    assert daemon.process is not None
+    spawner = int(Path(f"/proc/{shim}/stat").read_text().rpartition(")")[2].split()[1])
+    for pid in (daemon.process.pid, spawner, shim):
+        script = f"cd /proc/{pid}; readlink exe; ls root cwd; cat environ; head -c 1 mem; readlink fd/0"
+        done = daemon.docker("run", "--rm", "--pid", "host", "busybox", "sh", "-c", script)
+        assert done.out == "", done.out
+    for pid in (spawner, shim):
+        command = ("run", "--rm", "--pid", "host", "--cap-add", "SYS_PTRACE", "busybox", "readlink", f"/proc/{pid}/exe")
+        assert daemon.ok(*command).startswith("/memfd:")
+
+
 @pytest.mark.parametrize("options", [(), ("--init",), ("-t",)])
 def test_no_descriptor_reaches_a_container(daemon: Daemon, options: tuple[str, ...]) -> None:
     """Of the daemon, the shim and the spawner, for run and exec. Published ports' sockets are the shim's, too.
