@@ -301,7 +301,7 @@ def test_registries_that_misbehave(daemon: Daemon) -> None:
         outcomes = dict(zip(FAULTS.values(), pool.map(pull, FAULTS), strict=True))
     assert {fault: done.code for fault, done in outcomes.items()} == dict.fromkeys(FAULTS.values(), 1)
     for fault, done in outcomes.items():
-        words = {"alter": "sha256:", "manifest-alter": "the registry sent no manifest"}.get(fault, "")
+        words = {"alter": "sha256:", "manifest-alter": "manifest verification failed"}.get(fault, "")
         assert done.err.strip(), fault
         assert words in done.err, fault
     assert nothing_left(daemon)

@@ -3,17 +3,29 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator, AsyncIterator, Callable
+import re
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Sequence
 from contextlib import aclosing, asynccontextmanager
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, BinaryIO
 from urllib.parse import quote, urlencode, urljoin
 
-from corten.errors import CortenError, DataCorrupt, NotFound, SystemFault, Unauthorized, clip
+import msgspec
+
+from corten.errors import (
+    CortenError,
+    DataCorrupt,
+    InvalidArgument,
+    NotFound,
+    SystemFault,
+    Unauthorized,
+    Unavailable,
+    clip,
+)
 from corten.registry.auth import Credentials
 from corten.registry.endpoints import Endpoint
 from corten.registry.faults import Refused, translate
-from corten.registry.transport import Body, BrokenOff, NoAnswer, Request, Transport, read_bounded
+from corten.registry.transport import Body, BrokenOff, NoAnswer, Request, Transport, Waiting, read_bounded
 from corten.specs import digest as digests
 from corten.specs import oci_image as oci
 from corten.specs.reference import Reference
@@ -24,8 +36,21 @@ if TYPE_CHECKING:
 MAX_MANIFEST = 8 << 20
 """Bytes of a manifest, an index or an image config."""
 
+MAX_TAG_PAGES = 1000
 CHUNK = 1 << 20
 _ACCEPT = ", ".join((*oci.INDEX_TYPES, *oci.MANIFEST_TYPES))
+
+
+_NEXT_LINK = re.compile(r'<([^>]+)>\s*;\s*rel="?next"?')
+_CONTENT_RANGE = re.compile(r"bytes (\d{1,18})-\d{1,18}/(\*|\d{1,18})")
+
+
+class _NoRange(Exception):
+    """The server does not serve a part of this blob, or not the part that was asked for: all of it is asked for."""
+
+
+class _Tags(msgspec.Struct):
+    tags: list[str] | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,6 +79,10 @@ class RegistryClient:
         self._scope = f"repository:{reference.path}:{'pull,push' if push else 'pull'}"
         self._endpoints = transport.settings.endpoints(reference.domain, push=push)
 
+    def at(self, reference: Reference) -> RegistryClient:
+        """The same access to another name in the same repository."""
+        return RegistryClient(self._transport, reference, self._credentials, push=self._push)
+
     async def resolve(self) -> str | None:
         """The digest that the reference stands for now, by HEAD; None where the registry does not say."""
         if self.reference.digest:
@@ -72,30 +101,35 @@ class RegistryClient:
         wanted = digest or self.reference.digest
         request = self._request("GET", f"manifests/{wanted or self.reference.tag}", missing="MANIFEST_UNKNOWN")
         request.headers["Accept"] = _ACCEPT
-        data, said = await self._read_whole(request)
+        data, said, promised = await self._read_whole(request)
         found = digests.of(data)
-        if wanted and found != wanted:
-            raise DataCorrupt(f"manifest verification failed for digest {wanted}: the registry sent {found}")
+        # Of a tag the registry says the digest itself; it may be of another algorithm than ours.
+        expected = wanted or (promised if digests.is_digest(promised) else found)
+        if found != expected:
+            raise DataCorrupt(f"manifest verification failed for digest {expected}: the registry sent {found}")
         return Fetched(found, self._media_type(data, said), data)
 
     def _media_type(self, data: bytes, said: str) -> str:
         real = oci.kind_of(data)
         if real == oci.DOCKER_SCHEMA1 or said in (oci.DOCKER_SCHEMA1, oci.DOCKER_SCHEMA1_SIGNED):
             text = f"{self.reference.familiar} has a manifest of schema 1, which is no longer supported"
-            raise SystemFault(f"{text}: push it again with a newer client", step="registry")
+            raise InvalidArgument(f"{text}: its author has to build it anew, as an OCI image or as one of schema 2")
+        if not real and said.startswith("application/vnd."):
+            raise InvalidArgument(f"unsupported media type {clip(said, 100)}: this is no container image")
         if not real:
             text = f"the registry sent no manifest for {self.reference.familiar}, but {clip(said, 100) or 'garbage'}"
             raise SystemFault(text, step="registry")
         both = (oci.INDEX_TYPES, oci.MANIFEST_TYPES)
         return said if any(said in types and real in types for types in both) else real
 
-    async def _read_whole(self, request: Request) -> tuple[bytes, str]:
-        """Body and media type, begun again when the connection breaks."""
+    async def _read_whole(self, request: Request) -> tuple[bytes, str, str]:
+        """Body, media type and the digest that the registry says it has, begun again when the connection breaks."""
         for attempt in range(1, self._transport.settings.attempts + 1):
             try:
                 async with self._send(request) as response:
                     data = await read_bounded(response, MAX_MANIFEST)
-                    return data, response.headers.get("Content-Type", "").partition(";")[0].strip()
+                    said = response.headers.get("Content-Type", "").partition(";")[0].strip()
+                    return data, said, response.headers.get("Docker-Content-Digest", "")
             except BrokenOff:
                 if attempt == self._transport.settings.attempts:
                     raise
@@ -111,37 +145,97 @@ class RegistryClient:
             raise DataCorrupt(f"image config verification failed for digest {descriptor.digest}: got {found}")
         return data
 
-    async def blob(self, digest: str, size: int, offset: int = 0) -> AsyncGenerator[bytes, None]:
+    async def tags(self) -> list[str]:
+        """All tags of the repository, sorted. Raises NotFound for one that is not there."""
+        request = self._request("GET", "tags/list?n=1000", missing="NAME_UNKNOWN")
+        found: set[str] = set()
+        for _ in range(MAX_TAG_PAGES):
+            data, link = await self._tags_page(request)
+            try:
+                found.update(msgspec.json.decode(data, type=_Tags).tags or ())
+            except (msgspec.MsgspecError, UnicodeDecodeError):
+                text = f"the registry's list of tags of {self.reference.familiar_name} cannot be read"
+                raise SystemFault(text, step="registry") from None
+            if not link:
+                return sorted(found)
+            request = Request("GET", link, self._scope, {}, missing="NAME_UNKNOWN")
+        raise SystemFault(f"{self.reference.familiar_name} has too many tags to list", step="registry")
+
+    async def _tags_page(self, request: Request) -> tuple[bytes, str]:
+        """One page of tags, and the URL of the next ("" for none)."""
+        async with self._send(request) as response:
+            data = await read_bounded(response, MAX_MANIFEST)
+            match = _NEXT_LINK.search(", ".join(response.headers.getall("Link", [])))
+            return data, urljoin(str(response.url), match[1]) if match else ""
+
+    async def blob(
+        self,
+        digest: str,
+        size: int,
+        offset: int = 0,
+        *,
+        urls: Sequence[str] = (),
+        waiting: Waiting | None = None,
+    ) -> AsyncGenerator[bytes, None]:
         """The bytes of a blob from `offset` on, `size` being the whole.
 
-        A connection that breaks is taken up where it broke, several times in a row without a byte at most. The
-        caller compares the digest. Raises DataCorrupt for a blob that is longer than `size`.
+        A connection that breaks is taken up where it broke, several times in a row without a byte at most; `waiting`
+        hears of the pauses before that. The caller compares the digest. A blob that the registry has not is looked
+        for at `urls`, without credentials. Raises DataCorrupt for a blob that is longer than `size`.
         """
-        failures = 0
+        places = ["", *(url for url in urls if url.startswith(("http://", "https://")))]
+        while True:
+            try:
+                async with aclosing(self._blob_at(places[0], digest, size, offset, waiting)) as parts:
+                    async for part in parts:
+                        offset += len(part)
+                        yield part
+                return
+            except (NotFound, Unavailable):
+                if len(places) == 1:
+                    raise
+                places.pop(0)
+
+    async def _blob_at(
+        self, place: str, digest: str, size: int, offset: int, waiting: Waiting | None
+    ) -> AsyncGenerator[bytes, None]:
+        """`blob` from the registry, or from the URL `place`."""
+        failures, ranged = 0, True
         while offset < size:
             try:
-                async with aclosing(self._blob_once(digest, size, offset)) as parts:
+                request = self._blob_request(place, digest, waiting)
+                start = offset if ranged else 0
+                async with aclosing(self._blob_once(request, digest, size, offset, start)) as parts:
                     async for part in parts:
                         offset += len(part)
                         failures = 0
                         yield part
                 if offset < size:
                     raise BrokenOff(f"unexpected EOF: {digest} ended after {offset} of {size} bytes")
+            except _NoRange:
+                ranged = False
             except BrokenOff:
                 failures += 1
                 if failures >= self._transport.settings.attempts:
                     raise
-                await self._transport.pause(failures)
+                await self._transport.pause(failures, waiting=waiting)
 
-    async def _blob_once(self, digest: str, size: int, offset: int) -> AsyncGenerator[bytes, None]:
+    def _blob_request(self, place: str, digest: str, waiting: Waiting | None) -> Request:
         request = self._request("GET", f"blobs/{digest}", missing="BLOB_UNKNOWN")
-        if offset:
-            request.headers["Range"] = f"bytes={offset}-"
+        return replace(request, path=place or request.path, waiting=waiting)
+
+    async def _blob_once(
+        self, request: Request, digest: str, size: int, offset: int, start: int
+    ) -> AsyncGenerator[bytes, None]:
+        """What comes after `offset`, asked for from `start` on. Raises _NoRange for a range that was not understood."""
+        if start:
+            request.headers["Range"] = f"bytes={start}-"
         async with self._send(request) as response:
             # A server that does not know ranges starts again at the beginning: pass over what we have.
-            skip = (
-                offset - _range_start(response.headers.get("Content-Range", "")) if response.status == 206 else offset
-            )
+            begins = _range_start(response.headers.get("Content-Range", ""), size) if response.status == 206 else 0
+            skip = offset - begins
+            if skip < 0 and start:
+                raise _NoRange
             if skip < 0:
                 raise SystemFault(f"the registry sent another range of {digest} than was asked for", step="registry")
             left = size - offset
@@ -255,6 +349,8 @@ class RegistryClient:
             async with self._transport.send(endpoint, credentials, request) as response:
                 yield response
         except Refused as refused:
+            if refused.status == 416 and "Range" in request.headers:
+                raise _NoRange from None
             raise translate(refused, self.reference, push=self._push) from None
 
 
@@ -274,6 +370,9 @@ def _file_body(open_blob: Callable[[], BinaryIO], progress: Callable[[int], None
     return body
 
 
-def _range_start(header: str) -> int:
-    start = header.removeprefix("bytes ").partition("-")[0]
-    return int(start) if start.isdigit() and len(start) < 19 else 0
+def _range_start(header: str, size: int) -> int:
+    """Where a Content-Range begins. Raises _NoRange for one that cannot be read, or is of another thing's size."""
+    match = _CONTENT_RANGE.fullmatch(header.strip())
+    if match is None or match[2] not in ("*", str(size)):
+        raise _NoRange
+    return int(match[1])

@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import errno
+import math
 import os
 import socket
 import ssl
@@ -17,6 +18,7 @@ from collections import OrderedDict
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
+from email.utils import parsedate_to_datetime
 from typing import TYPE_CHECKING
 from urllib.parse import urljoin, urlsplit
 
@@ -38,10 +40,12 @@ MAX_PATIENCE = 30.0
 """Seconds; a registry that asks us to come back later than that is reported instead of waited for."""
 
 _KNOWN_AUTHS = 64
-_RETRIED = (429, 500, 502, 503, 504)
+_RETRIED = (408, 429, 500, 502, 503, 504)
 _REDIRECTS = (301, 302, 303, 307, 308)
 
 Body = Callable[[], AsyncIterator[bytes]]
+Waiting = Callable[[int], None]
+"""Told the whole seconds that are left before the next attempt, once a second."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,6 +53,7 @@ class Request:
     """One request to a registry. `path` starts at its root, or is a whole URL that the registry itself gave.
 
     `body` is asked for a new iterator at each attempt. `missing` is the error code that a 404 without a body means.
+    `waiting` hears of the pauses between attempts.
     """
 
     method: str
@@ -58,6 +63,7 @@ class Request:
     body: Body | None = None
     missing: str = ""
     attempts: int = 0
+    waiting: Waiting | None = None
 
 
 class NoAnswer(Unavailable):
@@ -96,7 +102,8 @@ class Transport:
         try:
             yield response
         except (TimeoutError, OSError, _client_error()) as error:
-            raise BrokenOff(str(self._no_answer(error, f"{response.url.scheme}://{endpoint.host}"))) from error
+            # Where it broke, which after a redirect is another host than the registry.
+            raise BrokenOff(str(self._no_answer(error, request.method, str(response.url)))) from error
         finally:
             # A body that was not read to its end would stand in the way of the connection's next user.
             if response.content.at_eof():
@@ -112,20 +119,26 @@ class Transport:
             except NoAnswer as error:
                 if attempt == attempts or (isinstance(error.__cause__, OSError) and _is_final(error.__cause__)):
                     raise
-                await self.pause(attempt)
+                await self.pause(attempt, waiting=request.waiting)
                 continue
             if response.status < 300:
                 return response
-            wait = _retry_after(response.headers.get("Retry-After", ""))
+            wait = self._retry_after(response)
             refused = await self._refusal(response, request)
             if response.status not in _RETRIED or attempt == attempts or (wait or 0) > MAX_PATIENCE:
                 raise refused
-            await self.pause(attempt, wait)
+            await self.pause(attempt, wait, request.waiting)
         raise AssertionError("the last attempt returns or raises")
 
-    async def pause(self, attempt: int, asked: float | None = None) -> None:
+    async def pause(self, attempt: int, asked: float | None = None, waiting: Waiting | None = None) -> None:
         """Before attempt `attempt` + 1: what the registry asked for, else half a second, one, two, four…"""
-        await self._clock.sleep(min(0.5 * 2 ** (attempt - 1), 8.0) if asked is None else asked)
+        left = min(0.5 * 2 ** (attempt - 1), 8.0) if asked is None else asked
+        while waiting is not None and left > 0:
+            waiting(math.ceil(left))
+            await self._clock.sleep(min(left, 1.0))
+            left -= 1.0
+        if left > 0:
+            await self._clock.sleep(left)
 
     async def _authorized(
         self, endpoint: Endpoint, credentials: Credentials, request: Request
@@ -134,7 +147,8 @@ class Transport:
         for _ in range(3):
             used = auth.header(request.scope, self._clock.monotonic())
             response = await self._connected(endpoint, request, used)
-            if response.status != 401:
+            # Who we are is for the registry itself, never for whom it sent us on to.
+            if response.status != 401 or not _is_home(response, endpoint):
                 return response
             challenges = parse_challenges(response.headers.getall("Www-Authenticate", []))
             if any(c.params.get("error") == "insufficient_scope" for c in challenges) and used:
@@ -219,7 +233,10 @@ class Transport:
                 f"the registry gave an address that is none: {clip(str(error))}", step="registry"
             ) from None
         except (TimeoutError, OSError, _client_error()) as error:
-            raise self._no_answer(error, f"{parts.scheme}://{parts.netloc}") from error
+            # A registry that cannot be reached is known by its base address, whatever it was that was asked of it.
+            base = f"{parts.scheme}://{home}/v2/"
+            reached = not isinstance(error, _unreachable()) or not url.startswith(base)
+            raise self._no_answer(error, method, url if reached else f"{parts.scheme}://{parts.netloc}/v2/") from error
 
     async def _fetch_token(self, endpoint: Endpoint, wanted: TokenRequest) -> bytes:
         headers = {"Authorization": wanted.authorization} if wanted.authorization else {}
@@ -241,7 +258,7 @@ class Transport:
             if response.status < 300:
                 return data
             if response.status in _RETRIED and attempt < self.settings.attempts:
-                await self.pause(attempt, _retry_after(response.headers.get("Retry-After", "")))
+                await self.pause(attempt, self._retry_after(response))
                 continue
             break
         if response.status in (400, 401, 403):
@@ -253,11 +270,10 @@ class Transport:
 
     @asynccontextmanager
     async def _reading(self, response: aiohttp.ClientResponse) -> AsyncIterator[None]:
-        origin = f"{response.url.scheme}://{response.url.authority}"
         try:
             yield
         except (TimeoutError, OSError, _client_error()) as error:
-            raise self._no_answer(error, origin) from error
+            raise self._no_answer(error, response.method, str(response.url)) from error
         finally:
             response.release()
 
@@ -294,8 +310,30 @@ class Transport:
             self._unverified.verify_mode = ssl.CERT_NONE
         return self._unverified
 
-    def _no_answer(self, error: BaseException, origin: str) -> NoAnswer:
-        return NoAnswer(f'Get "{origin}/v2/": {_words(error, origin, self.settings)}')
+    def _no_answer(self, error: BaseException, method: str, url: str) -> NoAnswer:
+        parts = urlsplit(url)
+        # Not the query: storage services have signatures in it.
+        place = f"{parts.scheme}://{parts.netloc.rpartition('@')[2]}{parts.path}"
+        words = _words(error, f"{parts.scheme}://{parts.netloc}", self.settings)
+        return NoAnswer(f'{method.capitalize()} "{clip(place)}": {words}')
+
+    def _retry_after(self, response: aiohttp.ClientResponse) -> float | None:
+        """The seconds that a Retry-After header asks for, a number or a date; None without one that can be read."""
+        value = response.headers.get("Retry-After", "").strip()
+        if value.isdigit():
+            return float(value[:9])
+        try:
+            when = parsedate_to_datetime(value)
+        except (ValueError, TypeError, IndexError):
+            return None
+        return max(0.0, when.timestamp() - self._clock.now_ns() / 1e9)
+
+
+def _is_home(response: aiohttp.ClientResponse, endpoint: Endpoint) -> bool:
+    import yarl
+
+    home = yarl.URL(f"{response.url.scheme}://{endpoint.host}")
+    return (response.url.host, response.url.port) == (home.host, home.port)
 
 
 def _upgraded(url: str, endpoint: Endpoint) -> str:
@@ -338,6 +376,12 @@ def _client_error() -> type[Exception]:
     return aiohttp.ClientError
 
 
+def _unreachable() -> tuple[type[Exception], ...]:
+    import aiohttp
+
+    return aiohttp.ClientConnectorError, aiohttp.ConnectionTimeoutError
+
+
 def _words(error: BaseException, origin: str, settings: RegistrySettings) -> str:
     """A failed exchange as Go's net package puts it, which users search for."""
     import aiohttp
@@ -369,10 +413,3 @@ def _is_final(error: OSError) -> bool:
     """Nobody listens there, or nobody knows the name: a user who mistyped should not wait for five attempts."""
     cause = getattr(error, "os_error", None) or error
     return isinstance(cause, socket.gaierror) or cause.errno in (errno.ECONNREFUSED, errno.ENETUNREACH)
-
-
-def _retry_after(value: str) -> float | None:
-    """The seconds that a Retry-After header asks for; None without one. A date counts as too long a time."""
-    if not value:
-        return None
-    return float(value) if value.isdigit() and len(value) < 9 else MAX_PATIENCE + 1

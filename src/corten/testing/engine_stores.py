@@ -76,7 +76,9 @@ class MemoryImages:
         }
         return ImageDetails(image, config, [1000])
 
-    async def pull(self, ref: str, platform: str, auth: RegistryAuth | None) -> AsyncIterator[ProgressMessage]:
+    async def pull(
+        self, ref: str, platform: str, auth: RegistryAuth | None, *, all_tags: bool = False
+    ) -> AsyncIterator[ProgressMessage]:
         self.auth = auth
         name = reference.parse(ref)
         if name.path.endswith("missing"):

@@ -18,14 +18,15 @@ from aiohttp import web
 
 from corten.specs import digest as digests
 
-FaultKind = Literal["reset", "stall", "garbage", "truncate", "alter", "status", "no-range"]
+FaultKind = Literal["reset", "stall", "garbage", "truncate", "alter", "status", "no-range", "wrong-range"]
 
 
 @dataclass(frozen=True, slots=True)
 class Fault:
     """`reset` breaks the connection after `after` bytes of the body, `truncate` ends it there as if it were whole,
     `stall` sends nothing more, `garbage` answers what is no HTTP, `alter` serves other bytes of the same length,
-    `status` answers `status` with `headers`, `no-range` sends the whole blob whatever range was asked for.
+    `status` answers `status` with `headers`, `no-range` sends the whole blob whatever range was asked for,
+    `wrong-range` says that it is part of a longer one.
     """
 
     kind: FaultKind
@@ -73,6 +74,8 @@ class FakeRegistry:
         """Bytes of bodies that were written before a fault."""
         self.gate: asyncio.Event | None = None
         """When set to an event, blobs are not served until it is."""
+        self.tags_page = 1000
+        """Tags that one answer lists."""
         self._token_auth, self._basic_auth, self._private = token_auth, basic_auth, private
         self._users = users or {}
         self._token_uses = token_uses
@@ -131,6 +134,8 @@ class FakeRegistry:
         if fault is not None and fault.kind in ("garbage", "status"):
             return await self._break(request, fault)
         tail = request.match_info["tail"]
+        if tail.endswith("/tags/list"):
+            return self._tags(request, tail.removesuffix("/tags/list"))
         for kind, handler in (("manifests", self._manifest), ("blobs/uploads", self._upload), ("blobs", self._blob)):
             name, found, rest = tail.rpartition(f"/{kind}/")
             if found:
@@ -212,6 +217,15 @@ class FakeRegistry:
         headers = {"Content-Type": media_type, "Docker-Content-Digest": digests.of(data)}
         return await self._serve(request, data, headers, fault)
 
+    def _tags(self, request: web.Request, name: str) -> web.Response:
+        if name not in self.repositories:
+            return _error(404, "NAME_UNKNOWN", "repository name not known to registry")
+        last = request.query.get("last", "")
+        tags = sorted(tag for tag in self.repositories[name].manifests if not digests.is_digest(tag) and tag > last)
+        page = tags[: self.tags_page]
+        headers = {"Link": f'</v2/{name}/tags/list?last={page[-1]}>; rel="next"'} if len(page) < len(tags) else None
+        return web.json_response({"name": name, "tags": page}, headers=headers)
+
     async def _blob(self, request: web.Request, name: str, digest: str, fault: Fault | None) -> web.StreamResponse:
         data = self.repositories[name].blobs.get(digest)
         if data is None:
@@ -223,9 +237,12 @@ class FakeRegistry:
     async def _cdn(self, request: web.Request) -> web.StreamResponse:
         """Blobs at another address; tests put redirects to it by a `status` fault."""
         self.log.append(Seen(request.method, request.path_qs, request.headers.get("Authorization", ""), ""))
+        fault = self._next_fault(request.path)
+        if fault is not None and fault.kind in ("garbage", "status"):
+            return await self._break(request, fault)
         digest = request.match_info["digest"]
         data = next(r.blobs[digest] for r in self.repositories.values() if digest in r.blobs)
-        return await self._serve(request, data, {}, None)
+        return await self._serve(request, data, {}, fault)
 
     async def _serve(
         self, request: web.Request, data: bytes, headers: dict[str, str], fault: Fault | None
@@ -234,11 +251,12 @@ class FakeRegistry:
         asked = request.headers.get("Range", "").removeprefix("bytes=").rstrip("-")
         if asked and not (fault is not None and fault.kind == "no-range"):
             start = int(asked)
-            headers["Content-Range"] = f"bytes {start}-{len(data) - 1}/{len(data)}"
+            wrong = fault is not None and fault.kind == "wrong-range"
+            headers["Content-Range"] = f"bytes {start}-{len(data) - 1}/{len(data) + wrong}"
             status, data = 206, data[start:]
         if fault is not None and fault.kind == "alter":
             data = bytes(byte ^ 1 for byte in data)
-        if fault is None or fault.kind in ("alter", "no-range"):
+        if fault is None or fault.kind in ("alter", "no-range", "wrong-range"):
             return web.Response(status=status, body=data, headers=headers)
         declared = fault.after if fault.kind == "truncate" else len(data)
         response = web.StreamResponse(status=status, headers={**headers, "Content-Length": str(declared)})

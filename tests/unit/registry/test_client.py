@@ -10,7 +10,7 @@ from contextlib import asynccontextmanager
 import pytest
 
 from corten.clock import SystemClock
-from corten.errors import DataCorrupt, Forbidden, SystemFault, Unauthorized
+from corten.errors import DataCorrupt, Forbidden, InvalidArgument, NotFound, SystemFault, Unauthorized, Unavailable
 from corten.registry.auth import Credentials
 from corten.registry.client import RegistryClient
 from corten.registry.endpoints import RegistrySettings
@@ -147,6 +147,100 @@ def test_a_blob_from_the_middle_and_one_that_is_too_long() -> None:
     asyncio.run(script())
 
 
+@pytest.mark.parametrize("fault", [Fault("status", status=416), Fault("wrong-range"), Fault("no-range")])
+def test_a_range_that_is_not_to_be_had_is_cut_out_of_the_whole(fault: Fault) -> None:
+    async def script() -> None:
+        async with FakeRegistry() as registry, transport() as sent:
+            registry.add_blob("app", BLOB)
+            registry.fail("blobs", fault)
+            assert await read(RegistryClient(sent, reference.parse(f"{registry.host}/app")), offset=1000) == BLOB[1000:]
+            again = [] if fault.kind == "no-range" else [""]
+            assert [entry.range for entry in registry.log] == ["bytes=1000-", *again]
+
+    asyncio.run(script())
+
+
+def test_what_breaks_is_named_by_where_it_broke_but_not_by_its_signature() -> None:
+    async def script() -> None:
+        async with FakeRegistry() as registry, FakeRegistry() as cdn, transport() as sent:
+            registry.add_blob("app", BLOB)
+            cdn.add_blob("x", BLOB)
+            client = RegistryClient(sent, reference.parse(f"{registry.host}/app"))
+            registry.fail("blobs", *[Fault("reset")] * 9)
+            with pytest.raises(Unavailable, match=f'^Get "http://{registry.host}/v2/app/blobs/{DIGEST}": '):
+                await read(client)
+            registry._faults.clear()
+            target = {"Location": f"http://{cdn.host}/cdn/{DIGEST}?signature=secret"}
+            registry.fail("blobs", *[Fault("status", status=307, headers=target)] * 9)
+            cdn.fail("cdn", *[Fault("reset")] * 9)
+            with pytest.raises(Unavailable, match=f'^Get "http://{cdn.host}/cdn/{DIGEST}": ') as caught:
+                await read(client)
+            assert "secret" not in str(caught.value)
+
+    asyncio.run(script())
+
+
+def test_nobody_but_the_registry_is_told_who_we_are() -> None:
+    """A host that the registry sends us on to may say 401 and name a token server: its own."""
+
+    async def script() -> None:
+        async with FakeRegistry(basic_auth=True, users={"ann": "pw"}) as registry, FakeRegistry() as evil:
+            async with transport() as sent:
+                registry.add_blob("app", BLOB)
+                evil.add_blob("x", BLOB)
+                target = {"Location": f"http://{evil.host}/cdn/{DIGEST}"}
+                registry.fail("blobs", *[Fault("status", status=307, headers=target)] * 9)
+                for ask in ('Basic realm="x"', f'Bearer realm="http://{evil.host}/token"'):
+                    evil.fail("cdn", Fault("status", status=401, headers={"Www-Authenticate": ask}))
+                    with pytest.raises(Unauthorized):
+                        await read(RegistryClient(sent, reference.parse(f"{registry.host}/app"), ANN))
+                assert {(entry.path, entry.authorization) for entry in evil.log} == {(f"/cdn/{DIGEST}", "")}
+
+    asyncio.run(script())
+
+
+def test_a_blob_that_the_registry_has_not_comes_from_its_urls() -> None:
+    async def script() -> None:
+        async with FakeRegistry(basic_auth=True, users={"ann": "pw"}) as registry, FakeRegistry() as other:
+            async with transport() as sent:
+                registry.add_blob("app", b"something else")
+                other.add_blob("x", BLOB)
+                client = RegistryClient(sent, reference.parse(f"{registry.host}/app"), ANN)
+                urls = ["file:///etc/passwd", f"http://{other.host}/nothing", f"http://{other.host}/cdn/{DIGEST}"]
+                other.fail("cdn", Fault("reset", after=1000))
+                assert b"".join([part async for part in client.blob(DIGEST, len(BLOB), urls=urls)]) == BLOB
+                assert {entry.authorization for entry in other.log} == {""}
+                with pytest.raises(NotFound):
+                    await read(client)
+
+    asyncio.run(script())
+
+
+def test_all_tags_page_by_page() -> None:
+    async def script() -> None:
+        async with FakeRegistry(token_auth=True) as registry, transport() as sent:
+            registry.tags_page = 2
+            for tag in ("c", "a", "b", "e", "d"):
+                registry.add_manifest("app", b"{}", oci.OCI_INDEX, tag)
+            assert await RegistryClient(sent, reference.parse(f"{registry.host}/app")).tags() == list("abcde")
+            assert len(registry.seen("GET", "tags/list")) == 4  # the first one was without a token
+            with pytest.raises(NotFound, match="repository name not known"):
+                await RegistryClient(sent, reference.parse(f"{registry.host}/nothing")).tags()
+
+    asyncio.run(script())
+
+
+def test_a_manifest_that_is_another_than_the_registry_says() -> None:
+    async def script() -> None:
+        async with FakeRegistry() as registry, transport() as sent:
+            said = registry.add_manifest("app", b'{"schemaVersion":2,"manifests":[]}', oci.OCI_INDEX, "latest")
+            registry.fail("latest", Fault("alter"))
+            with pytest.raises(DataCorrupt, match=f"manifest verification failed for digest {said}: the registry sent"):
+                await RegistryClient(sent, reference.parse(f"{registry.host}/app")).manifest()
+
+    asyncio.run(script())
+
+
 def test_mirrors_are_asked_in_order_and_are_not_told_who_the_user_is() -> None:
     async def script() -> None:
         async with FakeRegistry() as empty, FakeRegistry() as full:
@@ -185,7 +279,7 @@ def test_old_manifests_are_named() -> None:
     async def script() -> None:
         async with FakeRegistry() as registry, transport() as sent:
             registry.add_manifest("app", b'{"schemaVersion":1,"name":"app"}', oci.DOCKER_SCHEMA1_SIGNED, "latest")
-            with pytest.raises(SystemFault, match="schema 1, which is no longer supported"):
+            with pytest.raises(InvalidArgument, match="schema 1, which is no longer supported"):
                 await RegistryClient(sent, reference.parse(f"{registry.host}/app")).manifest()
 
     asyncio.run(script())
