@@ -3,6 +3,7 @@
 ```
 daemon                                    worker
   {"blob", "target", "delete"}      ──►
+  {"have": bytes, "whole": bool}    ──►                                   (with "final": the blob still grows)
                                     ◄──   {"read": bytes so far}          (now and then)
                                     ◄──   {"done", "diff_id", …}  or  {"error", "message", …}
   end of stdin                      ──►   exits
@@ -23,7 +24,7 @@ import threading
 
 from corten.errors import CortenError, InvalidArgument, SystemFault
 from corten.linux.process import PR_SET_PDEATHSIG, prctl
-from corten.storage.decompress import chunks
+from corten.storage.decompress import CHUNK, chunks
 from corten.storage.faults import words
 from corten.storage.tarstream import TarReader
 from corten.storage.unpack import Unpacker
@@ -35,24 +36,26 @@ if TYPE_CHECKING:
 
 _REPORT_EVERY = 1 << 20
 _INLINE = 256 << 10  # a smaller blob is not worth a thread
+_MAGIC = 8  # bytes that tell how a blob is compressed
 _AHEAD = 16  # chunks that the decompressing thread may be ahead
 
 
 def apply_layer(
-    blob: str, target: str, *, delete: bool = False, progress: Callable[[int], None] | None = None
+    blob: str, target: str, *, delete: bool = False, progress: Callable[[int], None] | None = None, final: str = ""
 ) -> dict[str, Any]:
     """Unpack `blob` into `target` in this process: diff_id, size, inodes and implied, as in `storage.types.Applied`.
 
-    Raises InvalidArgument, SystemFault.
+    With `final`, where the blob may have gone already, it still grows, as far as stdin says. Raises InvalidArgument,
+    SystemFault.
     """
     consumed = _Progress(progress)
-    fd = _open(blob, os.O_RDONLY)
+    fd = _open_growing(blob, final) if final else _open(blob, os.O_RDONLY)
     try:
         root = _open(target, os.O_PATH | os.O_DIRECTORY)
         try:
             previous = os.umask(0)
             try:
-                return _apply(fd, root, delete, consumed)
+                return _apply(fd, root, delete, consumed, growing=bool(final))
             finally:
                 os.umask(previous)
         finally:
@@ -61,18 +64,23 @@ def apply_layer(
         os.close(fd)
 
 
-def _apply(fd: int, root: int, delete: bool, consumed: _Progress) -> dict[str, Any]:
+def _apply(fd: int, root: int, delete: bool, consumed: _Progress, *, growing: bool) -> dict[str, Any]:
     digest = hashlib.sha256()
-    pieces = _hashed(chunks(fd, consumed), digest.update)
-    ahead = _Ahead(pieces) if os.fstat(fd).st_size > _INLINE else None
+    read = _Growing(fd) if growing else lambda: os.read(fd, CHUNK)
+    pieces = _hashed(chunks(read, consumed), digest.update)
+    ahead = _Ahead(pieces) if growing or os.fstat(fd).st_size > _INLINE else None
     unpacker = Unpacker(root, delete=delete)
     reader = TarReader(iter(ahead) if ahead else pieces)
     try:
         unpacker.run(reader)
         reader.drain()
-    finally:
-        if ahead:
+    except BaseException:
+        # A thread that waits for more of a blob cannot be told to stop: this process ends with the failure.
+        if ahead and not growing:
             ahead.close()
+        raise
+    if ahead:
+        ahead.close()
     consumed.flush()
     size, inodes = unpacker.size, unpacker.inodes
     return {
@@ -90,6 +98,34 @@ def _open(path: str, flags: int) -> int:
         return os.open(path, flags | os.O_CLOEXEC)
     except OSError as error:
         raise SystemFault(f"open {path}: {words(error.errno or 0)}", step="open", errno=error.errno or 0) from error
+
+
+def _open_growing(blob: str, final: str) -> int:
+    try:
+        return os.open(blob, os.O_RDONLY | os.O_CLOEXEC)
+    except FileNotFoundError:
+        return _open(final, os.O_RDONLY)
+
+
+class _Growing:
+    """Reads a file that the daemon is writing, as far as it has said; then waits for its next word."""
+
+    def __init__(self, fd: int) -> None:
+        self._fd = fd
+        self._at = self._have = 0
+        self._whole = False
+
+    def __call__(self) -> bytes:
+        needed = 1 if self._at else _MAGIC
+        while self._have - self._at < needed and not self._whole:
+            line = sys.stdin.readline()
+            if not line:
+                os._exit(0)  # nobody wants it any more
+            message = json.loads(line)
+            self._have, self._whole = message["have"], message["whole"]
+        data = os.read(self._fd, min(CHUNK, self._have - self._at))
+        self._at += len(data)
+        return data
 
 
 def _hashed(source: Iterator[bytes], update: Callable[[bytes], None]) -> Iterator[bytes]:
@@ -177,12 +213,18 @@ def serve(handle: Callable[[dict[str, Any], Callable[[dict[str, Any]], None]], d
     def send(message: dict[str, Any]) -> None:
         out.write(json.dumps(message) + "\n")
 
-    for line in sys.stdin:
+    while line := sys.stdin.readline():
+        request = json.loads(line)
+        if "have" in request:
+            continue  # of a blob that is unpacked already
         try:
-            answer = handle(json.loads(line), send)
+            answer = handle(request, send)
         except BaseException as error:  # the worker goes on with the next layer
-            answer = describe(error)
-        send(answer)
+            send(describe(error))
+            if "final" in request:
+                os._exit(0)  # a thread of ours may still listen for more of what has failed
+        else:
+            send(answer)
 
 
 def _handle(request: dict[str, Any], send: Callable[[dict[str, Any]], None]) -> dict[str, Any]:
@@ -190,6 +232,7 @@ def _handle(request: dict[str, Any], send: Callable[[dict[str, Any]], None]) -> 
         request["blob"],
         request["target"],
         delete=request["delete"],
+        final=request.get("final", ""),
         progress=lambda total: send({"read": total}),
     )
 

@@ -73,6 +73,10 @@ class LocalIngest:
     def offset(self) -> int:
         return self._offset
 
+    @property
+    def path(self) -> Path:
+        return self._path
+
     def write(self, data: bytes | memoryview) -> None:
         """Append. After a failed write (disk full) the file is cut back, so that `offset` stays true."""
         view = memoryview(data)

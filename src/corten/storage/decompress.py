@@ -5,8 +5,6 @@ Imported by the layer workers: keep light; the decompressors are imported when t
 
 from __future__ import annotations
 
-import os
-
 from corten.errors import InvalidArgument
 
 TYPE_CHECKING = False
@@ -18,30 +16,33 @@ CHUNK = 256 << 10
 _EOF = "unexpected EOF"
 
 
-def chunks(fd: int, consumed: Callable[[int], None]) -> Iterator[bytes]:
-    """Uncompressed pieces of the file `fd`; `consumed` is told the bytes of each read. Raises InvalidArgument."""
-    first = _read(fd, consumed)
+def chunks(source: Callable[[], bytes], consumed: Callable[[int], None]) -> Iterator[bytes]:
+    """Uncompressed pieces of what `source` gives until it gives nothing; `consumed` is told the bytes of each.
+
+    Raises InvalidArgument.
+    """
+
+    def read() -> bytes:
+        data = source()
+        consumed(len(data))
+        return data
+
+    first = read()
     if first.startswith(b"\x1f\x8b"):
-        return _stream(fd, first, consumed, _gzip)
+        return _stream(read, first, _gzip)
     if first.startswith(b"\x28\xb5\x2f\xfd") or (first[1:4] == b"\x2a\x4d\x18" and first[0] & 0xF0 == 0x50):
-        return _zstd(fd, first, consumed)
+        return _zstd(read, first)
     if first.startswith(b"\xfd7zXZ\0"):
-        return _stream(fd, first, consumed, _xz)
+        return _stream(read, first, _xz)
     if first.startswith(b"BZh"):
-        return _stream(fd, first, consumed, _bzip2)
-    return _plain(fd, first, consumed)
+        return _stream(read, first, _bzip2)
+    return _plain(read, first)
 
 
-def _read(fd: int, consumed: Callable[[int], None]) -> bytes:
-    data = os.read(fd, CHUNK)
-    consumed(len(data))
-    return data
-
-
-def _plain(fd: int, data: bytes, consumed: Callable[[int], None]) -> Iterator[bytes]:
+def _plain(read: Callable[[], bytes], data: bytes) -> Iterator[bytes]:
     while data:
         yield data
-        data = _read(fd, consumed)
+        data = read()
 
 
 def _gzip() -> Any:
@@ -62,7 +63,7 @@ def _bzip2() -> Any:
     return bz2.BZ2Decompressor()
 
 
-def _stream(fd: int, data: bytes, consumed: Callable[[int], None], make: Callable[[], Any]) -> Iterator[bytes]:
+def _stream(read: Callable[[], bytes], data: bytes, make: Callable[[], Any]) -> Iterator[bytes]:
     """For the decompressors of bz2's kind. Members may follow each other (pigz and estargz write many)."""
     decompressor = make()
     while True:
@@ -73,26 +74,26 @@ def _stream(fd: int, data: bytes, consumed: Callable[[int], None], make: Callabl
         if piece:
             yield piece
         if decompressor.eof:
-            data = (decompressor.unused_data or b"").lstrip(b"\0") or _read(fd, consumed).lstrip(b"\0")
+            data = (decompressor.unused_data or b"").lstrip(b"\0") or read().lstrip(b"\0")
             if not data:
                 return
             decompressor = make()
         elif decompressor.needs_input:
-            data = _read(fd, consumed)
+            data = read()
             if not data:
                 raise InvalidArgument(_EOF)
         else:
             data = b""
 
 
-def _zstd(fd: int, data: bytes, consumed: Callable[[int], None]) -> Iterator[bytes]:
+def _zstd(read: Callable[[], bytes], data: bytes) -> Iterator[bytes]:
     import zstandard
 
     class Source:
         def read(self, _: int) -> bytes:
             nonlocal data
             held, data = data, b""
-            return held or _read(fd, consumed)
+            return held or read()
 
     reader = zstandard.ZstdDecompressor().stream_reader(Source(), read_size=CHUNK, read_across_frames=True)  # type: ignore[arg-type]  # read() is all it calls
     while True:

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import BinaryIO, Literal, Protocol
+from typing import BinaryIO, Literal, Protocol, runtime_checkable
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,6 +42,10 @@ class Ingest(Protocol):
 
     @property
     def offset(self) -> int: ...
+
+    @property
+    def path(self) -> Path | None:
+        """The file that other processes can read as it grows; None where there is none. Gone after `commit`."""
 
     def write(self, data: bytes | memoryview) -> None: ...
 
@@ -170,6 +174,38 @@ class LayerApplier(Protocol):
         """
 
     async def close(self) -> None: ...
+
+
+class GrowingBlob(Protocol):
+    """A blob that is still being written, to be read along with its writer."""
+
+    @property
+    def path(self) -> Path:
+        """The file that grows. It may have its final name already."""
+
+    async def beyond(self, known: int) -> tuple[int, bool]:
+        """The bytes that can be read and whether that is all of them, once there are more than `known` or it is.
+
+        Does not return when the blob is given up: the reader is cancelled then.
+        """
+
+
+@runtime_checkable
+class StreamingApplier(Protocol):
+    """A LayerApplier that unpacks what is still being written."""
+
+    async def apply_growing(
+        self,
+        blob: GrowingBlob,
+        final: Path,
+        media_type: str,
+        target: Path,
+        progress: Callable[[int], None] | None = None,
+    ) -> Applied | None:
+        """Like `LayerApplier.apply`. None, at once, when no worker is free: it never waits for one. `final` is where
+        the blob may have gone when its file is opened. The bytes are not verified: the caller keeps what was made of
+        them from everybody until they are.
+        """
 
 
 class DocumentStore(Protocol):

@@ -6,14 +6,14 @@ import asyncio
 import json
 import os
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 from corten.errors import InvalidArgument, SystemFault, Unavailable
 from corten.storage.snapshots import count_usage
-from corten.storage.types import Applied, MountPlan, Snapshotter, Usage
+from corten.storage.types import Applied, GrowingBlob, MountPlan, Snapshotter, Usage
 from corten.tasks import TaskOwner
 
 _LINE_LIMIT = 64 << 20  # an answer names every implied directory
@@ -22,12 +22,14 @@ _LINE_LIMIT = 64 << 20  # an answer names every implied directory
 class WorkerPool:
     """Processes that run `module.main` and answer one request at a time (see `storage.apply`).
 
-    At most `limit` run at once, further calls wait. One that had nothing to do for `idle_seconds` is ended.
+    At most `limit` calls run at once, further ones wait; beside them at most twice as many streams. A process that had
+    nothing to do for `idle_seconds` is ended.
     """
 
     def __init__(self, module: str, *, limit: int, idle_seconds: float = 5.0) -> None:
         self._module, self._idle_seconds = module, idle_seconds
         self._slots = asyncio.Semaphore(limit)
+        self._streams = asyncio.Semaphore(2 * limit)
         self._idle: list[asyncio.subprocess.Process] = []
         self._all: set[asyncio.subprocess.Process] = set()
         self._timers: dict[asyncio.subprocess.Process, asyncio.TimerHandle] = {}
@@ -50,6 +52,39 @@ class WorkerPool:
         if "error" in answer:
             raise _raised(answer)
         return answer
+
+    async def stream(
+        self, request: dict[str, Any], more: AsyncIterator[dict[str, Any]], note: Callable[[dict[str, Any]], None]
+    ) -> dict[str, Any] | None:
+        """Like `call` with `more` to say after the request; None when as many as may run do.
+
+        These do not take the place of calls: they wait for their data most of the time, and calls not for them.
+        """
+        if self._streams.locked():
+            return None
+        async with self._streams:
+            process = await self._take()
+            feeding = self._tasks.start("feed", self._feed(process, more))
+            try:
+                answer = await self._exchange(process, request, note)
+                if "error" in answer:
+                    raise _raised(answer)
+            except BaseException:
+                # Also after an answer: it may have stopped in the middle of what it was told.
+                await self._kill(process)
+                raise
+            finally:
+                feeding.cancel()
+                await asyncio.wait([feeding])
+            self._put_back(process)
+        return answer
+
+    async def _feed(self, process: asyncio.subprocess.Process, more: AsyncIterator[dict[str, Any]]) -> None:
+        assert process.stdin is not None
+        with suppress(ConnectionError):
+            async for message in more:
+                process.stdin.write(json.dumps(message).encode() + b"\n")
+                await process.stdin.drain()
 
     @property
     def pids(self) -> list[int]:
@@ -138,15 +173,30 @@ class WorkerApplier:
     async def apply(
         self, blob: Path, media_type: str, target: Path, progress: Callable[[int], None] | None = None
     ) -> Applied:
-        if "encrypted" in media_type:
-            raise InvalidArgument(f"layers of type {media_type} are not supported")
-
-        def note(message: dict[str, Any]) -> None:
-            if progress is not None:
-                progress(int(message["read"]))
-
+        _check(media_type)
         request = {"blob": os.fspath(blob), "target": os.fspath(target), "delete": self._delete}
-        answer = await self._pool.call(request, note)
+        return await self._applied(await self._pool.call(request, _told(progress)), target)
+
+    async def apply_growing(
+        self,
+        blob: GrowingBlob,
+        final: Path,
+        media_type: str,
+        target: Path,
+        progress: Callable[[int], None] | None = None,
+    ) -> Applied | None:
+        """See `storage.types.StreamingApplier`."""
+        _check(media_type)
+        request = {
+            "blob": os.fspath(blob.path),
+            "final": os.fspath(final),
+            "target": os.fspath(target),
+            "delete": self._delete,
+        }
+        answer = await self._pool.stream(request, _growth(blob), _told(progress))
+        return None if answer is None else await self._applied(answer, target)
+
+    async def _applied(self, answer: dict[str, Any], target: Path) -> Applied:
         usage = Usage(answer["size"], answer["inodes"])
         if answer["recount"]:
             usage = await asyncio.to_thread(count_usage, target)
@@ -174,6 +224,27 @@ class CopyUp:
 
     async def close(self) -> None:
         await self._pool.close()
+
+
+def _check(media_type: str) -> None:
+    if "encrypted" in media_type:
+        raise InvalidArgument(f"layers of type {media_type} are not supported")
+
+
+def _told(progress: Callable[[int], None] | None) -> Callable[[dict[str, Any]], None]:
+    def note(message: dict[str, Any]) -> None:
+        if progress is not None:
+            progress(int(message["read"]))
+
+    return note
+
+
+async def _growth(blob: GrowingBlob) -> AsyncIterator[dict[str, Any]]:
+    """What a worker that reads along is told: how far it may read."""
+    have, whole = 0, False
+    while not whole:
+        have, whole = await blob.beyond(have)
+        yield {"have": have, "whole": whole}
 
 
 def layers_of(mounts: Sequence[MountPlan]) -> list[str]:

@@ -49,6 +49,10 @@ class MemoryIngest:
     def offset(self) -> int:
         return len(self._buffer)
 
+    @property
+    def path(self) -> None:
+        """No file."""
+
     def write(self, data: bytes | memoryview) -> None:
         if not self._open:
             raise ValueError("the ingest is closed")

@@ -2,7 +2,8 @@
 
 A layer goes through: download into an ingest (resumable, shared by digest) → verified blob → unpacked snapshot →
 committed under its chain id. Layers of one image are unpacked side by side where the snapshotter can stack them
-afterwards, and committed from the lowest up.
+afterwards, each while it is still being downloaded, and committed from the lowest up. What was unpacked of a blob that
+turns out to be another than its digest says is thrown away unseen.
 """
 
 from __future__ import annotations
@@ -14,23 +15,24 @@ import logging
 import secrets
 import threading
 from collections import Counter
-from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterable, Iterator, Sequence
-from contextlib import aclosing, asynccontextmanager
+from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Sequence
+from contextlib import asynccontextmanager
 from dataclasses import dataclass
-from typing import Protocol
 
+from corten.engine.images.downloads import BlobSource, Downloads, Feed
 from corten.engine.images.jobs import Report, SharedJobs, Update, together
 from corten.engine.images.threads import in_thread, settled
-from corten.errors import Conflict, CortenError, DataCorrupt, NotFound, clip
+from corten.errors import Conflict, CortenError, DataCorrupt, NotFound
 from corten.specs import digest as digests
 from corten.specs.oci_image import Descriptor
-from corten.storage.types import ContentStore, Ingest, LayerApplier, Snapshotter
+from corten.storage.types import Applied, ContentStore, LayerApplier, Snapshotter, StreamingApplier
 from corten.tasks import TaskOwner
 
 log = logging.getLogger(__name__)
 
-PARALLEL_DOWNLOADS = 3
-WRITE_SIZE = 1 << 20
+STREAM_FROM = 1 << 20
+"""Bytes from which on a layer is unpacked while it is still coming; a smaller one is there before a worker is."""
+
 KEEP_UNUSED = 24 * 3600
 """Seconds for which a blob that no image needs is kept at a start: a pull that was broken off may go on."""
 
@@ -42,12 +44,6 @@ Used = Callable[[], tuple[set[str], set[str]]]
 """Blobs and chain ids that some image needs."""
 
 
-class BlobSource(Protocol):
-    """Where the bytes of a blob come from, from an offset on."""
-
-    def blob(self, digest: str, size: int, offset: int = 0) -> AsyncGenerator[bytes, None]: ...
-
-
 @dataclass(frozen=True, slots=True)
 class Layer:
     """One layer to be made: `chain_id` is what it becomes on top of `parent` ("" for the lowest)."""
@@ -56,6 +52,14 @@ class Layer:
     diff_id: str
     chain_id: str
     parent: str
+
+
+@dataclass(frozen=True, slots=True)
+class Unpacked:
+    """A layer in the active snapshot `key`."""
+
+    key: str
+    applied: Applied
 
 
 def plan_layers(descriptors: Sequence[Descriptor], diff_ids: Sequence[str]) -> list[Layer]:
@@ -79,14 +83,12 @@ class LayerStore:
         applier: LayerApplier,
         tasks: TaskOwner,
         used: Used,
-        max_downloads: int = PARALLEL_DOWNLOADS,
     ) -> None:
         self.content, self.snapshotter, self.tasks = content, snapshotter, tasks
         self._used = used
         self._applier = applier
-        self._blob_jobs = SharedJobs[None](tasks)
+        self.downloads = Downloads(content, tasks)
         self._layer_jobs = SharedJobs[None](tasks)
-        self._slots = asyncio.Semaphore(max_downloads)
         self._leases: Counter[str] = Counter()
         self._holders: list[set[str]] = []
         self._hold_lock = threading.Lock()
@@ -117,13 +119,6 @@ class LayerStore:
         """Whether blob and snapshot of every layer are there (blocking)."""
         return all(self.committed(layer.chain_id) and self.content.exists(layer.descriptor.digest) for layer in layers)
 
-    async def fetch(self, source: BlobSource, descriptor: Descriptor, report: Report) -> None:
-        """The blob is in the content store, verified. Shared with whoever wants the same one."""
-        if not await in_thread(self.content.exists, descriptor.digest):
-            await self._blob_jobs.run(
-                descriptor.digest, lambda inner: self._download(source, descriptor, inner), report
-            )
-
     def size_of(self, chain_ids: Iterable[str]) -> int:
         """Bytes on disk of these layers together (blocking)."""
         return sum(self.snapshotter.info(chain_id).usage.size for chain_id in chain_ids)
@@ -142,7 +137,7 @@ class LayerStore:
 
         async def work(inner: Report) -> None:
             if await in_thread(self.committed, layer.chain_id):
-                await self.fetch(source, layer.descriptor, inner)
+                await self.downloads.fetch(source, layer.descriptor, inner)
                 return
             await self._make(layers, at, source, inner)
 
@@ -155,10 +150,9 @@ class LayerStore:
             if at > 0:
                 await self.ensure(layers, at - 1, source, _ignore)
 
-        key = f"{TEMPORARY}{self._run}-{next(self._serial)}"
         if not self.snapshotter.rebases:
-            await together(self.fetch(source, layer.descriptor, report), parent())
-            await self._unpack(key, layer, layer.parent, report)
+            await together(self.downloads.fetch(source, layer.descriptor, report), parent())
+            await self._commit(layer, await self._unpack(layer, layer.parent, report), "")
             return
         parent_done = asyncio.Event()
 
@@ -167,39 +161,113 @@ class LayerStore:
             parent_done.set()
 
         async def own() -> None:
-            await self.fetch(source, layer.descriptor, report)
-            await self._unpack(key, layer, "", report, parent_done)
+            unpacked = await self._bring(layer, source, report)
+            await self._commit(layer, unpacked, layer.parent, parent_done)
 
         await together(own(), raise_parent())
 
-    async def _unpack(
-        self, key: str, layer: Layer, base: str, report: Report, parent_done: asyncio.Event | None = None
-    ) -> None:
-        """Unpack into snapshot `key` made on `base`, commit on top of the parent. Nothing is left after a failure."""
-        snapshotter, digest = self.snapshotter, layer.descriptor.digest
-        total = layer.descriptor.size
-        report(Update("Extracting", 0, total))
+    async def _bring(self, layer: Layer, source: BlobSource, report: Report) -> Unpacked:
+        """Download and unpack, side by side where that is possible. Nothing unverified gets out of here."""
+        applier = self._applier
+        if not isinstance(applier, StreamingApplier) or layer.descriptor.size < STREAM_FROM:
+            await self.downloads.fetch(source, layer.descriptor, report)
+            return await self._unpack(layer, "", report)
+        feed = self.downloads.feed(layer.descriptor.digest)
+        progress = _Extracting(report, layer.descriptor.size)
+        name = f"unpack {layer.descriptor.digest} as it comes"
+        early = self.tasks.start(name, self._unpack_along(applier, layer, feed, progress))
+        wanted = False
         try:
-            await in_thread(snapshotter.prepare, key, base)
-            applied = await self._applier.apply(
-                self.content.path(digest),
+            await self.downloads.fetch(source, layer.descriptor, report)
+            if feed.begun.is_set() and not feed.broken:
+                progress.show()
+                result = await early
+                if isinstance(result, CortenError):
+                    raise result
+                if wanted := result is not None:
+                    return result
+        finally:
+            if not wanted:
+                await self._throw_away(early)
+        return await self._unpack(layer, "", report)
+
+    async def _throw_away(self, early: asyncio.Task[Unpacked | CortenError | None]) -> None:
+        early.cancel()
+        await settled(early)
+        if not early.cancelled() and early.exception() is None and isinstance(left := early.result(), Unpacked):
+            await self._drop_snapshot(left.key)
+
+    async def _unpack_along(
+        self, applier: StreamingApplier, layer: Layer, feed: Feed, progress: _Extracting
+    ) -> Unpacked | CortenError | None:
+        """Unpack a blob while it is being downloaded; None when no worker is free for it.
+
+        A failure is handed back and not raised: whether it was the layer's own or only that of bytes that nobody will
+        ever see, the digest decides.
+        """
+        key = self._new_key()
+        try:
+            await feed.begun.wait()
+            await in_thread(self.snapshotter.prepare, key, "")
+            applied = await applier.apply_growing(
+                feed,
+                self.content.path(layer.descriptor.digest),
                 layer.descriptor.media_type,
-                snapshotter.layer_dir(key),
-                lambda done: report(Update("Extracting", done, total)),
+                self.snapshotter.layer_dir(key),
+                progress.note,
             )
+            if applied is not None:
+                return Unpacked(key, applied)
+            await self._drop_snapshot(key)
+        except CortenError as error:
+            await self._drop_snapshot(key)
+            return error
+        except BaseException:
+            await self._drop_snapshot(key)
+            raise
+        return None
+
+    async def _unpack(self, layer: Layer, base: str, report: Report) -> Unpacked:
+        """Unpack a blob that is there, into a snapshot made on `base`. Nothing is left after a failure."""
+        progress = _Extracting(report, layer.descriptor.size)
+        progress.show()
+        key = self._new_key()
+        try:
+            await in_thread(self.snapshotter.prepare, key, base)
+            return Unpacked(
+                key,
+                await self._applier.apply(
+                    self.content.path(layer.descriptor.digest),
+                    layer.descriptor.media_type,
+                    self.snapshotter.layer_dir(key),
+                    progress.note,
+                ),
+            )
+        except BaseException:
+            await self._drop_snapshot(key)
+            raise
+
+    async def _commit(
+        self, layer: Layer, unpacked: Unpacked, stacked: str, parent_done: asyncio.Event | None = None
+    ) -> None:
+        """Make the layer's snapshot of what was unpacked, on top of `stacked`. Nothing is left after a failure."""
+        key, applied = unpacked.key, unpacked.applied
+        try:
             if applied.diff_id != layer.diff_id:
                 told = f"the config says {layer.diff_id}, unpacked it is {applied.diff_id}"
-                raise DataCorrupt(f"layer {digest}: diff id mismatch: {told}")
+                raise DataCorrupt(f"layer {layer.descriptor.digest}: diff id mismatch: {told}")
             if parent_done is not None:
                 await parent_done.wait()
-            stacked = layer.parent if parent_done is not None else ""
             await in_thread(
-                snapshotter.commit, layer.chain_id, key, applied.usage, parent=stacked, implied=applied.implied
+                self.snapshotter.commit, layer.chain_id, key, applied.usage, parent=stacked, implied=applied.implied
             )
         except BaseException as error:
             await self._drop_snapshot(key)
             if not (isinstance(error, Conflict) and await in_thread(self.committed, layer.chain_id)):
                 raise
+
+    def _new_key(self) -> str:
+        return f"{TEMPORARY}{self._run}-{next(self._serial)}"
 
     async def _drop_snapshot(self, key: str) -> None:
         try:
@@ -211,7 +279,7 @@ class LayerStore:
 
     async def adopt(self, digest: str, media_type: str, report: Report) -> tuple[str, int]:
         """Unpack a blob of unknown diff id as a lowest layer; its diff id (also its chain id) and usage in bytes."""
-        key = f"{TEMPORARY}{self._run}-{next(self._serial)}"
+        key = self._new_key()
         size = self.content.info(digest).size
         try:
             await in_thread(self.snapshotter.prepare, key)
@@ -229,49 +297,6 @@ class LayerStore:
             await self._drop_snapshot(key)
             raise
         return applied.diff_id, applied.usage.size
-
-    async def _download(self, source: BlobSource, descriptor: Descriptor, report: Report) -> None:
-        if self._slots.locked():
-            report(Update("Waiting"))
-        async with self._slots:
-            resumed = await self._download_once(source, descriptor, report)
-            if resumed is None:
-                return
-            # What an earlier attempt had left may have been bad: once more from the start.
-            log.info("the resumed download of %s was damaged; it is begun anew", descriptor.digest)
-            if await self._download_once(source, descriptor, report) is not None:
-                raise AssertionError("a download from the start is never taken for a resumed one")
-
-    async def _download_once(self, source: BlobSource, descriptor: Descriptor, report: Report) -> int | None:
-        """None when the blob is in; the offset it was resumed at when that spoilt it. Raises DataCorrupt otherwise."""
-        digest, size = descriptor.digest, descriptor.size
-        ingest = await in_thread(self.content.ingest, digest)
-        try:
-            if ingest.offset > size:
-                ingest.abort()
-                ingest = await in_thread(self.content.ingest, digest)
-            start = ingest.offset
-            done = start
-            report(Update("Downloading", done, size))
-            async with aclosing(source.blob(digest, size, start)) as parts:
-                async with _Sink(ingest) as sink:
-                    async for part in parts:
-                        await sink.write(part)
-                        done += len(part)
-                        report(Update("Downloading", done, size))
-            report(Update("Verifying Checksum"))
-            try:
-                await in_thread(ingest.commit, digest, size)
-            except DataCorrupt as error:
-                if start > 0:
-                    return start
-                raise DataCorrupt(
-                    f"filesystem layer verification failed for digest {digest}: {clip(str(error))}"
-                ) from error
-            report(Update("Download complete"))
-            return None
-        finally:
-            ingest.close()
 
     async def free(self, blobs: Iterable[str], chains: Sequence[str]) -> None:
         """Delete what of `blobs` and `chains` (parents first) nothing needs: neither an image, nor a lease, nor, for
@@ -343,45 +368,6 @@ class LayerStore:
             return 0.0
 
 
-class _Sink:
-    """Writes to an ingest in large pieces in a worker thread, while the next piece is being received."""
-
-    def __init__(self, ingest: Ingest) -> None:
-        self._ingest = ingest
-        self._parts: list[bytes] = []
-        self._size = 0
-        self._writing: asyncio.Future[None] | None = None
-
-    async def __aenter__(self) -> _Sink:
-        return self
-
-    async def __aexit__(self, kind: object, *_: object) -> None:
-        if kind is None:
-            await self._flush()
-            await self._settle()
-            return
-        # The next attempt goes on from here, so what was received is kept; the failure that is on its way counts.
-        with contextlib.suppress(CortenError):
-            await settled(self._writing)
-            await in_thread(self._ingest.write, b"".join(self._parts))
-
-    async def write(self, part: bytes) -> None:
-        self._parts.append(part)
-        self._size += len(part)
-        if self._size >= WRITE_SIZE:
-            await self._flush()
-
-    async def _flush(self) -> None:
-        await self._settle()
-        data = b"".join(self._parts)
-        self._parts, self._size = [], 0
-        self._writing = asyncio.get_running_loop().run_in_executor(None, self._ingest.write, data)
-
-    async def _settle(self) -> None:
-        if self._writing is not None:
-            await asyncio.shield(self._writing)
-
-
 def _parents_first(snapshots: Sequence[tuple[str, str]]) -> list[str]:
     """Keys ordered so that a parent stands before its children."""
     parents = dict(snapshots)
@@ -393,6 +379,24 @@ def _parents_first(snapshots: Sequence[tuple[str, str]]) -> list[str]:
         return count
 
     return sorted(parents, key=depth)
+
+
+class _Extracting:
+    """Tells how far unpacking is, from `show` on: while the blob is still coming, that is what users are told of."""
+
+    def __init__(self, report: Report, total: int) -> None:
+        self._report, self._total = report, total
+        self._done = 0
+        self._shown = False
+
+    def note(self, done: int) -> None:
+        self._done = done
+        if self._shown:
+            self._report(Update("Extracting", done, self._total))
+
+    def show(self) -> None:
+        self._shown = True
+        self.note(self._done)
 
 
 def _ignore(update: Update) -> None:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, AsyncIterator
+import asyncio
+from collections.abc import AsyncGenerator, AsyncIterator, Callable
 
 from corten.engine.images import archive as archives
 from corten.engine.images.archive import Candidate
@@ -26,8 +27,13 @@ from corten.specs.reference import Reference
 class _NoSource:
     """Everything that an archive brings is in the store before layers are made; what is not there is missing in it."""
 
-    async def blob(self, digest: str, size: int, offset: int = 0) -> AsyncGenerator[bytes, None]:
-        raise InvalidArgument(f"invalid archive: blob {digest} is missing")
+    def __init__(self) -> None:
+        self.slots = asyncio.Semaphore(1)
+
+    async def blob(
+        self, descriptor: Descriptor, offset: int, waiting: Callable[[int], None]
+    ) -> AsyncGenerator[bytes, None]:
+        raise InvalidArgument(f"invalid archive: blob {descriptor.digest} is missing")
         yield b""
 
 
