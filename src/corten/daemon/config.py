@@ -57,6 +57,7 @@ class DaemonConfig:
     default_runtime: str = ""
     runtimes: Mapping[str, RuntimeEntry] = field(default_factory=dict)
     max_concurrent_downloads: int = 3
+    max_download_attempts: int = 5
     labels: tuple[str, ...] = ()
     dns: tuple[str, ...] = ()
     dns_options: tuple[str, ...] = ()
@@ -158,6 +159,7 @@ KEYS: dict[str, tuple[str, Callable[[str, Any], Any]]] = {
     "default-runtime": ("default_runtime", _string),
     "runtimes": ("runtimes", _runtimes),
     "max-concurrent-downloads": ("max_concurrent_downloads", _count),
+    "max-download-attempts": ("max_download_attempts", _count),
     "labels": ("labels", _strings),
     "dns": ("dns", _strings),
     "dns-opts": ("dns_options", _strings),
@@ -182,13 +184,16 @@ DOCKER_ONLY = frozenset(
     " default-gateway default-gateway-v6 default-ipc-mode default-network-opts default-shm-size default-ulimits"
     " dns-opt experimental features firewall-backend fixed-cidr fixed-cidr-v6 graph host-gateway-ip"
     " host-gateway-ips http-proxy https-proxy icc init init-path ip ip-forward ip-forward-no-drop ip-masq ip6tables"
-    " iptables ipv6 log-driver log-format log-opts max-concurrent-uploads max-download-attempts"
+    " iptables ipv6 log-driver log-format log-opts max-concurrent-uploads"
     " metrics-addr min-api-version mtu network-control-plane-mtu network-diagnostic-port no-new-privileges"
     " no-proxy node-generic-resources oom-score-adjust proxies raw-logs rootless seccomp-profile selinux-enabled"
     " shutdown-timeout storage-opts swarm-default-advertise-addr userland-proxy userland-proxy-path"
     " validate".split()
 )
-RELOADABLE = ("log_level", "insecure_registries", "registry_mirrors")
+RELOADABLE = (
+    *("log_level", "insecure_registries", "registry_mirrors"),
+    *("max_concurrent_downloads", "max_download_attempts"),
+)
 
 
 def load_file(path: Path) -> dict[str, Any]:

@@ -80,6 +80,7 @@ class Parts:
     def reload(self, config: DaemonConfig) -> None:
         """Apply what SIGHUP can change: for pulls, and for containers that are made or started from now on."""
         self.registries.settings = _registries(config)
+        self.images.max_downloads = config.max_concurrent_downloads
         for name, value in _reloadable(config).items():
             setattr(self.settings, name, value)
 
@@ -102,7 +103,11 @@ class _Logs:
 
 
 def _registries(config: DaemonConfig) -> RegistrySettings:
-    return RegistrySettings(insecure=config.insecure_registries, mirrors=config.registry_mirrors)
+    return RegistrySettings(
+        insecure=config.insecure_registries,
+        mirrors=config.registry_mirrors,
+        attempts=config.max_download_attempts,
+    )
 
 
 def _check_systemd(config: DaemonConfig) -> None:

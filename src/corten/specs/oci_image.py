@@ -35,6 +35,13 @@ DOCKER_SCHEMA1_SIGNED = "application/vnd.docker.distribution.manifest.v1+prettyj
 INDEX_TYPES = (OCI_INDEX, DOCKER_LIST)
 MANIFEST_TYPES = (OCI_MANIFEST, DOCKER_MANIFEST)
 CONFIG_TYPES = (OCI_CONFIG, DOCKER_CONFIG)
+ODD_CONFIG_TYPES = ("", "application/octet-stream", "application/json", "text/html")
+"""What old clients and registries have called an image's config; taken for one, as Docker does."""
+
+FOREIGN_LAYER = "application/vnd.oci.image.layer.nondistributable.v1.tar"
+DOCKER_FOREIGN_LAYER_GZIP = "application/vnd.docker.image.rootfs.foreign.diff.tar.gzip"
+FOREIGN_LAYERS = (FOREIGN_LAYER, FOREIGN_LAYER + "+gzip", FOREIGN_LAYER + "+zstd", DOCKER_FOREIGN_LAYER_GZIP)
+"""Layers that registries need not have: their descriptors say from where else they can be had."""
 
 ANNOTATION_REF_NAME = "org.opencontainers.image.ref.name"
 ANNOTATION_IMAGE_NAME = "io.containerd.image.name"

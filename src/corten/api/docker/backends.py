@@ -134,8 +134,12 @@ class ImageBackend(Protocol):
 
     async def details(self, ref: str) -> ImageDetails: ...
 
-    def pull(self, ref: str, platform: str, auth: RegistryAuth | None) -> AsyncIterator[ProgressMessage]:
-        """Errors before the first message are raised; later ones are raised too, and the route writes them as the
+    def pull(
+        self, ref: str, platform: str, auth: RegistryAuth | None, *, all_tags: bool = False
+    ) -> AsyncIterator[ProgressMessage]:
+        """With `all_tags`, a `ref` without tag and digest means every tag of its repository, not `latest`.
+
+        Errors before the first message are raised; later ones are raised too, and the route writes them as the
         stream's last line.
         """
 

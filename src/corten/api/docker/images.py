@@ -113,7 +113,9 @@ async def create(call: Call) -> web.StreamResponse:
     platform, source = query.text("platform"), query.text("fromSrc")
     if name := query.text("fromImage"):
         auth = parse_auth(call.request.headers.get("X-Registry-Auth"))
-        return await send_progress(call, call.backends.images.pull(_with_tag(name, query.text("tag")), platform, auth))
+        # Without a tag it means all of them; some clients leave the colon in.
+        ref = _with_tag(name.removesuffix(":"), query.text("tag"))
+        return await send_progress(call, call.backends.images.pull(ref, platform, auth, all_tags=True))
     if not source:
         raise InvalidArgument("fromImage or fromSrc must be given")
     if source != "-":

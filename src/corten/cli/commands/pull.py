@@ -14,7 +14,8 @@ from corten.client.images import split_tag
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from typing import TextIO
+    from collections.abc import Iterable
+    from typing import Any, TextIO
 
 
 def familiar(reference: str) -> str:
@@ -47,6 +48,10 @@ def pull_image(context: Context, reference: str, out: TextIO, *, platform: str, 
     """Pulls `reference`, its progress drawn on `out`."""
     name, tag = split_tag(familiar(reference))
     messages = context.client.images.pull(name, tag, platform=platform, auth=auth_for(reference, context.config))
+    _follow(messages, out, quiet=quiet)
+
+
+def _follow(messages: Iterable[dict[str, Any]], out: TextIO, *, quiet: bool) -> None:
     if quiet:
         for _ in messages:
             pass
@@ -64,7 +69,7 @@ def _pull(context: Context, options: Options) -> None:
         messages = context.client.images.pull(
             name, platform=options["platform"], auth=auth_for(reference, context.config)
         )
-        progress.show(messages, sys.stdout, terminal=is_terminal(1) and not options["quiet"])
+        _follow(messages, sys.stdout, quiet=options["quiet"])
     else:
         if not tag and not options["quiet"]:
             say("Using default tag: latest")

@@ -19,14 +19,16 @@ INTERVAL = 0.1
 class ProgressStream:
     """Messages from an operation, which runs as a task, to the one who reads them.
 
-    The reader who goes away cancels the operation. Counts come at most every INTERVAL for each id; a change of status
-    comes always.
+    The reader who goes away cancels the operation; one who is slow does not hold it up. Counts come at most every
+    INTERVAL for each id, and those that the reader has not come to yet give way to later ones, so that what waits for
+    a reader who has fallen asleep does not grow; a change of status comes always.
     """
 
     def __init__(self, clock: Clock) -> None:
         self._clock = clock
         self._queue: asyncio.Queue[ProgressMessage | None] = asyncio.Queue()
         self._seen: dict[str, tuple[str, float]] = {}
+        self._waiting: dict[str, ProgressMessage] = {}
 
     def say(self, message: ProgressMessage) -> None:
         self._queue.put_nowait(message)
@@ -42,7 +44,13 @@ class ProgressStream:
             return
         self._seen[id] = (update.status, now)
         detail = {"current": update.current, "total": update.total} if update.total else {}
-        self.say({"status": update.status, "progressDetail": detail, "id": id})
+        waiting = self._waiting.get(id)
+        if waiting is not None and waiting["status"] == update.status:
+            waiting["progressDetail"] = detail
+            return
+        message: ProgressMessage = {"status": update.status, "progressDetail": detail, "id": id}
+        self._waiting[id] = message
+        self.say(message)
 
     def observer(self, id: str) -> Report:
         return lambda update: self.layer(id, update)
@@ -66,6 +74,8 @@ class ProgressStream:
         task = owner.start(name, perform())
         try:
             while (message := await self._queue.get()) is not None:
+                if self._waiting.get(id := message.get("id", "")) is message:
+                    del self._waiting[id]
                 yield message
             if not outcome.done():
                 raise Unavailable(f"{name} was broken off: the daemon is shutting down")

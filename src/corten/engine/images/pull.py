@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import asyncio
+from collections.abc import AsyncGenerator, Callable
 from dataclasses import dataclass
 
 from corten.engine.images.index import ImageIndex, StoredImage, Target
@@ -10,7 +11,7 @@ from corten.engine.images.jobs import Update, together
 from corten.engine.images.layers import Layer, LayerStore, plan_layers
 from corten.engine.images.progress import ProgressStream
 from corten.engine.images.threads import in_thread, to_the_end
-from corten.errors import CortenError, InvalidArgument, NotFound, SystemFault
+from corten.errors import CortenError, InvalidArgument, NotFound, SystemFault, clip
 from corten.registry.client import Fetched, RegistryClient
 from corten.registry.transport import NoAnswer
 from corten.specs import digest as digests
@@ -40,51 +41,86 @@ class Found:
         return sorted({*self.documents, *(layer.descriptor.digest for layer in self.layers)})
 
 
+@dataclass(frozen=True, slots=True)
+class RegistryBlobs:
+    """A `downloads.BlobSource`: the blobs of a repository, as many at a time as `slots` lets through."""
+
+    client: RegistryClient
+    slots: asyncio.Semaphore
+
+    def blob(self, descriptor: Descriptor, offset: int, waiting: Callable[[int], None]) -> AsyncGenerator[bytes, None]:
+        urls = descriptor.urls if descriptor.media_type in oci.FOREIGN_LAYERS else ()
+        return self.client.blob(descriptor.digest, descriptor.size, offset, urls=urls, waiting=waiting)
+
+
 class Puller:
-    """Brings one image in. Used once."""
+    """Brings in one image, or all that a repository has names for. Used once; `downloads` blobs come at a time."""
 
     def __init__(
-        self, index: ImageIndex, layers: LayerStore, client: RegistryClient, platform: str, stream: ProgressStream
+        self,
+        index: ImageIndex,
+        layers: LayerStore,
+        client: RegistryClient,
+        platform: str,
+        stream: ProgressStream,
+        downloads: int,
     ) -> None:
         self._index, self._layers, self._client = index, layers, client
+        self._source = RegistryBlobs(client, asyncio.Semaphore(downloads))
         self._platform = platforms.parse(platform) if platform else None
         self._stream = stream
 
-    async def run(self, pulled: Callable[[StoredImage], None]) -> None:
-        """Pull; `pulled` is told the image once it is there. Raises what the registry or the disk refuses."""
+    async def run(self, pulled: Callable[[Reference], None]) -> None:
+        """Pull what the client's reference names, all tags where it has neither tag nor digest.
+
+        `pulled` is told each name once its image is there. Raises what the registry or the disk refuses.
+        """
         reference = self._client.reference
-        if (current := await self._up_to_date(reference)) is not None:
+        if reference.tag or reference.digest:
+            new = await self._pull(self._client)
+            pulled(reference)
+        else:
+            new = False
+            for tag in await self._client.tags():
+                named = self._client.at(reference.with_tag(tag))
+                new |= await self._pull(named)
+                pulled(named.reference)
+        word = "Downloaded newer image for" if new else "Image is up to date for"
+        self._stream.status(f"Status: {word} {reference.familiar}")
+
+    async def _pull(self, client: RegistryClient) -> bool:
+        """One name; whether it is a newer image than before, or one that was made whole again."""
+        reference = client.reference
+        if (current := await self._up_to_date(client)) is not None:
             self._say_from(reference)
-            self._finish(reference, current.target.digest, new=False)
-            pulled(current)
-            return
-        found = await self._find()
+            self._stream.status(f"Digest: {current.target.digest}")
+            return False
+        found = await self._find(client)
         self._say_from(reference)
         keys = [*found.blobs, *(layer.chain_id for layer in found.layers)]
         async with self._layers.lease(keys):
             await self._bring(found)
-            image = await self._store(found, reference)
-        self._finish(reference, found.target.digest, new=True)
-        pulled(image)
+            await self._store(found, reference)
+        self._stream.status(f"Digest: {found.target.digest}")
+        return True
 
     def _say_from(self, reference: Reference) -> None:
-        self._stream.status(f"Pulling from {reference.path}", reference.tag or reference.digest)
+        # Where both are given, the digest decides, and the tag is only a note.
+        self._stream.status(f"Pulling from {reference.path}", reference.digest or reference.tag)
 
-    def _finish(self, reference: Reference, digest: str, *, new: bool) -> None:
-        self._stream.status(f"Digest: {digest}")
-        word = "Downloaded newer image for" if new else "Image is up to date for"
-        self._stream.status(f"Status: {word} {reference.familiar}")
-
-    async def _up_to_date(self, reference: Reference) -> StoredImage | None:
+    async def _up_to_date(self, client: RegistryClient) -> StoredImage | None:
         """The image that the name means already, when the registry says the same and nothing of it is damaged."""
+        reference = client.reference
         named = self._index.name(reference)
         stored = self._index.get(named.image_id) if named is not None else None
         if named is None or stored is None or stored.target != named.target:
             return None
-        if self._platform is not None and platforms.best(self._platform, [platforms.parse(stored.platform)]) is None:
+        # Of an index it may be the image of another platform than is wanted now, or one that only serves as well.
+        wanted = self._platform or platforms.host()
+        if stored.target.digest != stored.target.manifest and platforms.parse(stored.platform) != wanted:
             return None
         try:
-            if await self._client.resolve() != named.target.digest:
+            if await client.resolve() != named.target.digest:
                 return None
         except NoAnswer:
             raise
@@ -105,8 +141,8 @@ class Puller:
             return False
         return all(self._layers.committed(chain_id) for chain_id in stored.chain_ids)
 
-    async def _find(self) -> Found:
-        top = fetched = await self._client.manifest()
+    async def _find(self, client: RegistryClient) -> Found:
+        top = fetched = await client.manifest()
         documents = {top.digest: top.data}
         depth = 0
         while fetched.media_type in oci.INDEX_TYPES:
@@ -114,7 +150,7 @@ class Puller:
             if depth > MAX_INDEX_DEPTH:
                 raise SystemFault("the image index holds indexes too deep to follow", step="registry")
             chosen = self._choose(fetched)
-            fetched = await self._client.manifest(chosen.digest)
+            fetched = await client.manifest(chosen.digest)
             documents[fetched.digest] = fetched.data
         manifest = oci.parse_manifest(fetched.data)
         config = await self._config(manifest, documents)
@@ -141,10 +177,12 @@ class Puller:
 
     async def _config(self, manifest: Manifest, documents: dict[str, bytes]) -> ImageConfig:
         descriptor = manifest.config
-        if descriptor.media_type not in oci.CONFIG_TYPES:
-            raise InvalidArgument(
-                f"unsupported image config type {descriptor.media_type!r}: this is no container image"
-            )
+        if descriptor.media_type not in (*oci.CONFIG_TYPES, *oci.ODD_CONFIG_TYPES):
+            raise _no_image(descriptor)
+        for layer in manifest.layers:
+            # Signatures and attestations call themselves images too; what they have for layers is documents.
+            if layer.media_type.endswith("+json"):
+                raise _no_image(layer)
         data = await self._client.config(descriptor)
         documents[descriptor.digest] = data
         config = oci.parse_config(data)
@@ -169,7 +207,7 @@ class Puller:
         await together(*work)
 
     async def _one(self, layers: list[Layer], at: int, id: str) -> None:
-        await self._layers.ensure(layers, at, self._client, self._stream.observer(id))
+        await self._layers.ensure(layers, at, self._source, self._stream.observer(id))
         self._stream.layer(id, Update("Pull complete"))
 
     async def _store(self, found: Found, reference: Reference) -> StoredImage:
@@ -180,6 +218,10 @@ class Puller:
         async with self._index.lock:
             await to_the_end(self._layers.tasks, f"store {image.id}", self._index.add(image, names))
         return image
+
+
+def _no_image(descriptor: Descriptor) -> InvalidArgument:
+    return InvalidArgument(f"unsupported media type {clip(descriptor.media_type, 100)}: this is no container image")
 
 
 async def describe(

@@ -14,7 +14,7 @@ from corten.clock import Clock
 from corten.engine.images import importing, selecting
 from corten.engine.images.importing import ImportOptions
 from corten.engine.images.index import ImageIndex, StoredImage
-from corten.engine.images.layers import PARALLEL_DOWNLOADS, LayerStore
+from corten.engine.images.layers import LayerStore
 from corten.engine.images.loading import Loader
 from corten.engine.images.progress import ProgressStream
 from corten.engine.images.pull import Puller
@@ -60,7 +60,7 @@ class ImageParts:
     clock: Clock
     events: Emit
     in_use: InUse
-    max_downloads: int = PARALLEL_DOWNLOADS
+    max_downloads: int = 3
 
 
 class ImageService:
@@ -70,9 +70,9 @@ class ImageService:
         self._clock, self._registries, self._events = parts.clock, parts.registries, parts.events
         self._tasks = TaskOwner("images")
         self._index = ImageIndex(parts.images, parts.names, parts.clock)
-        self._layers = LayerStore(
-            parts.content, parts.snapshotter, parts.applier, self._tasks, self._index.referenced, parts.max_downloads
-        )
+        self._layers = LayerStore(parts.content, parts.snapshotter, parts.applier, self._tasks, self._index.referenced)
+        self.max_downloads = parts.max_downloads
+        """Layers that each pull from now on fetches at a time."""
         self._remover = Remover(self._index, self._layers, parts.in_use, parts.events)
         self._in_use = parts.in_use
         self._configs: OrderedDict[str, ImageConfig] = OrderedDict()
@@ -116,14 +116,15 @@ class ImageService:
         data, sizes = await in_thread(read)
         return ImageDetails(self._index.view(image), msgspec.json.decode(data), sizes)
 
-    async def pull(self, ref: str, platform: str, auth: RegistryAuth | None) -> AsyncIterator[ProgressMessage]:
-        reference = references.parse(ref)
+    async def pull(
+        self, ref: str, platform: str, auth: RegistryAuth | None, *, all_tags: bool = False
+    ) -> AsyncIterator[ProgressMessage]:
+        reference = references.parse(ref, default_tag=not all_tags)
         client = RegistryClient(self._registries, reference, _credentials(auth))
         stream = ProgressStream(self._clock)
-        puller = Puller(self._index, self._layers, client, platform, stream)
-        familiar = reference.familiar
-        done = puller.run(lambda image: self._emit("pull", familiar, {"name": reference.familiar_name}))
-        async with aclosing(stream.run(self._tasks, f"pull {familiar}", done)) as told:
+        puller = Puller(self._index, self._layers, client, platform, stream, self.max_downloads)
+        done = puller.run(lambda name: self._emit("pull", name.familiar, {"name": name.familiar_name}))
+        async with aclosing(stream.run(self._tasks, f"pull {reference.familiar}", done)) as told:
             async for line in told:
                 yield line
 

@@ -5,14 +5,22 @@ from __future__ import annotations
 import asyncio
 import json
 import random
+import re
+import time
+from email.utils import formatdate
 
 import pytest
 
+from corten.clock import ManualClock
+from corten.engine.images.jobs import Update
+from corten.engine.images.progress import ProgressStream
 from corten.engine.models import RegistryAuth
 from corten.errors import DataCorrupt, InvalidArgument, NotFound, SystemFault, Unavailable
 from corten.registry.endpoints import RegistrySettings
 from corten.specs import digest as digests
 from corten.specs import oci_image as oci
+from corten.specs import platform as platforms
+from corten.tasks import TaskOwner
 from corten.testing.registry import FakeRegistry, Fault
 from corten.testing.snapshots import MemorySnapshotter
 from tests.unit.engine.images.support import World, collect, describe, make_image, publish, statuses
@@ -127,6 +135,157 @@ def test_the_platform_is_chosen_from_an_index() -> None:
             assert images.get(ref).id == amd.id
             with pytest.raises(NotFound, match="no matching manifest for linux/s390x in the manifest list entries"):
                 await collect(images.pull(ref, "linux/s390x", None))
+
+    asyncio.run(script())
+
+
+def test_the_platform_of_this_machine_is_meant_where_none_is_said() -> None:
+    async def script() -> None:
+        world = World()
+        mine = str(platforms.host())
+        images_of = {mine: make_image(BASE, architecture=platforms.host().architecture)}
+        images_of["linux/s390x"] = make_image(TOP, architecture="s390x")
+        async with FakeRegistry() as registry, world.service() as images:
+            offers = []
+            for platform, made in images_of.items():
+                publish(registry, "app", made, "x")
+                system, architecture = platform.split("/")
+                said = {"os": system, "architecture": architecture}
+                offers.append(describe(made.manifest, oci.OCI_MANIFEST, platform=said))
+            index = json.dumps({"schemaVersion": 2, "mediaType": oci.OCI_INDEX, "manifests": offers}).encode()
+            registry.add_manifest("app", index, oci.OCI_INDEX, "latest")
+            ref = f"{registry.host}/app"
+            for platform in ("linux/s390x", "", "linux/s390x"):
+                await collect(images.pull(ref, platform, None))
+                assert images.get(ref).id == images_of[platform or mine].id
+
+    asyncio.run(script())
+
+
+def test_all_tags_of_a_repository() -> None:
+    async def script() -> None:
+        world, first, second = World(), make_image(BASE), make_image(BASE, TOP)
+        async with FakeRegistry() as registry, world.service() as images:
+            publish(registry, "app", first, "1")
+            name = publish(registry, "app", second, "2").removesuffix(":2")
+            told = await collect(images.pull(name, "", None, all_tags=True))
+            assert [m["id"] for m in told if m["status"] == "Pulling from app"] == ["1", "2"]
+            assert [text for text in statuses(told) if text.startswith("Status")] == [
+                f"Status: Downloaded newer image for {name}"
+            ]
+            assert (images.get(f"{name}:1").id, images.get(f"{name}:2").id) == (first.id, second.id)
+            assert [event[:2] for event in world.events.seen] == [("pull", f"{name}:1"), ("pull", f"{name}:2")]
+            told = await collect(images.pull(name, "", None, all_tags=True))
+            assert statuses(told)[-1] == f"Status: Image is up to date for {name}"
+            registry.log.clear()
+            await collect(images.pull(f"{name}:1", "", None, all_tags=True))
+            assert not registry.seen("GET", "tags/list")
+
+    asyncio.run(script())
+
+
+def test_of_a_tag_and_a_digest_the_digest_decides() -> None:
+    async def script() -> None:
+        world, old, new = World(), make_image(BASE), make_image(TOP)
+        async with FakeRegistry() as registry, world.service() as images:
+            publish(registry, "app", old)
+            ref = publish(registry, "app", new)
+            told = await collect(images.pull(f"{ref}@{old.digest}", "", None))
+            assert told[0] == {"status": "Pulling from app", "id": old.digest}
+            assert images.get(f"{registry.host}/app@{old.digest}").id == old.id
+            with pytest.raises(NotFound):
+                images.get(ref)
+
+    asyncio.run(script())
+
+
+@pytest.mark.parametrize("kind", ["chart", "signature", "attestation"])
+def test_what_is_no_image_is_called_by_its_type(kind: str) -> None:
+    config = b"{}" if kind == "chart" else make_image(BASE).config
+    types = {
+        "chart": ("application/vnd.cncf.helm.config.v1+json", "application/vnd.cncf.helm.chart.content.v1.tar+gzip"),
+        "signature": (oci.OCI_CONFIG, "application/vnd.dev.cosign.simplesigning.v1+json"),
+        "attestation": (oci.OCI_CONFIG, "application/vnd.in-toto+json"),
+    }[kind]
+    manifest = {
+        "schemaVersion": 2,
+        "config": describe(config, types[0]),
+        "layers": [describe(b"{}", types[1])],
+    }
+
+    async def script() -> None:
+        world = World()
+        async with FakeRegistry() as registry, world.service() as images:
+            for blob in (config, b"{}"):
+                registry.add_blob("app", blob)
+            registry.add_manifest("app", json.dumps(manifest).encode(), oci.OCI_MANIFEST, "latest")
+            wanted = types[0] if kind == "chart" else types[1]
+            with pytest.raises(InvalidArgument, match=re.escape(f"unsupported media type {wanted}: ")):
+                await collect(images.pull(f"{registry.host}/app", "", None))
+            assert world.blobs() == set()
+
+    asyncio.run(script())
+
+
+def test_the_user_hears_of_pauses() -> None:
+    async def script() -> None:
+        world, made = World(), make_image(NOISE)
+        layer = digests.of(made.layers[0])
+        async with FakeRegistry() as registry, world.service() as images:
+            ref = publish(registry, "app", made)
+            asked = Fault("status", status=429, headers={"Retry-After": "2"})
+            registry.fail(layer, Fault("reset", after=500), asked)
+            told = await collect(images.pull(ref, "", None))
+            assert [text for text in statuses(told, short(made.layers[0])) if "Retrying" in text] == [
+                "Retrying in 1 second",
+                "Retrying in 2 seconds",
+                "Retrying in 1 second",
+            ]
+            assert world.clock.slept == [0.5, 1.0, 1.0]
+
+    asyncio.run(script())
+
+
+def test_a_registry_may_say_by_date_when_to_come_back() -> None:
+    async def script() -> None:
+        world, made = World(), make_image(BASE)
+        async with FakeRegistry() as registry, world.service() as images:
+            ref = publish(registry, "app", made)
+            when = formatdate(time.time() + 10, usegmt=True)
+            registry.fail("manifests", Fault("status", status=503, headers={"Retry-After": when}))
+            await collect(images.pull(ref, "", None))
+            (slept,) = world.clock.slept
+            assert 1 < slept <= 10
+
+    asyncio.run(script())
+
+
+def test_a_slow_reader_neither_holds_up_the_work_nor_makes_it_pile_up() -> None:
+    async def script() -> None:
+        clock = ManualClock()
+        stream = ProgressStream(clock)
+        owner = TaskOwner("test")
+        done = asyncio.Event()
+
+        async def work() -> None:
+            for count in range(1000):
+                await clock.advance(1)
+                stream.layer("a", Update("Downloading", count, 1000))
+                stream.layer("b", Update("Waiting"))
+            stream.layer("a", Update("Download complete"))
+            done.set()
+
+        told = stream.run(owner, "work", work())
+        first = await anext(told)
+        assert first["id"] == "a"
+        await done.wait()
+        rest = [message async for message in told]
+        assert [(m["id"], m["status"]) for m in rest] == [
+            ("b", "Waiting"),
+            ("a", "Downloading"),
+            ("a", "Download complete"),
+        ]
+        assert rest[1]["progressDetail"] == {"current": 999, "total": 1000}
 
     asyncio.run(script())
 
