@@ -136,5 +136,5 @@ def features() -> dict[str, Any]:
             "netDevices": {"enabled": True},
         },
         "annotations": {"org.corten.version": __version__},
-        "potentiallyUnsafeConfigAnnotations": [],
+        "potentiallyUnsafeConfigAnnotations": [],  # no annotation changes what is done
     }

@@ -1,7 +1,7 @@
 """The command line of `corten-runtime`: tables of flags with runc's names, read as Go's flag package reads them.
 
 Go takes `-name` for `--name`, `--name=value` beside `--name value`, and `--switch=false`; callers of runc use all of
-these. Flags may stand behind a command's arguments too, but for `exec`, where what follows belongs to the program.
+these. Flags may stand behind a command's arguments too, but for `exec` and `ps`, where those are a program's.
 """
 
 from __future__ import annotations
@@ -198,7 +198,7 @@ def parse(words: Sequence[str]) -> tuple[str, Options, Options]:
     if pattern == "...":
         own.args = rest
         return name, general, own
-    own.read(rest, mixed=name != "exec")
+    own.read(rest, mixed=name not in ("exec", "ps"))
     if not own.has("help"):
         _check_arguments(name, pattern, own.args)
     return name, general, own
