@@ -140,10 +140,11 @@ def deep(root: Path, depth: int) -> None:
 def test_a_tree_too_deep_for_paths_can_be_counted_and_deleted(tmp_path: Path) -> None:
     """A container's way to keep its disk space for ever, and the next one's: the deleting thread must not die of it.
 
-    The defence: `corten.storage.walking`, which holds one descriptor and goes up by "..".
+    The defence: `corten.storage.walking`, which holds one descriptor and goes up by "..". shutil.rmtree ends in a
+    RecursionError here, and counting by paths in ENAMETOOLONG.
     """
-    deep(tmp_path / "tree", 3000)
-    assert count_usage(tmp_path / "tree").inodes == 3002
+    deep(tmp_path / "tree", 1500)
+    assert count_usage(tmp_path / "tree").inodes == 1502
     trash = Trash(tmp_path / "trash")
     trash.throw(tmp_path / "tree")
     (tmp_path / "next").mkdir()

@@ -166,6 +166,7 @@ def _mounts(inputs: SpecInputs) -> list[Mount]:
         shared = [mounts.bind("/dev/mqueue", "/dev/mqueue"), mounts.bind("/dev/shm", "/dev/shm")]
     elif plan.shm:
         shared = [mounts.bind(plan.shm, "/dev/shm")]
+        shared[0].options += ["nosuid", "noexec", "nodev"]  # as a file system of its own has them
     writable = not host_config.readonly_rootfs
     etc = [
         mounts.bind(inputs.etc.resolv_conf, "/etc/resolv.conf", writable=writable),
