@@ -86,6 +86,11 @@ _RULES = (
 _NOTHING = Resources()
 
 
+def _says_nothing(limits: Resources, name: str) -> bool:
+    """The docker command sends a swappiness of -1 with every container."""
+    return name == "memory_swappiness" and limits.memory_swappiness == -1
+
+
 def discard(limits: Resources, facts: HostFacts) -> list[str]:
     """Take out what the host cannot do; the warnings. Facts that know of no controllers at all are taken to be blank.
 
@@ -97,7 +102,7 @@ def discard(limits: Resources, facts: HostFacts) -> list[str]:
         raise InvalidArgument(f"NanoCPUs can not be set, as your kernel does not support CPU CFS scheduler {_ABSENT}")
     warnings = []
     for rule in _RULES:
-        asked = [name for name in rule.names if getattr(limits, name)]
+        asked = [name for name in rule.names if getattr(limits, name) and not _says_nothing(limits, name)]
         if asked and rule.missing(facts):
             for name in asked:
                 setattr(limits, name, getattr(_NOTHING, name))

@@ -69,7 +69,7 @@ def _of_external(request: LaunchRequest) -> dict[str, Any]:
             rootfs_propagation=linux.rootfs_propagation,
         ),
     )
-    plan = compile_launch(replace(request, spec=root_only))
+    plan = compile_launch(replace(request, spec=root_only, systemd_cgroup=False))
     count = max(1, len(request.rootfs))  # a mount each, after the propagation
     steps = (*plan.prepare[: 1 + count], *plan.steps[:count]) if users else plan.steps[: 1 + count]
     document = to_builtins(spec)

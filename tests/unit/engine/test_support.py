@@ -47,6 +47,11 @@ def test_version_2_has_no_swappiness_and_no_switch_for_the_oom_killer() -> None:
     assert limits == Resources(**{**ASKED, "memory_swappiness": None, "oom_kill_disable": None})
 
 
+def test_what_the_docker_command_sends_with_every_container_is_no_wish() -> None:
+    limits = Resources(memory_swappiness=-1, oom_kill_disable=False, pids_limit=0, blkio_device_read_bps=[])
+    assert discard(limits, HostFacts(cgroup_version=2, controllers=frozenset(("freezer",)))) == []
+
+
 @pytest.mark.parametrize("version", [1, 2])
 def test_without_controllers_each_limit_is_taken_out_and_told(version: int) -> None:
     limits = Resources(**ASKED)

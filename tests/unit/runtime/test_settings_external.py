@@ -46,6 +46,21 @@ def told(options: list[str], *, remapped: bool) -> dict[str, Any]:
     return settings.of_launch(request, [])
 
 
+def test_another_runtime_is_told_that_systemd_makes_the_group() -> None:
+    spec = Spec(
+        oci_version="1.3.0",
+        process=Process(cwd="/", args=["true"]),
+        root=Root(path="rootfs"),
+        linux=Linux(namespaces=[Namespace(type="mount")], cgroups_path="a.slice:corten:c"),
+    )
+    layer = MountSpec("bind", "/r", options=("rbind",))
+    request = LaunchRequest("c", spec, RUN, Path("/exit"), (layer,), runtime="/usr/bin/runc", systemd_cgroup=True)
+    told = settings.of_launch(request, [])
+    assert told["runtime_args"] == ("--systemd-cgroup",)
+    assert told["cgroup"] == "/a.slice/corten-c.scope"
+    assert document(told)["linux"]["cgroupsPath"] == "a.slice:corten:c"
+
+
 def document(launch: dict[str, Any]) -> dict[str, Any]:
     parsed: dict[str, Any] = json.loads(launch["config"][0] + b"}")
     return parsed
