@@ -81,7 +81,7 @@ def send_pidfd(path: str, pidfd: int, kind: bytes) -> None:
 
 
 def _send(path: str, word: bytes, fd: int) -> None:
-    short, anchor = protocol.near(path)
+    short, anchor = protocol.near(os.path.abspath(path))
     try:
         with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as sock:
             sock.connect(short)
