@@ -13,6 +13,7 @@ from typing import Any
 
 import pytest
 
+from tests import foreign
 from tests.compat.harness import Daemon, Host, Outcome, daemon_on_host
 from tests.waiting import until
 
@@ -137,22 +138,24 @@ def test_tls_with_client_certificates(tmp_path: Path) -> None:
         assert daemon.ok("ps", "-q") == ""
 
 
-@pytest.mark.parametrize("chosen", ["flag", "default"])
-def test_a_foreign_runtime(chosen: str) -> None:
-    args = ["--add-runtime", "runc=/usr/bin/runc"]
-    with daemon_on_host(*args, *(["--default-runtime", "runc"] if chosen == "default" else [])) as daemon:
-        choice = ["--runtime", "runc"] if chosen == "flag" else []
-        assert daemon.ok("run", "--rm", *choice, "busybox", "echo", "by runc") == "by runc"
+@pytest.mark.parametrize(("runtime", "chosen"), [*((name, "flag") for name in foreign.NAMES), ("runc", "default")])
+def test_a_foreign_runtime(runtime: str, chosen: str, tmp_path: Path) -> None:
+    args = ["--add-runtime", f"{runtime}={foreign.program(runtime, tmp_path)}"]
+    with daemon_on_host(*args, *(["--default-runtime", runtime] if chosen == "default" else [])) as daemon:
+        choice = ["--runtime", runtime] if chosen == "flag" else []
+        assert daemon.ok("run", "--rm", *choice, "busybox", "echo", "by it") == "by it"
         assert daemon.ok("run", "--rm", "-i", *choice, "busybox", "cat", input="through") == "through"
         assert daemon.docker("run", "--rm", *choice, "busybox", "sh", "-c", "exit 4").code == 4
         missing = daemon.docker("run", "--rm", *choice, "busybox", "no-such")
         assert missing.code == 127, missing.err
         daemon.ok("run", "-d", "--name", "box", *choice, "-p", "8500:80", "busybox", "sh", "-c",
         "echo started; trap 'exit 5' TERM; while :; do sleep 0.05; done")  # fmt: skip
-        assert daemon.inspect("box")["HostConfig"]["Runtime"] == "runc"
+        assert daemon.inspect("box")["HostConfig"]["Runtime"] == runtime
         assert daemon.ok("exec", "-e", "A=1", "-u", "app", "box", "sh", "-c", "id -un; echo $A").split() == ["app", "1"]
         assert daemon.docker("exec", "box", "sh", "-c", "exit 6").code == 6
         until(lambda: daemon.ok("logs", "box") == "started", what="the log")
+        usage = daemon.ok("stats", "--no-stream", "--format", "{{.MemUsage}} {{.PIDs}}", "box").split()
+        assert (usage[0] != "0B", int(usage[-1]) >= 1) == (True, True), usage
         daemon.ok("pause", "box")
         daemon.ok("unpause", "box")
         until(lambda: "sleep 0.05" in daemon.ok("top", "box"), what="a sleep among the processes")

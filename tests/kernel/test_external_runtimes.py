@@ -4,52 +4,24 @@ from __future__ import annotations
 
 import asyncio
 import os
-import shutil
 import signal
 import socket
-import sys
 from collections.abc import Awaitable, Callable
 from pathlib import Path
 
 import pytest
 
 from corten.errors import StartFailed
-from corten.runtime.cgroups import host_layout
 from corten.runtime.types import Stdio
+from tests import foreign
 from tests.kernel.boxes import Boxes, Terminal, boxes, cgroup_of, needs_root
 
 pytestmark = [pytest.mark.root, needs_root]
 
-HYBRID = host_layout().unified != "" and not host_layout().pure_v2
 
-
-# "cgroups in hybrid mode not supported, drop all controllers from cgroupv2", says crun whatever it is asked for. So its
-# calls are made where version 2 is not mounted; the mounts that the shim has made it sees all the same.
-OLD_VIEW = """#!/bin/sh
-exec unshare --mount --propagation private sh -c 'umount {unified} && exec {program} "$@"' sh "$@"
-"""
-OURS = """#!/bin/sh
-exec {python} -m corten.runtime.main "$@"
-"""
-
-
-@pytest.fixture(params=["runc", "crun", "corten-runtime"])
+@pytest.fixture(params=foreign.NAMES)
 def program(request: pytest.FixtureRequest, tmp_path: Path) -> str:
-    name = str(request.param)
-    if name == "corten-runtime":
-        return script(tmp_path / name, OURS.format(python=sys.executable))
-    path = shutil.which(name)
-    if path is None:
-        pytest.skip(f"{name} is not installed")
-    if name == "crun" and HYBRID:
-        return script(tmp_path / name, OLD_VIEW.format(unified=host_layout().unified, program=path))
-    return path
-
-
-def script(path: Path, text: str) -> str:
-    path.write_text(text)
-    path.chmod(0o755)
-    return str(path)
+    return foreign.program(str(request.param), tmp_path)
 
 
 def run(tmp_path: Path, work: Callable[[Boxes], Awaitable[None]]) -> None:

@@ -10,9 +10,9 @@ from pathlib import Path
 import pytest
 
 from corten.specs.oci_runtime import Mount, Spec
+from tests import foreign
 from tests.kernel.boxes import boxes
 from tests.kernel.launching import BUSYBOX, Lab, needs_root
-from tests.kernel.test_external_runtimes import HYBRID
 from tests.security.attacker import give, process
 
 pytestmark = [pytest.mark.root, needs_root]
@@ -165,9 +165,7 @@ def test_a_volume_at_dev_fd(lab: Lab, tmp_path: Path) -> None:
 @pytest.mark.parametrize("runtime", ["runc", "crun"])
 def test_only_the_standard_streams_reach_a_program_of_another_runtime(tmp_path: Path, runtime: str) -> None:
     """The shim calls it with descriptors of its own: log, sockets, the terminal's. The defence: close-on-exec."""
-    program = shutil.which(runtime)
-    if program is None or (runtime == "crun" and HYBRID):
-        pytest.skip(f"{runtime} is not installed, or refuses this host's control groups")
+    program = foreign.program(runtime, tmp_path)
 
     async def main() -> None:
         async with boxes(tmp_path) as b:

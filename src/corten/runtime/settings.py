@@ -75,6 +75,10 @@ def _of_external(request: LaunchRequest) -> dict[str, Any]:
     document = to_builtins(spec)
     del document["process"]
     document["ociVersion"] = EXTERNAL_VERSION
+    limits = document.get("linux", {}).get("resources", {})
+    if limits.get("pids", {}).get("limit", 0) < 0:
+        # What a new group has anyway; crun 1.8 would write -1 where version 1 takes "max" alone.
+        del limits["pids"]
     document["root"] = {**document.get("root", {}), "path": str(request.run_dir / "rootfs")}
     return {
         "root_steps": [step.to_wire() for step in steps],

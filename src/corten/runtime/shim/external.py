@@ -216,10 +216,12 @@ class External:
         text = _last_message(log) or f"{self._program} {command} has ended with {status}"
         lowered = text.lower()
         code = 128
-        if any(words in lowered for words in _NOT_EXECUTABLE):
-            code = 126
-        if any(words in lowered for words in _NOT_FOUND):
-            code = 127
+        for meaning, words in ((126, _NOT_EXECUTABLE), (127, _NOT_FOUND)):
+            for word in words:
+                if (at := lowered.find(word)) >= 0:
+                    code = meaning
+                    # As Go spells it: Docker's clients match on these words, and crun has the C library's.
+                    text = text[:at] + word + text[at + len(word) :]
         kind = protocol.START_FAILED if command in ("create", "start", "exec") else protocol.FAULT
         return Refusal(kind, text, f"{command} by {os.path.basename(self._program)}", 0, code)
 
