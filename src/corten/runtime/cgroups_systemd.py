@@ -18,7 +18,7 @@ from jeepney.io.blocking import prep_socket
 PRIVATE = "/run/systemd/private"
 """Where systemd takes calls of root without a bus."""
 SYSTEM_BUS = "/run/dbus/system_bus_socket"
-PATIENCE = 30.0  # seconds until a job of systemd's is given up
+PATIENCE = 100.0  # seconds until a job is given up: systemd gives processes 90 to end by themselves
 _MANAGER = DBusAddress("/org/freedesktop/systemd1", "org.freedesktop.systemd1", "org.freedesktop.systemd1.Manager")
 _BUS = DBusAddress("/org/freedesktop/DBus", "org.freedesktop.DBus", "org.freedesktop.DBus")
 _EXISTS = "org.freedesktop.systemd1.UnitExists"
