@@ -25,7 +25,7 @@ SUITE = "bookworm"
 PYTHON = "3.11"  # of that suite
 PACKAGES = (
     "systemd systemd-sysv udev dbus python3 busybox-static iproute2 kmod procps libseccomp2 nftables mount util-linux"
-    " apparmor runc crun"
+    " apparmor runc crun netbase"
 ).split()
 # Fetched apart and only unpacked: installing the kernel would pull in what makes initial file systems, which we do
 # ourselves, and docker.io a daemon, of which we want the client alone.
