@@ -39,6 +39,14 @@ def test_the_status_is_that_of_the_tests(emulator: Path, capfd: pytest.CaptureFi
     assert boot(emulator, "echo started >$said; echo status 137 >>$said") == 137
 
 
+def test_lines_of_two_machines_do_not_mix(emulator: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    emulator.write_text("#!/bin/sh\nprintf 'one '; sleep 0.1; printf 'line\nanother'\n")
+    nothing = emulator.parent / "nothing"
+    image = Image(nothing, nothing, nothing)
+    assert qemu.boot(image, nothing, qemu.EMULATED, qemu.Limits(60), "a | ") == qemu.NO_END
+    assert capfd.readouterr().out == "a | one line\na | another\n"
+
+
 def test_a_machine_that_says_no_status_has_failed(emulator: Path) -> None:
     assert boot(emulator, "exit 0") == qemu.NO_END
     assert boot(emulator, "echo started >$said; echo status 0") == qemu.NO_END

@@ -45,8 +45,11 @@ def accelerator(image: Image) -> tuple[str, ...]:
         return ACCELERATED if said.exists() and said.read_text().strip() == "alive" else EMULATED
 
 
-def boot(image: Image, sources: Path, processor: tuple[str, ...], limits: Limits) -> int:
-    """Run the machine with the archive `sources` as its second disk, show what it prints, return the tests' status."""
+def boot(image: Image, sources: Path, processor: tuple[str, ...], limits: Limits, mark: str = "") -> int:
+    """Run the machine with the archive `sources` as its second disk, show what it prints, return the tests' status.
+
+    With a `mark`, which begins each line, several machines can be run at a time.
+    """
     with tempfile.TemporaryDirectory(prefix="corten-vm-", dir="/var/tmp") as scratch:
         said = Path(scratch) / "said"
         command = _command(image, processor, said)
@@ -57,12 +60,12 @@ def boot(image: Image, sources: Path, processor: tuple[str, ...], limits: Limits
             watch = _Watch(machine, said, limits)
             watch.start()
             try:
-                _show(machine, watch)
+                _show(machine, watch, mark)
             finally:
                 machine.kill()
                 watch.done.set()
         if watch.complaint:
-            print(f"==> {watch.complaint}", flush=True)
+            print(f"==> {mark}{watch.complaint}", flush=True)
             return NO_END
         words = said.read_text().split() if said.exists() else []
         return int(words[-1]) if "status" in words else NO_END
@@ -73,11 +76,19 @@ def _command(image: Image, processor: tuple[str, ...], said: Path, more: str = "
     return [*command, "-kernel", str(image.kernel), "-initrd", str(image.initial), "-append", f"{CONSOLE} {more}"]
 
 
-def _show(machine: subprocess.Popen[bytes], watch: _Watch) -> None:
+def _show(machine: subprocess.Popen[bytes], watch: _Watch, mark: str) -> None:
+    """At once what comes; whole lines if they are marked."""
     assert machine.stdout is not None
+    held = b""
     while data := os.read(machine.stdout.fileno(), 1 << 16):
         watch.heard = time.monotonic()
-        os.write(1, data.replace(b"\r\n", b"\n"))
+        data = data.replace(b"\r\n", b"\n")
+        if mark:
+            *lines, held = (held + data).split(b"\n")
+            data = b"".join(mark.encode() + line + b"\n" for line in lines)
+        os.write(1, data)
+    if held:
+        os.write(1, mark.encode() + held + b"\n")
 
 
 class _Watch(threading.Thread):

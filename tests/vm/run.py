@@ -2,8 +2,8 @@
 
     scripts/test-vm [--emulate] [--limit SECONDS] [PYTEST-ARGUMENTS]
 
-Without arguments the set of `.ci/run` runs: tests/kernel and tests/vm. Prints what pytest prints; the exit status is
-pytest's, or 99 when the machine did not come to an end. docs/design/testing-v2.md says more.
+Without arguments the set of `.ci/run` runs, in two machines at a time: tests/vm and tests/kernel. Prints what pytest
+prints; the exit status is pytest's, or 99 when a machine did not come to an end. docs/design/testing-v2.md says more.
 """
 
 from __future__ import annotations
@@ -16,12 +16,13 @@ import sys
 import tarfile
 import tempfile
 import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 from tests.vm import qemu
 from tests.vm.image import TOP, image, say
 
-DEFAULT = ("-v", "--durations=15", "tests/vm", "tests/kernel")
+DEFAULT = ("tests/vm", "tests/kernel")  # a machine for each, as one machine's tests keep one processor busy
 LIMIT = 1500  # seconds
 PATIENCE = 6  # times longer than on a machine that is not emulated
 
@@ -35,10 +36,16 @@ def main() -> int:
     built = image()
     processor = qemu.EMULATED if options.emulate else qemu.accelerator(built)
     patience = PATIENCE if processor == qemu.EMULATED else 2
-    with tempfile.NamedTemporaryFile(prefix="corten-vm-", dir="/var/tmp") as sources:
-        pack(Path(sources.name), arguments or list(DEFAULT), patience)
-        say(f"booting ({processor[1]}) after {time.monotonic() - began:.0f} s")
-        status = qemu.boot(built, Path(sources.name), processor, qemu.Limits(options.limit))
+    sets = {"": arguments} if arguments else {f"{part} | ": ["-v", "--durations=10", part] for part in DEFAULT}
+
+    def run(mark: str) -> int:
+        with tempfile.NamedTemporaryFile(prefix="corten-vm-", dir="/var/tmp") as sources:
+            pack(Path(sources.name), sets[mark], patience)
+            return qemu.boot(built, Path(sources.name), processor, qemu.Limits(options.limit), mark)
+
+    say(f"booting ({processor[1]}) after {time.monotonic() - began:.0f} s")
+    with ThreadPoolExecutor() as pool:
+        status = max(pool.map(run, sets))
     used = resource.getrusage(resource.RUSAGE_CHILDREN)
     say(f"status {status} after {time.monotonic() - began:.0f} s; {used.ru_utime + used.ru_stime:.0f} s of processor")
     return status
@@ -50,7 +57,7 @@ def pack(path: Path, arguments: list[str], patience: int) -> None:
     settings = {"CORTEN_TEST_VM": "1", "CORTEN_TEST_PATIENCE": str(patience)}
     script = "".join(f"export {name}={value}\n" for name, value in settings.items()) + shlex.join(pytest) + "\n"
     with tarfile.open(path, "w") as archive:
-        for name in ("src", "tests", "pyproject.toml"):
+        for name in ("src", "tests", "contrib", "pyproject.toml"):
             archive.add(TOP / name, name, filter=_plain)
         member = tarfile.TarInfo("vm-tests")
         member.size = len(script.encode())
