@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import subprocess
+import sys
 import tarfile
 from pathlib import Path
 
 import pytest
 
 from tests.vm import cpio, qemu, run
-from tests.vm.image import Image, digest
+from tests.vm.image import TOP, Image, digest
+from tests.waiting import until
 
 SAID = "for word; do case $word in file:*) said=${word#file:};; esac; done\n"
 
@@ -102,3 +104,16 @@ def test_another_lock_file_makes_another_image(tmp_path: Path, monkeypatch: pyte
     (tmp_path / "requirements/test.txt").write_text("pytest==1\n")
     monkeypatch.setattr("tests.vm.image.TOP", tmp_path)
     assert digest() != before
+
+
+def test_the_machine_ends_with_its_runner(emulator: Path, tmp_path: Path) -> None:
+    emulator.write_text(
+        f"#!/bin/sh\necho $$ > {tmp_path}/pid.new; mv {tmp_path}/pid.new {tmp_path}/pid; exec sleep 1000\n"
+    )
+    nothing = tmp_path / "nothing"
+    call = f"qemu.boot(Image(n, n, n), n, qemu.EMULATED, qemu.Limits(60)) if (n := Path({str(nothing)!r})) else 0"
+    program = f"from pathlib import Path; from tests.vm import qemu; from tests.vm.image import Image; {call}"
+    with subprocess.Popen([sys.executable, "-c", program], cwd=TOP) as runner:
+        pid = until((tmp_path / "pid").exists, what="the machine") and int((tmp_path / "pid").read_text())
+        runner.kill()
+    until(lambda: not Path(f"/proc/{pid}").exists(), what="the end of the machine")

@@ -6,6 +6,7 @@ names the directory in which it is kept, so that a change of any of them makes a
 
 from __future__ import annotations
 
+import fcntl
 import hashlib
 import os
 import re
@@ -72,16 +73,18 @@ def digest() -> str:
 def image() -> Image:
     """The kept image, made now if it is not there. Older ones are removed then."""
     place = KEPT / digest()
-    if not place.exists():
-        KEPT.mkdir(parents=True, exist_ok=True)
-        for old in KEPT.iterdir():
-            shutil.rmtree(old)
-        made = Path(tempfile.mkdtemp(prefix="new-", dir=KEPT))
-        try:
-            _make(made)
-            made.rename(place)
-        finally:
-            shutil.rmtree(made, ignore_errors=True)
+    KEPT.mkdir(parents=True, exist_ok=True)
+    with open(KEPT / "lock", "w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)  # another one in this tree may be making it
+        if not place.exists():
+            for old in KEPT.glob("*/"):
+                shutil.rmtree(old)
+            made = Path(tempfile.mkdtemp(prefix="new-", dir=KEPT))
+            try:
+                _make(made)
+                made.rename(place)
+            finally:
+                shutil.rmtree(made, ignore_errors=True)
     return Image(place / "vmlinuz", place / "initial", place / "disk")
 
 

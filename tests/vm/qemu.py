@@ -12,7 +12,7 @@ from pathlib import Path
 from tests.vm.image import Image
 
 # No network at all: what goes in is a disk, what comes out two serial lines.
-MACHINE = "-m 3072 -no-reboot -nic none -display none -monitor none -serial stdio".split()
+MACHINE = "-m 3072 -smp 2 -no-reboot -nic none -display none -monitor none -serial stdio".split()
 CONSOLE = "console=ttyS0 rw quiet loglevel=3 panic=-1 systemd.show_status=false systemd.log_level=warning"
 # Spared is what costs much under emulation and is not what the tests look at: with it, starting a program takes twice
 # as long. The first clock that the kernel would choose leaves the emulator for each reading.
@@ -72,7 +72,8 @@ def boot(image: Image, sources: Path, processor: tuple[str, ...], limits: Limits
 
 
 def _command(image: Image, processor: tuple[str, ...], said: Path, more: str = "") -> list[str]:
-    command = ["qemu-system-x86_64", *processor, *MACHINE, "-serial", f"file:{said}", "-smp", str(os.cpu_count() or 1)]
+    # Whatever ends this program, Ctrl-C or a kill, ends the machine.
+    command = ["setpriv", "--pdeathsig", "KILL", "qemu-system-x86_64", *processor, *MACHINE, "-serial", f"file:{said}"]
     return [*command, "-kernel", str(image.kernel), "-initrd", str(image.initial), "-append", f"{CONSOLE} {more}"]
 
 
