@@ -15,6 +15,7 @@ from typing import Any
 import msgspec
 
 from corten.errors import InvalidArgument
+from corten.storage.types import LayerLimits
 
 DEFAULT_HOST = "unix:///run/corten/corten.sock"
 CGROUP_DRIVERS = ("cgroupfs", "systemd")
@@ -58,6 +59,8 @@ class DaemonConfig:
     runtimes: Mapping[str, RuntimeEntry] = field(default_factory=dict)
     max_concurrent_downloads: int = 3
     max_download_attempts: int = 5
+    max_layer_size: int = LayerLimits().size
+    max_layer_entries: int = LayerLimits().entries
     labels: tuple[str, ...] = ()
     dns: tuple[str, ...] = ()
     dns_options: tuple[str, ...] = ()
@@ -160,6 +163,8 @@ KEYS: dict[str, tuple[str, Callable[[str, Any], Any]]] = {
     "runtimes": ("runtimes", _runtimes),
     "max-concurrent-downloads": ("max_concurrent_downloads", _count),
     "max-download-attempts": ("max_download_attempts", _count),
+    "max-layer-size": ("max_layer_size", _count),
+    "max-layer-entries": ("max_layer_entries", _count),
     "labels": ("labels", _strings),
     "dns": ("dns", _strings),
     "dns-opts": ("dns_options", _strings),

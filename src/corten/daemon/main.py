@@ -84,6 +84,8 @@ def read_config(given: dict[str, Any]) -> DaemonConfig:
 @click.option("--insecure-registry", "insecure_registries", multiple=True, help="HOST[:PORT] or CIDR without TLS.")
 @click.option("--registry-mirror", "registry_mirrors", multiple=True, help="URL to ask before Docker Hub.")
 @click.option("--max-concurrent-downloads", type=click.IntRange(1), help="Layers that a pull fetches at a time. [3]")
+@click.option("--max-layer-size", type=click.IntRange(1), help="Bytes that a layer may have unpacked. [256 GiB]")
+@click.option("--max-layer-entries", type=click.IntRange(1), help="Files that a layer may have. [10 million]")
 @click.option("--max-download-attempts", type=click.IntRange(1), help="Attempts to fetch a layer. [5]")
 @click.option("--default-runtime", help="OCI runtime for containers that name none. [the embedded one]")
 @click.option("--add-runtime", "runtimes", multiple=True, help="NAME=/PATH of a further OCI runtime.")

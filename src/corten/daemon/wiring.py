@@ -43,6 +43,7 @@ from corten.storage.database import Database
 from corten.storage.documents import Documents
 from corten.storage.overlay import OverlaySnapshotter
 from corten.storage.snapshots import SnapshotterBase
+from corten.storage.types import LayerLimits
 from corten.storage.workers import CopyUp, WorkerApplier
 
 log = logging.getLogger(__name__)
@@ -164,7 +165,8 @@ async def _storage(config: DaemonConfig, stack: AsyncExitStack) -> _Storage:
     snapshotter = await asyncio.to_thread(make, config.data_root / "snapshots", database)
     stack.callback(snapshotter.close)
     content = await asyncio.to_thread(LocalContentStore, config.data_root / "content")
-    applier = WorkerApplier(delete_whiteouts=config.storage_driver == "copy")
+    limits = LayerLimits(config.max_layer_size, config.max_layer_entries)
+    applier = WorkerApplier(delete_whiteouts=config.storage_driver == "copy", limits=limits)
     stack.push_async_callback(applier.close)
     copy_up = CopyUp(snapshotter)
     stack.push_async_callback(copy_up.close)

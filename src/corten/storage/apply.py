@@ -2,7 +2,7 @@
 
 ```
 daemon                                    worker
-  {"blob", "target", "delete"}      ──►
+  {"blob", "target", "delete", …}   ──►
   {"have": bytes, "whole": bool}    ──►                                   (with "final": the blob still grows)
                                     ◄──   {"read": bytes so far}          (now and then)
                                     ◄──   {"done", "diff_id", …}  or  {"error", "message", …}
@@ -26,7 +26,7 @@ from corten.errors import CortenError, InvalidArgument, SystemFault
 from corten.linux.process import PR_SET_PDEATHSIG, prctl
 from corten.storage.decompress import CHUNK, chunks
 from corten.storage.faults import words
-from corten.storage.tarstream import TarReader
+from corten.storage.tarstream import Entry, TarReader
 from corten.storage.unpack import Unpacker
 
 TYPE_CHECKING = False
@@ -36,17 +36,24 @@ if TYPE_CHECKING:
 
 _REPORT_EVERY = 1 << 20
 _INLINE = 256 << 10  # a smaller blob is not worth a thread
+_NO_LIMIT = 1 << 62
 _MAGIC = 8  # bytes that tell how a blob is compressed
 _AHEAD = 16  # chunks that the decompressing thread may be ahead
 
 
 def apply_layer(
-    blob: str, target: str, *, delete: bool = False, progress: Callable[[int], None] | None = None, final: str = ""
+    blob: str,
+    target: str,
+    *,
+    delete: bool = False,
+    progress: Callable[[int], None] | None = None,
+    final: str = "",
+    limits: tuple[int, int] = (_NO_LIMIT, _NO_LIMIT),
 ) -> dict[str, Any]:
     """Unpack `blob` into `target` in this process: diff_id, size, inodes and implied, as in `storage.types.Applied`.
 
-    With `final`, where the blob may have gone already, it still grows, as far as stdin says. Raises InvalidArgument,
-    SystemFault.
+    With `final`, where the blob may have gone already, it still grows, as far as stdin says. `limits` are bytes of the
+    archive and entries. Raises InvalidArgument, SystemFault.
     """
     consumed = _Progress(progress)
     fd = _open_growing(blob, final) if final else _open(blob, os.O_RDONLY)
@@ -55,7 +62,12 @@ def apply_layer(
         try:
             previous = os.umask(0)
             try:
-                return _apply(fd, root, delete, consumed, growing=bool(final))
+                read = _Growing(fd) if final else lambda: os.read(fd, CHUNK)
+                pieces = _within(chunks(read, consumed), limits[0])
+                ahead = final or os.fstat(fd).st_size > _INLINE
+                answer = _apply(pieces, root, delete, limits[1], ahead=bool(ahead), growing=bool(final))
+                consumed.flush()
+                return answer
             finally:
                 os.umask(previous)
         finally:
@@ -64,24 +76,24 @@ def apply_layer(
         os.close(fd)
 
 
-def _apply(fd: int, root: int, delete: bool, consumed: _Progress, *, growing: bool) -> dict[str, Any]:
+def _apply(
+    source: Iterator[bytes], root: int, delete: bool, entries: int, *, ahead: bool, growing: bool
+) -> dict[str, Any]:
     digest = hashlib.sha256()
-    read = _Growing(fd) if growing else lambda: os.read(fd, CHUNK)
-    pieces = _hashed(chunks(read, consumed), digest.update)
-    ahead = _Ahead(pieces) if growing or os.fstat(fd).st_size > _INLINE else None
+    pieces = _hashed(source, digest.update)
+    thread = _Ahead(pieces) if ahead else None
     unpacker = Unpacker(root, delete=delete)
-    reader = TarReader(iter(ahead) if ahead else pieces)
+    reader = _Counted(iter(thread) if thread else pieces, entries)
     try:
         unpacker.run(reader)
         reader.drain()
     except BaseException:
         # A thread that waits for more of a blob cannot be told to stop: this process ends with the failure.
-        if ahead and not growing:
-            ahead.close()
+        if thread and not growing:
+            thread.close()
         raise
-    if ahead:
-        ahead.close()
-    consumed.flush()
+    if thread:
+        thread.close()
     size, inodes = unpacker.size, unpacker.inodes
     return {
         "done": True,
@@ -132,6 +144,29 @@ def _hashed(source: Iterator[bytes], update: Callable[[bytes], None]) -> Iterato
     for piece in source:
         update(piece)
         yield piece
+
+
+def _within(source: Iterator[bytes], limit: int) -> Iterator[bytes]:
+    total = 0
+    for piece in source:
+        total += len(piece)
+        if total > limit:
+            raise InvalidArgument(f"the layer is larger than {limit} bytes unpacked, which is the daemon's limit")
+        yield piece
+
+
+class _Counted(TarReader):
+    """A reader of so many entries at most."""
+
+    def __init__(self, pieces: Iterator[bytes], limit: int) -> None:
+        super().__init__(pieces)
+        self._limit = limit
+
+    def __iter__(self) -> Iterator[Entry]:
+        for count, entry in enumerate(super().__iter__()):
+            if count >= self._limit:
+                raise InvalidArgument(f"the layer has more than {self._limit} entries, which is the daemon's limit")
+            yield entry
 
 
 class _Progress:
@@ -233,6 +268,7 @@ def _handle(request: dict[str, Any], send: Callable[[dict[str, Any]], None]) -> 
         request["target"],
         delete=request["delete"],
         final=request.get("final", ""),
+        limits=(request["max_size"], request["max_entries"]),
         progress=lambda total: send({"read": total}),
     )
 

@@ -158,6 +158,17 @@ class Applied:
     implied: tuple[str, ...] = ()
 
 
+@dataclass(frozen=True, slots=True)
+class LayerLimits:
+    """What one layer may be at most, unpacked: bytes of its archive, and entries in it.
+
+    More than any image has that was made in good faith; a decompression bomb ends at it instead of with the disk.
+    """
+
+    size: int = 256 << 30
+    entries: int = 10_000_000
+
+
 class LayerApplier(Protocol):
     """Unpacks layers in worker processes, off the event loop and its GIL."""
 

@@ -13,7 +13,7 @@ from typing import Any
 
 from corten.errors import InvalidArgument, SystemFault, Unavailable
 from corten.storage.snapshots import count_usage
-from corten.storage.types import Applied, GrowingBlob, MountPlan, Snapshotter, Usage
+from corten.storage.types import Applied, GrowingBlob, LayerLimits, MountPlan, Snapshotter, Usage
 from corten.tasks import TaskOwner
 
 _LINE_LIMIT = 64 << 20  # an answer names every implied directory
@@ -164,8 +164,15 @@ class WorkerPool:
 class WorkerApplier:
     """See `storage.types.LayerApplier`. `delete_whiteouts` for snapshotters whose layers hold the whole tree."""
 
-    def __init__(self, *, delete_whiteouts: bool = False, limit: int = 0, idle_seconds: float = 5.0) -> None:
-        self._delete = delete_whiteouts
+    def __init__(
+        self,
+        *,
+        delete_whiteouts: bool = False,
+        limit: int = 0,
+        idle_seconds: float = 5.0,
+        limits: LayerLimits | None = None,
+    ) -> None:
+        self._delete, self._limits = delete_whiteouts, limits or LayerLimits()
         self._pool = WorkerPool(
             "corten.storage.apply", limit=limit or min(max(os.cpu_count() or 1, 2), 4), idle_seconds=idle_seconds
         )
@@ -174,7 +181,7 @@ class WorkerApplier:
         self, blob: Path, media_type: str, target: Path, progress: Callable[[int], None] | None = None
     ) -> Applied:
         _check(media_type)
-        request = {"blob": os.fspath(blob), "target": os.fspath(target), "delete": self._delete}
+        request = self._request(blob, target)
         return await self._applied(await self._pool.call(request, _told(progress)), target)
 
     async def apply_growing(
@@ -187,14 +194,18 @@ class WorkerApplier:
     ) -> Applied | None:
         """See `storage.types.StreamingApplier`."""
         _check(media_type)
-        request = {
-            "blob": os.fspath(blob.path),
-            "final": os.fspath(final),
-            "target": os.fspath(target),
-            "delete": self._delete,
-        }
+        request = self._request(blob.path, target) | {"final": os.fspath(final)}
         answer = await self._pool.stream(request, _growth(blob), _told(progress))
         return None if answer is None else await self._applied(answer, target)
+
+    def _request(self, blob: Path, target: Path) -> dict[str, Any]:
+        return {
+            "blob": os.fspath(blob),
+            "target": os.fspath(target),
+            "delete": self._delete,
+            "max_size": self._limits.size,
+            "max_entries": self._limits.entries,
+        }
 
     async def _applied(self, answer: dict[str, Any], target: Path) -> Applied:
         usage = Usage(answer["size"], answer["inodes"])

@@ -33,6 +33,10 @@ def test_file_settings_take_effect(tmp_path: Path) -> None:
             "default-address-pools": [{"base": "10.10.0.0/16", "size": 24}],
             "storage-driver": "overlay2",
             "live-restore": True,
+            "max-concurrent-downloads": 7,
+            "max-download-attempts": 2,
+            "max-layer-size": 1 << 30,
+            "max-layer-entries": 1000,
             "exec-opts": ["native.cgroupdriver=systemd"],
         },
     )
@@ -42,6 +46,8 @@ def test_file_settings_take_effect(tmp_path: Path) -> None:
     assert config.runtimes == {"runc": RuntimeEntry("/usr/bin/runc", ("--debug",))}
     assert config.default_address_pools == (("10.10.0.0/16", 24),)
     assert config.storage_driver == "overlayfs"
+    assert (config.max_concurrent_downloads, config.max_download_attempts) == (7, 2)
+    assert (config.max_layer_size, config.max_layer_entries) == (1 << 30, 1000)
     assert config.cgroup_driver == "systemd"
 
 

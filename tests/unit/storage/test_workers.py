@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gzip
 import hashlib
 import os
 import signal
@@ -12,6 +13,7 @@ from pathlib import Path
 import pytest
 
 from corten.errors import InvalidArgument, SystemFault, Unavailable
+from corten.storage.types import LayerLimits
 from corten.storage.workers import WorkerApplier, WorkerPool
 from tests.unit.storage.tars import archive, directory, file
 from tests.waiting import until_async
@@ -54,6 +56,89 @@ def test_apply_with_progress(tmp_path: Path, blob: Path) -> None:
         assert (tmp_path / "t/d/f").stat().st_size == 3_000_000
 
     run(script)
+
+
+class Growing:
+    """A blob that grows when told; `storage.types.GrowingBlob`."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self._steps: asyncio.Queue[tuple[int, bool]] = asyncio.Queue()
+        path.write_bytes(b"")
+
+    def grow(self, data: bytes, *, whole: bool = False) -> None:
+        with self.path.open("ab") as file:
+            file.write(data)
+        self._steps.put_nowait((self.path.stat().st_size, whole))
+
+    async def beyond(self, known: int) -> tuple[int, bool]:
+        return await self._steps.get()
+
+
+def test_a_blob_is_unpacked_as_it_grows(tmp_path: Path, blob: Path) -> None:
+    async def script(applier: WorkerApplier) -> None:
+        data, growing = blob.read_bytes(), Growing(tmp_path / "growing")
+        into = target(tmp_path, "t")
+        work = asyncio.gather(applier.apply_growing(growing, tmp_path / "final", "", into))
+        growing.grow(data[:3])
+        growing.grow(data[3:1_500_000])
+        await until_async(lambda: (into / "d/f").exists() and (into / "d/f").stat().st_size > 1_000_000)
+        os.rename(growing.path, tmp_path / "elsewhere")
+        growing.path = tmp_path / "elsewhere"
+        growing.grow(data[1_500_000:])
+        growing.grow(b"", whole=True)
+        (applied,) = await work
+        assert applied is not None
+        assert applied.diff_id == "sha256:" + hashlib.sha256(data).hexdigest()
+        pids = applier._pool.pids
+        await applier.apply(blob, "", target(tmp_path, "t2"))
+        assert applier._pool.pids == pids
+
+    run(script)
+
+
+def test_a_blob_that_has_its_final_name_already(tmp_path: Path, blob: Path) -> None:
+    async def script(applier: WorkerApplier) -> None:
+        growing = Growing(tmp_path / "growing")
+        growing.grow(blob.read_bytes(), whole=True)
+        os.rename(growing.path, tmp_path / "final")
+        applied = await applier.apply_growing(growing, tmp_path / "final", "", target(tmp_path, "t"))
+        assert applied is not None
+        assert applied.usage.inodes == 4
+
+    run(script)
+
+
+def test_a_growing_blob_that_is_bad_does_not_wait_for_its_end(tmp_path: Path, blob: Path) -> None:
+    async def script(applier: WorkerApplier) -> None:
+        growing = Growing(tmp_path / "growing")
+        growing.grow(archive(file("../x", bytes(5000)))[:3000])
+        with pytest.raises(InvalidArgument, match="outside"):
+            await applier.apply_growing(growing, tmp_path / "final", "", target(tmp_path, "t"))
+        assert applier._pool.pids == []
+
+    run(script)
+
+
+@pytest.mark.parametrize(
+    ("limits", "words"),
+    [(LayerLimits(size=2_000_000), "larger than 2000000 bytes unpacked"), (LayerLimits(entries=2), "more than 2 entr")],
+)
+def test_a_bomb_ends_at_the_limits(tmp_path: Path, blob: Path, limits: LayerLimits, words: str) -> None:
+    packed = tmp_path / "packed"
+    packed.write_bytes(gzip.compress(blob.read_bytes()))
+
+    async def script() -> None:
+        applier = WorkerApplier(limit=1, limits=limits)
+        with pytest.raises(InvalidArgument, match=words):
+            await applier.apply(packed, "", target(tmp_path, "t"))
+        growing = Growing(tmp_path / "growing")
+        growing.grow(packed.read_bytes())
+        with pytest.raises(InvalidArgument, match=words):
+            await applier.apply_growing(growing, tmp_path / "final", "", target(tmp_path, "t2"))
+        await applier.close()
+
+    asyncio.run(script())
 
 
 def test_errors_arrive_and_the_worker_goes_on(tmp_path: Path, blob: Path) -> None:
