@@ -1,8 +1,8 @@
 """A registry of one image, `x:1`, that goes wrong as told: `python lying_registry.py PORT [FAULT…]`.
 
-The layer: `reset` in the middle, `stall` in it, `truncate` it, `alter` a byte, or `garbage` that is no HTTP. The
-manifest:
-`manifest-garbage` is no JSON, `manifest-alter` is another than its digest says.
+The layer: `reset` in the middle, `stall` in it, `stall-once`, `truncate` it, `alter` a byte, or `garbage` that is no
+HTTP. The manifest: `manifest-garbage` is no JSON, `manifest-alter` is another than its digest says. Ranges that are
+asked for are printed.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ def layer() -> bytes:
     data = io.BytesIO()
     with tarfile.open(fileobj=data, mode="w") as archive:
         info = tarfile.TarInfo("noise")
-        noise = os.urandom(300_000)
+        noise = os.urandom(3_000_000)
         info.size = len(noise)
         archive.addfile(info, io.BytesIO(noise))
     return data.getvalue()
@@ -62,6 +62,7 @@ FAULTS = sys.argv[2:]
 
 
 class Handler(BaseHTTPRequestHandler):
+    stalled = False
     protocol_version = "HTTP/1.1"
 
     def log_message(self, format: str, *args: object) -> None:
@@ -111,7 +112,8 @@ class Handler(BaseHTTPRequestHandler):
         elif "garbage" in FAULTS:
             self.wfile.write(b"what is it that you want?\r\n\r\n" * 100)
             self.close_connection = True
-        elif "stall" in FAULTS:
+        elif "stall" in FAULTS or ("stall-once" in FAULTS and not Handler.stalled):
+            Handler.stalled = True
             self.answer(half, length=len(LAYER))
             self.wfile.flush()
             threading.Event().wait()
@@ -121,8 +123,18 @@ class Handler(BaseHTTPRequestHandler):
             # Lingering for no time makes close() a reset.
             self.connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
             self.close_connection = True
+        elif asked := self.headers.get("Range"):
+            print(asked, flush=True)
+            self.part(int(asked.removeprefix("bytes=").removesuffix("-")))
         else:
             self.answer(LAYER)
+
+    def part(self, start: int) -> None:
+        self.send_response(206)
+        self.send_header("Content-Range", f"bytes {start}-{len(LAYER) - 1}/{len(LAYER)}")
+        self.send_header("Content-Length", str(len(LAYER) - start))
+        self.end_headers()
+        self.wfile.write(LAYER[start:])
 
 
 if __name__ == "__main__":

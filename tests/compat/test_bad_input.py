@@ -8,6 +8,8 @@ import hashlib
 import http.client
 import io
 import json
+import os
+import signal
 import socket
 import subprocess
 import sys
@@ -15,7 +17,7 @@ import tarfile
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import pytest
 
@@ -271,12 +273,12 @@ def test_device_nodes_in_a_layer_open_nothing(daemon: Daemon) -> None:
 
 
 @contextlib.contextmanager
-def lying_registry(daemon: Daemon, port: int, *faults: str) -> Iterator[None]:
+def lying_registry(daemon: Daemon, port: int, *faults: str) -> Iterator[IO[bytes]]:
     command = daemon.host.inside(sys.executable, str(LYING_REGISTRY), str(port), *faults)
     with subprocess.Popen(command, stdout=subprocess.PIPE) as process:
         assert process.stdout is not None
         assert process.stdout.readline() == b"ready\n"
-        yield
+        yield process.stdout
         process.kill()
 
 
@@ -318,6 +320,29 @@ def test_a_pull_from_a_registry_that_stalls_ends_with_its_client(daemon: Daemon)
     with lying_registry(daemon, 5055):
         daemon.ok("pull", "127.0.0.1:5055/x:1")
     daemon.ok("rmi", "127.0.0.1:5055/x:1")
+
+
+def test_a_broken_off_pull_goes_on_after_the_daemon_died(own_daemon: Daemon) -> None:
+    daemon = own_daemon
+    ingests = daemon.host.place / "data/content/ingest"
+
+    def came() -> bool:
+        return any(path.stat().st_size >= 1 << 20 for path in ingests.iterdir())
+
+    with lying_registry(daemon, 5071, "stall-once") as ranges:
+        environment = {**os.environ, "DOCKER_HOST": daemon.url, "DOCKER_CONFIG": str(daemon.host.place / "dc")}
+        pull = daemon.host.inside("docker", "pull", "127.0.0.1:5071/x:1")
+        with subprocess.Popen(pull, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT) as process:
+            until(came, what="the first megabyte")
+            process.send_signal(signal.SIGINT)
+            process.communicate()
+        assert process.returncode != 0
+        daemon.kill()
+        daemon.start()
+        daemon.ok("pull", "127.0.0.1:5071/x:1")
+        start = int(ranges.readline().removeprefix(b"bytes=").rstrip(b"-\n"))
+        assert start >= 1 << 20
+        assert list(ingests.iterdir()) == []
 
 
 @pytest.fixture
