@@ -190,3 +190,8 @@ def filters(pairs: list[tuple[str, str]]) -> dict[str, list[str]]:
     for name, value in pairs:
         grouped.setdefault(name, []).append(value)
     return grouped
+
+
+def comma_separated(values: list[str]) -> list[str]:
+    """A flag that may be given several times, with several values each."""
+    return [word for value in values for word in value.split(",") if word]

@@ -27,13 +27,15 @@ class Images:
     def __init__(self, session: Session) -> None:
         self._session = session
 
-    def list(self, *, all: bool = False, digests: bool = False, filters: Filters | None = None) -> Jsons:
-        query = flags(all=all, digests=digests) | as_filters(filters)
+    def list(
+        self, *, all: bool = False, digests: bool = False, manifests: bool = False, filters: Filters | None = None
+    ) -> Jsons:
+        query = flags(all=all, digests=digests, manifests=manifests) | as_filters(filters)
         result: Jsons = self._session.json("GET", "/images/json", query)
         return result
 
     def inspect(self, ref: str, *, platform: str = "") -> Json:
-        result: Json = self._session.json("GET", f"/images/{segment(ref)}/json", flags(platform=platform))
+        result: Json = self._session.json("GET", f"/images/{segment(ref)}/json", as_platform(platform))
         return result
 
     def pull(self, name: str, tag: str = "", *, platform: str = "", auth: str = "") -> Iterator[Json]:
@@ -44,34 +46,39 @@ class Images:
 
     def push(self, name: str, tag: str = "", *, platform: str = "", auth: str = "") -> Iterator[Json]:
         """`auth` is the X-Registry-Auth header's value; the API wants one even when there is nothing to say."""
-        query = flags(tag=tag, platform=platform)
+        query = flags(tag=tag) | as_platform(platform)
         headers = {"X-Registry-Auth": auth or "e30="}
         path = f"/images/{segment(name)}/push"
         return raise_stream_errors(self._session.request("POST", path, query, headers=headers).lines())
 
-    def remove(self, ref: str, *, force: bool = False, noprune: bool = False) -> Jsons:
-        """What was done: `[{"Untagged": …}, {"Deleted": …}]`."""
-        query = flags(force=force, noprune=noprune)
+    def remove(self, ref: str, *, force: bool = False, noprune: bool = False, platforms: Iterable[str] = ()) -> Jsons:
+        """What was done: `[{"Untagged": …}, {"Deleted": …}]`. `platforms` alone, of an image with several."""
+        query: dict[str, str | Strings] = dict(flags(force=force, noprune=noprune))
+        if chosen := [platform_json(text) for text in platforms]:
+            query["platforms"] = chosen
         result: Jsons = self._session.json("DELETE", f"/images/{segment(ref)}", query)
         return result
 
     def tag(self, ref: str, repo: str, tag: str = "") -> None:
         self._session.request("POST", f"/images/{segment(ref)}/tag", flags(repo=repo, tag=tag)).read()
 
-    def history(self, ref: str) -> Jsons:
-        result: Jsons = self._session.json("GET", f"/images/{segment(ref)}/history")
+    def history(self, ref: str, *, platform: str = "") -> Jsons:
+        result: Jsons = self._session.json("GET", f"/images/{segment(ref)}/history", as_platform(platform))
         return result
 
-    def save(self, refs: Strings, *, platform: str = "") -> Iterator[bytes]:
+    def save(self, refs: Strings, *, platforms: Iterable[str] = ()) -> Iterator[bytes]:
         """A tar with all of `refs`."""
         query: dict[str, str | Strings] = {"names": refs}
-        if platform:
-            query["platform"] = platform
+        if chosen := [platform_json(text) for text in platforms]:
+            query["platform"] = chosen
         return self._session.request("GET", "/images/get", query).chunks()
 
-    def load(self, tar: Iterable[bytes], *, quiet: bool = False, platform: str = "") -> Response:
+    def load(self, tar: Iterable[bytes], *, quiet: bool = False, platforms: Iterable[str] = ()) -> Response:
         """The daemon's account of it: a progress stream when its content type is JSON, plain text else."""
-        return self._session.request("POST", "/images/load", flags(quiet=quiet, platform=platform), body=tar)
+        query: dict[str, str | Strings] = {"quiet": "1" if quiet else "0"}
+        if chosen := [platform_json(text) for text in platforms]:
+            query["platform"] = chosen
+        return self._session.request("POST", "/images/load", query, body=tar)
 
     def import_tar(
         self,
@@ -106,6 +113,20 @@ class Images:
         """`{"ImagesDeleted", "SpaceReclaimed"}`"""
         result: Json = self._session.json("POST", "/images/prune", as_filters(filters))
         return result
+
+
+def platform_json(text: str) -> str:
+    """`os[/arch[/variant]]` as the API wants it. Raises InvalidArgument for what is no platform."""
+    from corten.specs import platform
+
+    parsed = platform.parse(text)
+    parts = {"architecture": parsed.architecture, "os": parsed.os, "variant": parsed.variant}
+    return json.dumps({key: value for key, value in parts.items() if value})
+
+
+def as_platform(text: str) -> dict[str, str]:
+    """The query for a platform; empty without one."""
+    return {"platform": platform_json(text)} if text else {}
 
 
 def split_tag(reference: str) -> tuple[str, str]:

@@ -164,7 +164,8 @@ class Image(Struct, kw_only=True):
     """One image of one platform in the store. `id` is the config's digest ("sha256:…"), `target` the digest of what
     its names point to
     (a manifest, or the index it was chosen from); `names` are normalised references with tags, `digests` name@digest
-    forms.
+    forms. `head` is the image with names that a nameless one of the same index belongs to, "" for one that stands
+    alone; `target_size` is the target document's, in bytes, 0 where it is missing.
     """
 
     id: str
@@ -179,6 +180,8 @@ class Image(Struct, kw_only=True):
     digests: list[str] = field(default_factory=list)
     parent_id: str = ""
     last_tagged_ns: int = 0
+    head: str = ""
+    target_size: int = 0
 
 
 # What goes between the API and the services without being stored.
@@ -268,6 +271,27 @@ class ImageDetails:
     image: Image
     config: dict[str, Any]
     layer_sizes: list[int]
+
+
+@dataclass(frozen=True, slots=True)
+class ImageManifest:
+    """One manifest of what an image's names point to; sizes in bytes.
+
+    `kind` is image, attestation or unknown; `platform` the words for it, "" where the index does not say. What is not
+    here (`available` false) has no `image_id`. `content` is what its blobs take, `unpacked` its layers. An attestation
+    `describes` the manifest of this digest.
+    """
+
+    digest: str
+    media_type: str
+    size: int
+    platform: str = ""
+    kind: str = "image"
+    available: bool = False
+    image_id: str = ""
+    content: int = 0
+    unpacked: int = 0
+    describes: str = ""
 
 
 ProgressMessage = dict[str, Any]

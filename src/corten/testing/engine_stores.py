@@ -7,7 +7,7 @@ from collections.abc import AsyncIterator, Sequence
 from typing import Any
 
 from corten.clock import Clock
-from corten.engine.models import Filters, Image, ImageDetails, ProgressMessage, RegistryAuth, Volume
+from corten.engine.models import Filters, Image, ImageDetails, ImageManifest, ProgressMessage, RegistryAuth, Volume
 from corten.errors import Conflict, NotFound, SystemFault
 from corten.specs import reference
 
@@ -61,8 +61,11 @@ class MemoryImages:
                 return image
         raise NotFound("image", reference.parse(ref).familiar)
 
-    async def details(self, ref: str) -> ImageDetails:
+    async def details(self, ref: str, platform: str = "") -> ImageDetails:
         image = self.get(ref)
+        if platform and platform != image.platform:
+            text = f"image with reference {ref} was found but does not provide the specified platform ({platform})"
+            raise NotFound("image", ref, text)
         config = {
             "created": "2023-11-14T22:13:20.5Z",
             "architecture": "amd64",
@@ -75,6 +78,21 @@ class MemoryImages:
             ],
         }
         return ImageDetails(image, config, [1000])
+
+    async def manifests(self, ref: str) -> Sequence[ImageManifest]:
+        image = self.get(ref)
+        return [
+            ImageManifest(
+                image.manifest,
+                image.target_media_type,
+                200,
+                image.platform,
+                available=True,
+                image_id=image.id,
+                content=700,
+                unpacked=image.size,
+            )
+        ]
 
     async def pull(
         self, ref: str, platform: str, auth: RegistryAuth | None, *, all_tags: bool = False
@@ -97,13 +115,13 @@ class MemoryImages:
         yield {"status": f"latest: digest: {image.target} size: 100"}
 
     async def load(
-        self, archive: AsyncIterator[bytes], *, quiet: bool, platform: str = ""
+        self, archive: AsyncIterator[bytes], *, quiet: bool, platforms: Sequence[str] = ()
     ) -> AsyncIterator[ProgressMessage]:
         self.uploaded = b"".join([chunk async for chunk in archive])
         self.add("loaded")
         yield {"stream": "Loaded image: loaded:latest\n"}
 
-    async def save(self, refs: Sequence[str], platform: str = "") -> AsyncIterator[bytes]:
+    async def save(self, refs: Sequence[str], platforms: Sequence[str] = ()) -> AsyncIterator[bytes]:
         for ref in refs:
             yield f"archive of {self.get(ref).id}\n".encode()
 
@@ -116,7 +134,7 @@ class MemoryImages:
     async def tag(self, ref: str, target: str) -> None:
         self.get(ref).names.append(reference.parse(target).canonical)
 
-    async def remove(self, ref: str, *, force: bool, prune: bool) -> Changes:
+    async def remove(self, ref: str, *, force: bool, prune: bool, platforms: Sequence[str] = ()) -> Changes:
         image = self.get(ref)
         if len(image.names) > 1 and not force and image.id.removeprefix("sha256:").startswith(ref):
             raise Conflict(f"conflict: unable to delete {ref} (must be forced) - image is referenced in repositories")

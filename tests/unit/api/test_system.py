@@ -206,6 +206,38 @@ def test_image_listing(api: Api) -> None:
     assert api.get("/images/json?filters=" + quote('{"dangling":["x"]}')).status == 400
 
 
+def test_a_reference_filter_shows_the_names_that_match(api: Api) -> None:
+    api.post("/images/busybox/tag?repo=registry.example/team/box&tag=1")
+    api.do(lambda: api.engine.images.get("busybox").digests.append("registry.example/team/box@sha256:" + "a" * 64))
+
+    def names(*patterns: str) -> list[str]:
+        answer = api.get("/images/json?filters=" + quote(json.dumps({"reference": patterns})))
+        return [name for image in answer.json for name in image["RepoTags"] + image["RepoDigests"]]
+
+    assert names("busy*")[0] == "busybox:latest"
+    assert [name.partition("@")[0] for name in names("busy*")] == ["busybox:latest", "busybox"]
+    assert [name.partition("@")[0] for name in names("*/team/*")] == [
+        "registry.example/team/box:1",
+        "registry.example/team/box",
+    ]
+    assert names("*:1") == []
+    refused = api.get("/images/json?filters=" + quote('{"reference":["[a"]}'))
+    assert refused.json == {"message": "invalid filter 'reference=[a': syntax error in pattern"}
+
+
+def test_platforms_of_images(api: Api) -> None:
+    def ask(path: str, **platform: str) -> int:
+        return api.get(f"{path}?platform={quote(json.dumps(platform))}").status
+
+    for path in ("/images/busybox/json", "/images/busybox/history", "/v1.48/images/busybox/history"):
+        assert ask(path, os="linux", architecture="amd64") == 200, path
+        assert ask(path, os="linux", architecture="arm64") == 404, path
+        assert ask(path, os="linux") == 400, path
+    assert ask("/v1.48/images/busybox/json", os="linux", architecture="arm64") == 200
+    assert api.get("/images/busybox/json?manifests=1&platform=linux/amd64").status == 400
+    assert api.get("/images/busybox/json?platform=linux/amd64&platform=linux/arm64").status == 400
+
+
 def test_images_of_old_and_new_clients(api: Api) -> None:
     old, new = (api.get(f"/v{version}/images/busybox/json").json for version in ("1.43", "1.52"))
     assert old["VirtualSize"] == old["Size"] == 1000

@@ -20,6 +20,7 @@ from corten.engine.models import (
     Hijacked,
     Image,
     ImageDetails,
+    ImageManifest,
     LogWindow,
     ProgressMessage,
     RegistryAuth,
@@ -43,6 +44,7 @@ __all__ = [
     "Hijacked",
     "ImageBackend",
     "ImageDetails",
+    "ImageManifest",
     "LogWindow",
     "NetworkBackend",
     "ProgressMessage",
@@ -132,7 +134,11 @@ class ImageBackend(Protocol):
 
     def get(self, ref: str) -> Image: ...
 
-    async def details(self, ref: str) -> ImageDetails: ...
+    async def details(self, ref: str, platform: str = "") -> ImageDetails:
+        """Of the image that serves `platform` ("os/arch/variant") best, among those that `ref` names."""
+
+    async def manifests(self, ref: str) -> Sequence[ImageManifest]:
+        """What the image's names point to, manifest by manifest, what is not here included."""
 
     def pull(
         self, ref: str, platform: str, auth: RegistryAuth | None, *, all_tags: bool = False
@@ -146,10 +152,10 @@ class ImageBackend(Protocol):
     def push(self, ref: str, auth: RegistryAuth | None) -> AsyncIterator[ProgressMessage]: ...
 
     def load(
-        self, archive: AsyncIterator[bytes], *, quiet: bool, platform: str = ""
+        self, archive: AsyncIterator[bytes], *, quiet: bool, platforms: Sequence[str] = ()
     ) -> AsyncIterator[ProgressMessage]: ...
 
-    def save(self, refs: Sequence[str], platform: str = "") -> AsyncIterator[bytes]: ...
+    def save(self, refs: Sequence[str], platforms: Sequence[str] = ()) -> AsyncIterator[bytes]: ...
 
     def import_rootfs(
         self, archive: AsyncIterator[bytes], ref: str, *, message: str, changes: Sequence[str], platform: str
@@ -157,8 +163,10 @@ class ImageBackend(Protocol):
 
     async def tag(self, ref: str, target: str) -> None: ...
 
-    async def remove(self, ref: str, *, force: bool, prune: bool) -> ImageChanges:
-        """What went: {"Untagged": name} and {"Deleted": digest}, in Docker's order."""
+    async def remove(self, ref: str, *, force: bool, prune: bool, platforms: Sequence[str] = ()) -> ImageChanges:
+        """What went: {"Untagged": name} and {"Deleted": digest}, in Docker's order. With `platforms` the images of
+        these alone go, of all that `ref` names.
+        """
 
     async def prune(self, filters: Filters) -> tuple[ImageChanges, int]: ...
 

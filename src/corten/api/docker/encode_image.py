@@ -13,7 +13,7 @@ from corten.specs.oci_image import parse_time
 from corten.specs.wire import drop_nulls
 
 if TYPE_CHECKING:
-    from corten.engine.models import Image, ImageDetails
+    from corten.engine.models import Image, ImageDetails, ImageManifest
 
 _RUN_KEYS = (
     "User ExposedPorts Env Entrypoint Cmd Volumes WorkingDir Labels StopSignal ArgsEscaped Healthcheck OnBuild Shell"
@@ -31,18 +31,18 @@ def labels(config: Json) -> dict[str, str]:
 
 
 def descriptor(image: Image) -> Json:
-    return {"mediaType": image.target_media_type, "digest": image.target, "size": image.size}
+    return {"mediaType": image.target_media_type, "digest": image.target, "size": image.target_size}
 
 
-def summary(image: Image, image_labels: dict[str, str], api: int, *, containers: int = -1) -> Json:
-    """One entry of `GET /images/json`. `containers` is -1 where it was not counted."""
-    tags, digests = [familiar(name) for name in image.names], [familiar(name) for name in image.digests]
+def summary(image: Image, names: tuple[list[str], list[str]], image_labels: dict[str, str], api: int) -> Json:
+    """One entry of `GET /images/json`; `names` are the tags and digests to show. Containers are not counted."""
+    tags, digests = [familiar(name) for name in names[0]], [familiar(name) for name in names[1]]
     if api < 43:  # a nameless image was shown with a name that says so
         if not tags and not digests:
             digests = ["<none>@<none>"]
         tags = tags or ["<none>:<none>"]
     out: Json = {
-        "Containers": containers,
+        "Containers": -1,
         "Created": image.created_ns // SECOND,
         "Id": image.id,
         "Labels": image_labels or None,
@@ -57,20 +57,30 @@ def summary(image: Image, image_labels: dict[str, str], api: int, *, containers:
     return out
 
 
-def manifest_summary(image: Image, containers: list[str]) -> Json:
-    """The one manifest that an image stands for, for clients that ask for manifests."""
-    parts = image.platform.split("/")
-    platform: Json = {"os": parts[0], "architecture": parts[1] if len(parts) > 1 else ""}
-    if len(parts) > 2:
-        platform["variant"] = parts[2]
-    return {
-        "ID": image.manifest,
-        "Descriptor": {"mediaType": image.target_media_type, "digest": image.manifest, "size": image.size},
-        "Available": True,
-        "Size": {"Content": image.size, "Total": image.size},
-        "Kind": "image",
-        "ImageData": {"Platform": platform, "Size": {"Unpacked": image.size}, "Containers": containers},
+def manifest_summary(manifest: ImageManifest, containers: list[str]) -> Json:
+    """One manifest of an image, for clients that ask for them; `containers` are made of it."""
+    platform = _platform(manifest.platform)
+    document: Json = {"mediaType": manifest.media_type, "digest": manifest.digest, "size": manifest.size}
+    if platform is not None:
+        document["platform"] = platform
+    out: Json = {
+        "ID": manifest.digest,
+        "Descriptor": document,
+        "Available": manifest.available,
+        "Size": {"Content": manifest.content, "Total": manifest.content + manifest.unpacked},
+        "Kind": manifest.kind,
     }
+    if manifest.kind == "image":
+        sizes = {"Unpacked": manifest.unpacked}
+        out["ImageData"] = {"Platform": platform or {}, "Size": sizes, "Containers": containers}
+    elif manifest.kind == "attestation":
+        out["AttestationData"] = {"For": manifest.describes}
+    return out
+
+
+def _platform(text: str) -> Json | None:
+    keys = ("os", "architecture", "variant")
+    return dict(zip(keys, text.split("/"), strict=False)) if text else None
 
 
 def inspect(details: ImageDetails, api: int, driver: str = "overlayfs") -> Json:

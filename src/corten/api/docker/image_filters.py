@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-import fnmatch
+import re
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
-from corten.api.docker.encode_image import familiar
 from corten.api.docker.labels import label_test
 from corten.api.docker.params import check_filters, filter_flag, parse_time
+from corten.api.docker.patterns import path_pattern
 from corten.engine.models import Filters, Image
 from corten.errors import InvalidArgument, clip
+from corten.specs import reference
 
 if TYPE_CHECKING:
     from corten.api.docker.backends import ImageBackend
@@ -29,14 +30,21 @@ def image_test(filters: Filters, images: ImageBackend, now_ns: int) -> ImageTest
 
     def test(image: Image, labels: dict[str, str]) -> bool:
         return (
-            (dangling is None or (not image.names) == dangling)
+            _dangles(image, dangling)
             and (newest is None or image.created_ns < newest)
             and (oldest is None or image.created_ns > oldest)
-            and (not patterns or any(_matches(name, patterns) for name in (*image.names, *image.digests)))
+            and (not patterns or any(chosen_names(image, patterns)))
             and labelled(labels)
         )
 
     return test
+
+
+def _dangles(image: Image, wanted: bool | None) -> bool:
+    """An image that only a digest names counts as dangling and as not."""
+    if wanted is None:
+        return True
+    return not image.names if wanted else bool(image.names or image.digests)
 
 
 def _window(filters: Filters, images: ImageBackend, now_ns: int) -> tuple[int | None, int | None]:
@@ -51,14 +59,22 @@ def _window(filters: Filters, images: ImageBackend, now_ns: int) -> tuple[int | 
     return min(upper, default=None), max(lower, default=None)
 
 
-def _matches(name: str, patterns: list[str]) -> bool:
-    """As Go's path.Match on the familiar form, with and without its tag: a star stays within one part of the path."""
-    full = familiar(name)
-    head, slash, last = full.rpartition("/")
-    bare = head + slash + last.partition("@")[0].partition(":")[0]
-    return any(_path_match(text, pattern) for pattern in patterns for text in (full, bare))
+def chosen_names(image: Image, patterns: list[str]) -> tuple[list[str], list[str]]:
+    """Of an image's tags and digests those that a `reference` filter means; all without one.
+
+    A name is matched in its familiar form, with and without its tag. A digest comes along with a tag of its
+    repository, as it says what that tag stands for.
+    """
+    if not patterns:
+        return image.names, image.digests
+    tests = [path_pattern(pattern) for pattern in patterns]
+    names = [name for name in image.names if _matches(name, tests)]
+    repositories = {name.rpartition(":")[0] for name in names}
+    digests = [d for d in image.digests if d.partition("@")[0] in repositories or _matches(d, tests)]
+    return names, digests
 
 
-def _path_match(text: str, pattern: str) -> bool:
-    parts, wanted = text.split("/"), pattern.split("/")
-    return len(parts) == len(wanted) and all(map(fnmatch.fnmatchcase, parts, wanted))
+def _matches(name: str, patterns: list[re.Pattern[str]]) -> bool:
+    parsed = reference.parse(name, default_tag=False)
+    forms = (parsed.familiar, parsed.familiar_name)
+    return any(pattern.fullmatch(form) for pattern in patterns for form in forms)

@@ -5,17 +5,18 @@ from __future__ import annotations
 import re
 from collections import Counter
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import msgspec
 from aiohttp import web
 
 from corten.api.docker import encode_image
 from corten.api.docker.flow import send_bytes, send_progress
-from corten.api.docker.image_filters import image_test
+from corten.api.docker.image_filters import chosen_names, image_test
 from corten.api.docker.params import parse_auth
 from corten.engine.models import Image
 from corten.errors import InvalidArgument, NotImplementedYet, clip
+from corten.specs import platform as platforms
 
 if TYPE_CHECKING:
     from corten.api.docker.call import Call
@@ -50,20 +51,30 @@ async def list_images(call: Call) -> web.Response:
     shared = await _shared_sizes(call, images) if call.query.flag("shared-size") and call.api >= 42 else {}
     out = []
     for image in images:
+        if image.head:
+            continue  # of another platform than the image that its index is shown as
         # A nameless image that others are made from is an intermediate one.
         if not everything and not image.names and not image.digests and image.id in parents:
             continue
         image_labels = await labels_of(call, image)
         if not test(image, image_labels):
             continue
-        entry = encode_image.summary(image, image_labels, call.api)
+        names = chosen_names(image, filters.get("reference", []))
+        entry = encode_image.summary(image, names, image_labels, call.api)
         if call.api >= 48:
             entry["Descriptor"] = encode_image.descriptor(image)
         entry["SharedSize"] = shared.get(image.id, -1)
         if containers is not None:
-            entry["Manifests"] = [encode_image.manifest_summary(image, containers.get(image.id, []))]
+            entry["Manifests"] = await _manifests(call, image.id, containers)
+            # What the name stands for is all of it, and not only what runs here.
+            entry["Size"] = max(image.size, sum(found["Size"]["Total"] for found in entry["Manifests"]))
         out.append(entry)
     return call.json(out)
+
+
+async def _manifests(call: Call, ref: str, containers: dict[str, list[str]]) -> list[dict[str, Any]]:
+    found = await call.backends.images.manifests(ref)
+    return [encode_image.manifest_summary(entry, containers.get(entry.image_id, [])) for entry in found]
 
 
 async def _shared_sizes(call: Call, images: Sequence[Image]) -> dict[str, int]:
@@ -95,16 +106,19 @@ async def labels_of(call: Call, image: Image) -> dict[str, str]:
 
 
 async def inspect(call: Call) -> web.Response:
-    details = await call.backends.images.details(call.args[0])
-    out = encode_image.inspect(details, call.api)
-    if call.query.flag("manifests") and call.api >= 48:
-        image = details.image
-        out["Manifests"] = [encode_image.manifest_summary(image, _containers_by_image(call).get(image.id, []))]
+    manifests = call.query.flag("manifests") and call.api >= 48
+    platform = _platform(call) if call.api >= 49 else ""
+    if manifests and platform:
+        raise InvalidArgument("conflicting options: manifests and platform options cannot both be set")
+    out = encode_image.inspect(await call.backends.images.details(call.args[0], platform), call.api)
+    if manifests:
+        out["Manifests"] = await _manifests(call, call.args[0], _containers_by_image(call))
     return call.json(out)
 
 
 async def history(call: Call) -> web.Response:
-    return call.json(encode_image.history(await call.backends.images.details(call.args[0])))
+    platform = _platform(call) if call.api >= 48 else ""
+    return call.json(encode_image.history(await call.backends.images.details(call.args[0], platform)))
 
 
 async def create(call: Call) -> web.StreamResponse:
@@ -138,31 +152,44 @@ def _with_tag(name: str, tag: str) -> str:
 
 
 async def load(call: Call) -> web.StreamResponse:
-    platform = _platforms(call)
-    messages = call.backends.images.load(call.upload(), quiet=call.query.flag("quiet", default=True), platform=platform)
+    quiet = call.query.flag("quiet", default=True)
+    messages = call.backends.images.load(call.upload(), quiet=quiet, platforms=_platforms(call, "platform"))
     return await send_progress(call, messages)
 
 
-def _platforms(call: Call) -> str:
-    """The parameter `platform` of load, save and push: JSON of a platform, or the plain words. At most one."""
-    given = call.query.all("platform")
-    if len(given) > 1:
+def _platform(call: Call) -> str:
+    """The one value of the parameter `platform`, in plain words; "" without it."""
+    found = _platforms(call, "platform")
+    if len(found) > 1:
         raise InvalidArgument("multiple platform parameters not supported")
-    text = given[0] if given else ""
+    return found[0] if found else ""
+
+
+def _platforms(call: Call, name: str) -> list[str]:
+    """The values of a parameter that are platforms, as JSON or in plain words, in plain words."""
+    return [_platform_words(text) for text in call.query.all(name) if text]
+
+
+def _platform_words(text: str) -> str:
     if not text.startswith("{"):
-        return text
+        return str(platforms.parse(text))
     try:
         parts = msgspec.json.decode(text, type=dict[str, str | list[str]])
     except msgspec.DecodeError:
         raise InvalidArgument(f"failed to parse platform: {clip(text)}") from None
-    return "/".join(str(parts[key]) for key in ("os", "architecture", "variant") if parts.get(key))
+    system, architecture = (str(parts.get(key) or "") for key in ("os", "architecture"))
+    if not system or not architecture:
+        raise InvalidArgument("both OS and Architecture must be provided")
+    return str(platforms.parse("/".join(filter(None, (system, architecture, str(parts.get("variant") or ""))))))
 
 
 async def save(call: Call) -> web.StreamResponse:
     names: Sequence[str] = call.args or [name for value in call.query.all("names") for name in value.split(",") if name]
     if not names:
         raise InvalidArgument("names must be given")
-    return await send_bytes(call, call.backends.images.save(names, _platforms(call)), "application/x-tar", live=False)
+    return await send_bytes(
+        call, call.backends.images.save(names, _platforms(call, "platform")), "application/x-tar", live=False
+    )
 
 
 async def push(call: Call) -> web.StreamResponse:
@@ -178,7 +205,9 @@ async def tag(call: Call) -> web.Response:
 
 async def remove(call: Call) -> web.Response:
     query = call.query
-    work = call.backends.images.remove(call.args[0], force=query.flag("force"), prune=not query.flag("noprune"))
+    chosen = _platforms(call, "platforms") if call.api >= 50 else []
+    force, prune = query.flag("force"), not query.flag("noprune")
+    work = call.backends.images.remove(call.args[0], force=force, prune=prune, platforms=chosen)
     return call.json(await call.finish("image remove", work))
 
 

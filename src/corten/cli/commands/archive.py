@@ -11,11 +11,12 @@ from corten.cli.errors import CliError
 from corten.cli.flags import Command, Flag, Options
 from corten.cli.streams import write_all
 from corten.cli.terminal import is_terminal
+from corten.cli.values import comma_separated
 from corten.client.session import raise_stream_errors
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator
+    from collections.abc import Iterable, Iterator, Sequence
 
 CHUNK = 256 * 1024
 
@@ -72,9 +73,9 @@ def refuse_terminal(output: str) -> None:
         raise CliError("cowardly refusing to save to a terminal. Use the -o flag or redirect")
 
 
-def load_tar(context: Context, tar: Iterable[bytes], *, quiet: bool, platform: str = "") -> None:
+def load_tar(context: Context, tar: Iterable[bytes], *, quiet: bool, platforms: Sequence[str] = ()) -> None:
     """Loads a tar of images and shows what the daemon says of it."""
-    response = context.client.images.load(tar, quiet=quiet or not is_terminal(1), platform=platform)
+    response = context.client.images.load(tar, quiet=quiet or not is_terminal(1), platforms=platforms)
     if "json" in response.head.headers.get("content-type", ""):
         progress.show(raise_stream_errors(response.lines()), sys.stdout, terminal=is_terminal(1))
         return
@@ -86,13 +87,15 @@ def _load(context: Context, options: Options) -> None:
     if not options["input"] and is_terminal(0):
         raise CliError("requested load from stdin, but stdin is empty")
     fd = open_input(options["input"]) if options["input"] else 0
-    load_tar(context, read_chunks(fd), quiet=options["quiet"], platform=options["platform"])
+    load_tar(context, read_chunks(fd), quiet=options["quiet"], platforms=comma_separated(options["platform"]))
 
 
 def _save(context: Context, options: Options) -> None:
     refuse_terminal(options["output"])
     try:
-        write_out(options["output"], context.client.images.save(options.args, platform=options["platform"]))
+        write_out(
+            options["output"], context.client.images.save(options.args, platforms=comma_separated(options["platform"]))
+        )
     except CliError as error:
         raise CliError(f"failed to save image: {error}") from None
 
@@ -116,7 +119,7 @@ LOAD = Command(
     _load,
     (
         Flag("input", "i", "string", "Read from a tar file, instead of STDIN"),
-        Flag("platform", "", "string", "Load only this platform"),
+        Flag("platform", "", "list*", "Load only the given platforms", says="strings"),
         Flag("quiet", "q", "bool", "Suppress the load output"),
     ),
     most=0,
@@ -127,7 +130,7 @@ SAVE = Command(
     _save,
     (
         Flag("output", "o", "string", "Write to a file, instead of STDOUT"),
-        Flag("platform", "", "string", "Save only this platform"),
+        Flag("platform", "", "list*", "Save only the given platforms", says="strings"),
     ),
     least=1,
 )

@@ -57,7 +57,7 @@ def _created_by(row: Row, *, truncate: bool) -> str:
 
 
 def _history(context: Context, options: Options) -> None:
-    rows = context.client.images.history(options.args[0])
+    rows = context.client.images.history(options.args[0], platform=options["platform"])
     layout = shape(truncate=not options["no-trunc"], human=options["human"])
     if options["quiet"] and options["format"] in ("", "table"):
         sys.stdout.write("".join(layout.getters["ID"](row) + "\n" for row in rows))
@@ -73,6 +73,7 @@ HISTORY = Command(
         Flag("format", "", "string", FORMAT_HELP),
         Flag("human", "H", "bool", "Print sizes and dates for people", default=True),
         Flag("no-trunc", "", "bool", "Don't truncate output"),
+        Flag("platform", "", "string", "Platform to show, where the image has several"),
         Flag("quiet", "q", "bool", "Only show image IDs"),
     ),
     least=1,

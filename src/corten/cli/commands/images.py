@@ -11,7 +11,7 @@ from corten.cli.failure import describe
 from corten.cli.flags import Command, Flag, Options
 from corten.cli.records import Shape, write
 from corten.cli.units import ago, human_size, local_time, short_id
-from corten.cli.values import filters
+from corten.cli.values import comma_separated, filters
 from corten.client.errors import CannotConnect, NotFound
 from corten.client.images import split_tag
 
@@ -100,6 +100,9 @@ def _images(context: Context, options: Options) -> None:
     given = filters(options["filter"])
     if options.args:
         given.setdefault("reference", []).append(options.args[0])
+    if options["tree"]:
+        _tree(context, options, given)
+        return
     format_ = options["format"] or ("" if options["quiet"] else context.config.get("imagesFormat") or "")
     found = context.client.images.list(all=options["all"], digests=options["digests"], filters=given)
     found.sort(key=lambda image: -int(image["Created"]))
@@ -111,11 +114,27 @@ def _images(context: Context, options: Options) -> None:
     write(layout, rows, format_)
 
 
+def _tree(context: Context, options: Options, given: dict[str, list[str]]) -> None:
+    from corten.cli.commands.imagetree import write_tree
+
+    for flag in ("quiet", "format", "digests"):
+        if options[flag]:
+            raise CliError(f"--{flag} is not yet supported with --tree")
+    found = context.client.images.list(all=options["all"], manifests=True, filters=given)
+    found.sort(key=lambda image: -int(image["Created"]))
+    write_tree(found, truncate=not options["no-trunc"])
+
+
 def _remove(context: Context, options: Options) -> None:
     failures, only_missing = [], True
     for name in options.args:
         try:
-            done = context.client.images.remove(name, force=options["force"], noprune=options["no-prune"])
+            done = context.client.images.remove(
+                name,
+                force=options["force"],
+                noprune=options["no-prune"],
+                platforms=comma_separated(options["platform"]),
+            )
         except CannotConnect:
             raise
         except Exception as error:
@@ -158,6 +177,7 @@ IMAGES = Command(
         Flag("format", "", "string", FORMAT_HELP),
         Flag("no-trunc", "", "bool", "Don't truncate output"),
         Flag("quiet", "q", "bool", "Only show image IDs"),
+        Flag("tree", "", "bool", "List multi-platform images as a tree"),
     ),
     most=1,
 )
@@ -168,6 +188,7 @@ RMI = Command(
     (
         Flag("force", "f", "bool", "Force removal of the image"),
         Flag("no-prune", "", "bool", "Do not delete untagged parents"),
+        Flag("platform", "", "list*", "Remove only the given platforms of the image", says="strings"),
     ),
     least=1,
 )

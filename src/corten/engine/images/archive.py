@@ -18,6 +18,7 @@ from typing import Any, BinaryIO, cast
 import msgspec
 import zstandard
 
+from corten.engine.images import legacy
 from corten.engine.images.intake import Intake, compression_of, pieces
 from corten.engine.images.threads import ThreadBody
 from corten.errors import InvalidArgument, clip
@@ -155,6 +156,9 @@ def candidates(archive: Archive, content: ContentStore, blobs: Intake) -> list[C
         return _from_layout(archive, content)
     if "manifest.json" in archive.documents:
         return [_from_docker(entry, archive, content, blobs) for entry in _docker_entries(archive)]
+    if "repositories" in archive.documents:
+        named = legacy.names(archive.documents)
+        return [_from_legacy(id, names, archive, content, blobs) for id, names in named.items()]
     raise InvalidArgument("invalid archive: does not contain a manifest.json or an index.json")
 
 
@@ -195,15 +199,27 @@ def _from_docker(entry: _DockerEntry, archive: Archive, content: ContentStore, b
     config = archive.documents.get(config_name)
     if config is None:
         config = content.read(_blob(archive, config_name))
+    layers = [_blob(archive, archive.resolve(_normalised(name))) for name in entry.layers or []]
+    return _candidate(config, layers, list(entry.repo_tags or []), content, blobs)
+
+
+def _from_legacy(id: str, names: list[str], archive: Archive, content: ContentStore, blobs: Intake) -> Candidate:
+    steps = legacy.chain(archive.documents, _normalised(id))
+    layers = [_blob(archive, archive.resolve(f"{step.id}/layer.tar")) for step in steps]
+    # These layers were never compressed, so their digests are their diff ids.
+    return _candidate(legacy.config(steps, layers), layers, names, content, blobs)
+
+
+def _candidate(
+    config: bytes, layer_digests: list[str], names: list[str], content: ContentStore, blobs: Intake
+) -> Candidate:
+    """An image of these layers, lowest first, with a manifest of our own."""
     config_digest = blobs.put(config)
-    layers = []
-    for name in entry.layers or []:
-        digest = _blob(archive, archive.resolve(_normalised(name)))
-        layers.append(describe_layer(content, digest))
+    layers = [describe_layer(content, digest) for digest in layer_digests]
     descriptor = Descriptor(media_type=oci.OCI_CONFIG, digest=config_digest, size=len(config))
     data = encode_manifest(descriptor, layers)
     target = Descriptor(media_type=oci.OCI_MANIFEST, digest=blobs.put(data), size=len(data))
-    return Candidate(target, list(entry.repo_tags or []))
+    return Candidate(target, names)
 
 
 def _blob(archive: Archive, name: str) -> str:

@@ -7,7 +7,7 @@ points to no image, as a crash between two writes may leave it, is dropped at th
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 
 import msgspec
 from msgspec import Struct, field
@@ -53,14 +53,24 @@ class StoredName(Struct, kw_only=True):
 
 
 class ImageIndex:
-    """See the module. `lock` is held by those who look and then change."""
+    """See the module. `lock` is held by those who look and then change.
 
-    def __init__(self, images: DocumentStore, names: DocumentStore, clock: Clock) -> None:
+    Images of one index, each of a platform of its own, are a family: those that have no name are kept, shown and
+    removed with the one that the names point to, their head.
+    """
+
+    def __init__(
+        self, images: DocumentStore, names: DocumentStore, clock: Clock, blob_size: Callable[[str], int] | None = None
+    ) -> None:
         self.lock = asyncio.Lock()
+        self._blob_size = blob_size or (lambda digest: 0)
         self._image_documents, self._name_documents, self._clock = images, names, clock
         self._images = {id: msgspec.json.decode(body, type=StoredImage) for id, body in images.all().items()}
         self._names: dict[str, StoredName] = {}
         self._by_image: dict[str, set[str]] = {id: set() for id in self._images}
+        self._by_target: dict[str, set[str]] = {}
+        for image in self._images.values():
+            self._by_target.setdefault(image.target.digest, set()).add(image.id)
         self._views: dict[str, Image] = {}
         for name, body in names.all().items():
             stored = msgspec.json.decode(body, type=StoredName)
@@ -119,7 +129,7 @@ class ImageIndex:
         target = stored.target.digest
         if reference is not None and (named := self._lookup(reference)) is not None:
             target = named.target.digest
-        offered = [stored, *(i for i in self._images.values() if i.target.digest == target and i is not stored)]
+        offered = [stored, *(self._images[id] for id in sorted(self._by_target.get(target, ())) if id != stored.id)]
         best = platforms.best(platforms.parse(platform), [platforms.parse(image.platform) for image in offered])
         if best is None:
             raise NotFound(
@@ -128,6 +138,22 @@ class ImageIndex:
                 f"image with reference {text} was found but does not provide the specified platform ({platform})",
             )
         return offered[best]
+
+    def family(self, stored: StoredImage) -> list[StoredImage]:
+        """The image and, of one that came in an index, those of the index's other platforms without a name."""
+        if stored.target.digest == stored.target.manifest:
+            return [stored]
+        others = [self._images[id] for id in sorted(self._by_target.get(stored.target.digest, ())) if id != stored.id]
+        return [stored, *(other for other in others if not self._by_image[other.id])]
+
+    def head(self, stored: StoredImage) -> str:
+        """The id of the image that a nameless one of an index belongs to; "" for one that stands alone."""
+        target = stored.target
+        if self._by_image[stored.id] or target.digest == target.manifest:
+            return ""
+        members = sorted(self._by_target.get(target.digest, ()))
+        named = (id for id in members if any(self._names[n].target.digest == target.digest for n in self._by_image[id]))
+        return next(named, "")
 
     def view(self, stored: StoredImage) -> Image:
         """The record that the API reads; not to be changed."""
@@ -146,6 +172,8 @@ class ImageIndex:
                 digests=[name.canonical for name in names if name.digest],
                 parent_id=stored.parent_id,
                 last_tagged_ns=stored.last_tagged_ns,
+                head=self.head(stored),
+                target_size=self._blob_size(stored.target.digest),
             )
         return image
 
@@ -160,9 +188,13 @@ class ImageIndex:
         if wanted:
             image.last_tagged_ns = self._clock.now_ns()
         await self._image_documents.put(image.id, msgspec.json.encode(image), durable=not wanted)
+        if known is not None:
+            self._by_target[known.target.digest].discard(image.id)
+            self._changed(known)
         self._images[image.id] = image
         self._by_image.setdefault(image.id, set())
-        self._views.pop(image.id, None)
+        self._by_target.setdefault(image.target.digest, set()).add(image.id)
+        self._changed(image)
         for at, reference in enumerate(wanted, 1):
             # Writes keep their order, so the last one makes all of them durable.
             await self._point(reference, image.id, image.target, durable=at == len(wanted))
@@ -190,8 +222,20 @@ class ImageIndex:
         """Forget an image whose names are gone already; durable on return."""
         await self._image_documents.delete(id)
         self._by_image.pop(id, None)
-        self._views.pop(id, None)
-        return self._images.pop(id, None)
+        image = self._images.pop(id, None)
+        if image is not None:
+            members = self._by_target[image.target.digest]
+            members.discard(id)
+            self._changed(image)
+            if not members:
+                del self._by_target[image.target.digest]
+        return image
+
+    def _changed(self, image: StoredImage) -> None:
+        """Views of it and of its family are made anew."""
+        self._views.pop(image.id, None)
+        for id in self._by_target.get(image.target.digest, ()):
+            self._views.pop(id, None)
 
     def referenced(self) -> tuple[set[str], set[str]]:
         """Blobs and chain ids that some image needs."""
@@ -208,9 +252,10 @@ class ImageIndex:
     def _remember(self, name: str, stored: StoredName) -> None:
         self._names[name] = stored
         self._by_image[stored.image_id].add(name)
-        self._views.pop(stored.image_id, None)
+        self._changed(self._images[stored.image_id])
 
     def _forget(self, name: str) -> None:
         if (old := self._names.pop(name, None)) is not None:
             self._by_image.get(old.image_id, set()).discard(name)
-            self._views.pop(old.image_id, None)
+            if (image := self._images.get(old.image_id)) is not None:
+                self._changed(image)

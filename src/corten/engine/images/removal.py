@@ -35,7 +35,33 @@ class Remover:
 
     async def remove(self, ref: str, *, force: bool, prune: bool) -> Changes:
         """What went, in Docker's order. Call with the index's lock held. Raises NotFound, Conflict."""
-        image, reference = self._index.find(ref)
+        return await self._remove(*self._index.find(ref), ref, force=force, prune=prune)
+
+    async def remove_platforms(self, ref: str, platforms: Sequence[str], *, force: bool, prune: bool) -> Changes:
+        """Take the images of these platforms out of an index that `ref` names; all of them go like the name itself.
+
+        Its names stay while an image of it does. Raises NotFound for a platform that is not here, before anything
+        went.
+        """
+        head, reference = self._index.find(ref)
+        wanted = {image.id: image for image in (self._index.for_platform(ref, text) for text in platforms)}
+        rest = [image for image in self._index.family(head) if image.id not in wanted]
+        if not rest:
+            return await self._remove(head, reference, ref, force=force, prune=prune)
+        for image in wanted.values():
+            self._refuse(image, hard_only=force)
+        changes: Changes = []
+        if head.id in wanted:
+            for name in self._index.names_of(head.id):
+                named = self._index.name(name)
+                await self._index.tag(rest[0], name, named.target if named is not None else rest[0].target)
+        for image in wanted.values():
+            await self._delete(image, changes)
+        return changes
+
+    async def _remove(
+        self, image: StoredImage, reference: Reference | None, ref: str, *, force: bool, prune: bool
+    ) -> Changes:
         names = self._index.names_of(image.id)
         changes: Changes = []
         if reference is not None:
@@ -47,13 +73,16 @@ class Remover:
             if not force:
                 self._refuse_last_name(ref, image)
             self._refuse(image, hard_only=True)
-        elif _single_repository(names):
-            self._refuse(image, hard_only=force)
+            family = self._index.family(image)
         else:
             self._refuse(image, hard_only=force)
-            if not force:
+            if not force and not _single_repository(names):
                 raise _conflict(image, "must be forced", "image is referenced in multiple repositories")
-        await self._delete(image, changes)
+            family = self._index.family(image) if names else [image]
+        for member in family[1:]:
+            self._refuse(member, hard_only=force)
+        for member in family:
+            await self._delete(member, changes)
         if prune:
             await self._prune_parents(image, changes)
         return changes

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import tarfile
-from collections.abc import AsyncGenerator, Sequence
+from collections.abc import AsyncGenerator, Collection, Sequence
 from contextlib import aclosing
 from dataclasses import dataclass, field
 from typing import Any
@@ -25,13 +25,41 @@ from corten.storage.types import ContentStore
 CHUNK = 1 << 20
 
 
+_Entry = dict[str, Any]
+
+
 @dataclass(slots=True)
 class _Selection:
-    """An image to save, the names to save with it, and what they point to."""
+    """Images of one index (or a single one) to save, what the names point to, and the names. The first image is what
+    they mean where only one platform can be said. `wanted` are the manifests to take of the index; None for all.
+    """
 
-    image: StoredImage
+    images: list[StoredImage]
     target: Target
+    wanted: frozenset[str] | None = None
     names: list[Reference] = field(default_factory=list)
+
+    @property
+    def image(self) -> StoredImage:
+        return self.images[0]
+
+    @property
+    def blobs(self) -> set[str]:
+        return {blob for image in self.images for blob in image.blobs}
+
+
+def _alone(target: Target) -> Target:
+    """The manifest without the index that it came in."""
+    return Target(
+        digest=target.manifest,
+        media_type=target.manifest_media_type,
+        manifest=target.manifest,
+        manifest_media_type=target.manifest_media_type,
+    )
+
+
+def _missing(digest: str) -> NotFound:
+    return NotFound("blob", digest, f"content of {digest} is missing; pull the image again")
 
 
 def closure(content: ContentStore, digest: str, media_type: str) -> list[Descriptor] | None:
@@ -64,8 +92,28 @@ def portable(content: ContentStore, target: Target) -> list[Descriptor]:
         content, target.manifest, target.manifest_media_type
     )
     if found is None:
-        raise NotFound("blob", target.manifest, f"content of {target.manifest} is missing; pull the image again")
+        raise _missing(target.manifest)
     return found
+
+
+def present(
+    content: ContentStore, digest: str, media_type: str, wanted: Collection[str] | None = None
+) -> list[Descriptor]:
+    """Like `closure`, but of an index only what is here, and in `wanted` (digests of manifests) where that is given.
+
+    Empty when no image of it is here whole (blocking).
+    """
+    if media_type not in oci.INDEX_TYPES:
+        return closure(content, digest, media_type) or [] if wanted is None or digest in wanted else []
+    if not content.exists(digest):
+        return []
+    data = content.read(digest)
+    below: dict[str, Descriptor] = {}
+    for child in oci.parse_index(data).manifests:
+        below.update((found.digest, found) for found in present(content, child.digest, child.media_type, wanted))
+    if not any(found.media_type in oci.MANIFEST_TYPES for found in below.values()):
+        return []
+    return [*below.values(), Descriptor(media_type=media_type, digest=digest, size=len(data))]
 
 
 class Saver:
@@ -74,12 +122,11 @@ class Saver:
     def __init__(self, index: ImageIndex, layers: LayerStore) -> None:
         self._index, self._layers = index, layers
 
-    async def run(self, refs: Sequence[str], platform: str) -> AsyncGenerator[bytes, None]:
+    async def run(self, refs: Sequence[str], platforms: Sequence[str]) -> AsyncGenerator[bytes, None]:
         """The archive, in pieces."""
-        chosen = self._select(refs, platform)
-        images = [selection.image for selection in chosen]
-        async with self._layers.lease({blob for image in images for blob in image.blobs}):
-            plans = [await in_thread(portable, self._layers.content, selection.target) for selection in chosen]
+        chosen = self._select(refs, platforms)
+        async with self._layers.lease({blob for selection in chosen for blob in selection.blobs}):
+            plans = [await in_thread(self._plan, selection) for selection in chosen]
             blobs = {descriptor.digest: descriptor for plan in plans for descriptor in plan}
             yield _directory("blobs/") + _directory("blobs/sha256/")
             for digest in sorted(blobs):
@@ -87,26 +134,48 @@ class Saver:
                     async for part in parts:
                         yield part
             yield _file("index.json", _index_document(chosen, plans))
-            yield _file("manifest.json", await in_thread(self._docker_document, chosen))
+            entries = await in_thread(self._docker_entries, chosen)
+            yield _file("manifest.json", msgspec.json.encode(entries))
             yield _file("oci-layout", b'{"imageLayoutVersion":"1.0.0"}')
+            if repositories := _repositories(chosen, entries):
+                yield _file("repositories", msgspec.json.encode(repositories))
             yield bytes(2 * tarfile.BLOCKSIZE)
 
-    def selected(self, refs: Sequence[str], platform: str) -> list[StoredImage]:
+    def selected(self, refs: Sequence[str], platforms: Sequence[str]) -> list[StoredImage]:
         """The images that `run` would write. Raises NotFound."""
-        return [selection.image for selection in self._select(refs, platform)]
+        return [image for selection in self._select(refs, platforms) for image in selection.images]
 
-    def _select(self, refs: Sequence[str], platform: str) -> list[_Selection]:
+    def _plan(self, selection: _Selection) -> list[Descriptor]:
+        """What to write for an image, the top last. Raises NotFound for one of which blobs are missing."""
+        content, target = self._layers.content, selection.target
+        plan = present(content, target.digest, target.media_type, selection.wanted)
+        found = plan or closure(content, target.manifest, target.manifest_media_type)
+        if not found:
+            raise _missing(target.manifest)
+        return found
+
+    def _select(self, refs: Sequence[str], platforms: Sequence[str]) -> list[_Selection]:
         found: dict[tuple[str, str], _Selection] = {}
         for ref in refs:
             for text in self._expand(ref):
-                image = self._index.for_platform(text, platform)
                 reference = self._index.find(text)[1]
-                named = self._index.name(reference) if reference is not None else None
-                target = named.target if named is not None and named.image_id == image.id else image.target
-                selection = found.setdefault((image.id, target.digest), _Selection(image, target))
+                selection = self._selection(text, reference, platforms)
+                selection = found.setdefault((selection.image.id, selection.target.digest), selection)
                 if reference is not None and reference.tag and reference not in selection.names:
                     selection.names.append(reference)
         return list(found.values())
+
+    def _selection(self, text: str, reference: Reference | None, platforms: Sequence[str]) -> _Selection:
+        images = [self._index.for_platform(text, platform) for platform in dict.fromkeys(platforms or [""])]
+        image = images[0]
+        named = self._index.name(reference) if reference is not None else None
+        target = named.target if named is not None and named.image_id == image.id else image.target
+        if not platforms:
+            alone = self._index.head(image) != ""  # one of several platforms, named by its own id
+            return _Selection([image], _alone(target)) if alone else _Selection(self._index.family(image), target)
+        if len(images) == 1:
+            return _Selection(images, _alone(target))
+        return _Selection(images, target, frozenset(image.target.manifest for image in images))
 
     def _expand(self, ref: str) -> list[str]:
         """A name without a tag means all its tags, as in Docker."""
@@ -120,7 +189,7 @@ class Saver:
 
     async def _blob(self, digest: str) -> AsyncGenerator[bytes, None]:
         info = await in_thread(self._layers.content.info, digest)
-        yield _header(f"blobs/sha256/{digests.hex_of(digest)}", info.size)
+        yield _header(_blob_name(digest), info.size)
         file = await in_thread(self._layers.content.open, digest)
         try:
             while part := await in_thread(file.read, CHUNK):
@@ -129,18 +198,32 @@ class Saver:
             await asyncio.to_thread(file.close)
         yield bytes(-info.size % tarfile.BLOCKSIZE)
 
-    def _docker_document(self, chosen: Sequence[_Selection]) -> bytes:
-        entries: list[dict[str, Any]] = []
+    def _docker_entries(self, chosen: Sequence[_Selection]) -> list[_Entry]:
+        """Docker's own list, which knows one platform of a name."""
+        entries: list[_Entry] = []
         for selection in chosen:
-            manifest = oci.parse_manifest(self._layers.content.read(selection.target.manifest))
+            manifest = oci.parse_manifest(self._layers.content.read(selection.image.target.manifest))
             entries.append(
                 {
-                    "Config": f"blobs/sha256/{digests.hex_of(manifest.config.digest)}",
+                    "Config": _blob_name(manifest.config.digest),
                     "RepoTags": [name.familiar for name in selection.names] or None,
-                    "Layers": [f"blobs/sha256/{digests.hex_of(layer.digest)}" for layer in manifest.layers],
+                    "Layers": [_blob_name(layer.digest) for layer in manifest.layers],
                 }
             )
-        return msgspec.json.encode(entries)
+        return entries
+
+
+def _blob_name(digest: str) -> str:
+    return f"blobs/sha256/{digests.hex_of(digest)}"
+
+
+def _repositories(chosen: Sequence[_Selection], entries: Sequence[_Entry]) -> dict[str, dict[str, str]]:
+    """What readers from before manifest.json look names up in: the id of the top layer by repository and tag."""
+    found: dict[str, dict[str, str]] = {}
+    for selection, entry in zip(chosen, entries, strict=True):
+        for name in selection.names if entry["Layers"] else ():
+            found.setdefault(name.familiar_name, {})[name.tag] = entry["Layers"][-1].rpartition("/")[2]
+    return found
 
 
 def _index_document(chosen: Sequence[_Selection], plans: Sequence[list[Descriptor]]) -> bytes:

@@ -7,11 +7,12 @@ from collections import OrderedDict
 from collections.abc import AsyncIterator, Sequence
 from contextlib import aclosing
 from dataclasses import dataclass
+from functools import partial
 
 import msgspec
 
 from corten.clock import Clock
-from corten.engine.images import importing, selecting
+from corten.engine.images import family, importing, selecting
 from corten.engine.images.importing import ImportOptions
 from corten.engine.images.index import ImageIndex, StoredImage
 from corten.engine.images.layers import LayerStore
@@ -22,8 +23,8 @@ from corten.engine.images.push import Pusher
 from corten.engine.images.removal import Changes, Emit, InUse, Remover
 from corten.engine.images.saving import Saver
 from corten.engine.images.threads import in_thread, to_the_end
-from corten.engine.models import Filters, Image, ImageDetails, ProgressMessage, RegistryAuth
-from corten.errors import InvalidArgument, NotFound
+from corten.engine.models import Filters, Image, ImageDetails, ImageManifest, ProgressMessage, RegistryAuth
+from corten.errors import CortenError, InvalidArgument, NotFound
 from corten.registry.auth import Credentials
 from corten.registry.client import RegistryClient
 from corten.registry.transport import Transport
@@ -69,7 +70,7 @@ class ImageService:
     def __init__(self, parts: ImageParts) -> None:
         self._clock, self._registries, self._events = parts.clock, parts.registries, parts.events
         self._tasks = TaskOwner("images")
-        self._index = ImageIndex(parts.images, parts.names, parts.clock)
+        self._index = ImageIndex(parts.images, parts.names, parts.clock, partial(_blob_size, parts.content))
         self._layers = LayerStore(parts.content, parts.snapshotter, parts.applier, self._tasks, self._index.referenced)
         self.max_downloads = parts.max_downloads
         """Layers that each pull from now on fetches at a time."""
@@ -106,15 +107,25 @@ class ImageService:
     def get(self, ref: str) -> Image:
         return self._index.view(self._index.find(ref)[0])
 
-    async def details(self, ref: str) -> ImageDetails:
-        image, _ = self._index.find(ref)
+    async def details(self, ref: str, platform: str = "") -> ImageDetails:
+        image = self._index.for_platform(ref, platform)
 
         def read() -> tuple[bytes, builtins.list[int]]:
             sizes = [self._layers.size_of([chain_id]) for chain_id in image.chain_ids]
             return self._layers.content.read(image.id), sizes
 
         data, sizes = await in_thread(read)
-        return ImageDetails(self._index.view(image), msgspec.json.decode(data), sizes)
+        view = self._index.view(image)
+        if platform and (head := self._index.get(view.head)) is not None:
+            shown = self._index.view(head)
+            view = msgspec.structs.replace(view, names=shown.names, digests=shown.digests)
+        return ImageDetails(view, msgspec.json.decode(data), sizes)
+
+    async def manifests(self, ref: str) -> Sequence[ImageManifest]:
+        """What the image's names point to, manifest by manifest."""
+        image, _ = self._index.find(ref)
+        members = family.family(self._index, image)
+        return await in_thread(family.manifests, self._layers.content, image, members)
 
     async def pull(
         self, ref: str, platform: str, auth: RegistryAuth | None, *, all_tags: bool = False
@@ -143,10 +154,10 @@ class ImageService:
         self._emit("push", reference.familiar, {"name": reference.familiar_name})
 
     async def load(
-        self, archive: AsyncIterator[bytes], *, quiet: bool, platform: str = ""
+        self, archive: AsyncIterator[bytes], *, quiet: bool, platforms: Sequence[str] = ()
     ) -> AsyncIterator[ProgressMessage]:
         stream = ProgressStream(self._clock)
-        loader = Loader(self._index, self._layers, platform, stream, quiet=quiet)
+        loader = Loader(self._index, self._layers, platforms, stream, quiet=quiet)
 
         async def run() -> None:
             for image in await loader.run(archive):
@@ -156,10 +167,10 @@ class ImageService:
             async for line in told:
                 yield line
 
-    async def save(self, refs: Sequence[str], platform: str = "") -> AsyncIterator[bytes]:
+    async def save(self, refs: Sequence[str], platforms: Sequence[str] = ()) -> AsyncIterator[bytes]:
         saver = Saver(self._index, self._layers)
-        images = saver.selected(refs, platform)
-        async with aclosing(saver.run(refs, platform)) as parts:
+        images = saver.selected(refs, platforms)
+        async with aclosing(saver.run(refs, platforms)) as parts:
             async for part in parts:
                 yield part
         for image in images:
@@ -193,18 +204,20 @@ class ImageService:
             await to_the_end(self._tasks, f"tag {wanted}", self._index.tag(image, wanted, points_to))
         self._emit("tag", image.id, {"name": wanted.familiar})
 
-    async def remove(self, ref: str, *, force: bool, prune: bool) -> Changes:
-        """`prune` takes along nameless parents that nothing needs any more."""
+    async def remove(self, ref: str, *, force: bool, prune: bool, platforms: Sequence[str] = ()) -> Changes:
+        """`prune` takes along nameless parents that nothing needs any more; `platforms` chooses from an index."""
         async with self._index.lock:
-            work = self._remove(ref, force=force, prune=prune)
+            work = self._remove(ref, platforms, force=force, prune=prune)
             result = await to_the_end(self._tasks, f"remove {ref[:80]}", work)
         if isinstance(result, Exception):
             raise result
         return result
 
-    async def _remove(self, ref: str, *, force: bool, prune: bool) -> Changes | Exception:
+    async def _remove(self, ref: str, platforms: Sequence[str], *, force: bool, prune: bool) -> Changes | Exception:
         # Handed back instead of raised, as the task that it runs in would be logged as failed.
         try:
+            if platforms:
+                return await self._remover.remove_platforms(ref, platforms, force=force, prune=prune)
             return await self._remover.remove(ref, force=force, prune=prune)
         except Exception as error:
             return error
@@ -221,8 +234,9 @@ class ImageService:
         selection = selecting.parse(filters, self._clock.now_ns())
         chosen = []
         for image in self._index.images():
-            tagged = any(name.tag for name in self._index.names_of(image.id))
-            if self._in_use(image.id) or not selection.wants(tagged=tagged, created_ns=image.created_ns):
+            members = {image.id, self._index.head(image) or image.id}
+            tagged = any(name.tag for id in members for name in self._index.names_of(id))
+            if any(map(self._in_use, members)) or not selection.wants(tagged=tagged, created_ns=image.created_ns):
                 continue
             if not selection.labels or selection.wants_labels((await self._config(image.id)).run.labels or {}):
                 chosen.append(image)
@@ -230,6 +244,13 @@ class ImageService:
 
     def _emit(self, action: str, actor_id: str, attributes: dict[str, str]) -> None:
         self._events.emit("image", action, actor_id, attributes)
+
+
+def _blob_size(content: ContentStore, digest: str) -> int:
+    try:
+        return content.info(digest).size
+    except CortenError:
+        return 0
 
 
 def _credentials(auth: RegistryAuth | None) -> Credentials:

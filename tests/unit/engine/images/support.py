@@ -174,3 +174,22 @@ def statuses(messages: Sequence[ProgressMessage], id: str = "") -> list[str]:
     """The texts of a stream without what repeats; of one layer with `id`."""
     texts = [message["status"] for message in messages if "status" in message and (not id or message.get("id") == id)]
     return [text for at, text in enumerate(texts) if at == 0 or texts[at - 1] != text]
+
+
+def index_archive(*images: tuple[Made, str], name: str = "", absent: Sequence[str] = ()) -> tuple[bytes, bytes]:
+    """An OCI layout with one index, of (image, architecture) pairs and of architectures that are not in it; and the
+    index.
+    """
+    entries = [
+        describe(made.manifest, oci.OCI_MANIFEST, platform={"os": "linux", "architecture": architecture})
+        for made, architecture in images
+    ]
+    for architecture in absent:
+        gone = describe(architecture.encode(), oci.OCI_MANIFEST)
+        entries.append({**gone, "platform": {"os": "linux", "architecture": architecture}})
+    index = json.dumps({"schemaVersion": 2, "mediaType": oci.OCI_INDEX, "manifests": entries}).encode()
+    annotations = {oci.ANNOTATION_IMAGE_NAME: name} if name else {}
+    blobs = [index, *(blob for made, _ in images for blob in (*made.layers, made.config, made.manifest))]
+    files: dict[str, bytes | str] = {f"blobs/sha256/{digests.hex_of(digests.of(blob))}": blob for blob in blobs}
+    top = {"schemaVersion": 2, "manifests": [describe(index, oci.OCI_INDEX, annotations=annotations)]}
+    return tar_of({"oci-layout": "{}", "index.json": json.dumps(top), **files}), index

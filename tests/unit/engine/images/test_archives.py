@@ -44,7 +44,7 @@ def oci_archive(made: Made, name: str, extra: Mapping[str, bytes | str] | None =
 
 
 async def load(images: ImageService, archive: bytes, platform: str = "") -> list[str]:
-    told = await collect(images.load(pieces(archive), quiet=True, platform=platform))
+    told = await collect(images.load(pieces(archive), quiet=True, platforms=[platform] if platform else []))
     return [message["stream"] for message in told]
 
 
