@@ -184,6 +184,18 @@ def test_all_tags_of_a_repository() -> None:
     asyncio.run(script())
 
 
+@pytest.mark.parametrize(("limit", "waiting"), [(1, 2), (3, 0)])
+def test_the_next_pull_keeps_to_the_new_number_of_downloads(limit: int, waiting: int) -> None:
+    async def script() -> None:
+        world, made = World(), make_image(BASE, TOP, NOISE)
+        async with FakeRegistry() as registry, world.service() as images:
+            images.max_downloads = limit
+            told = await collect(images.pull(publish(registry, "app", made), "", None))
+            assert len([m for m in told if m["status"] == "Waiting"]) == waiting
+
+    asyncio.run(script())
+
+
 def test_of_a_tag_and_a_digest_the_digest_decides() -> None:
     async def script() -> None:
         world, old, new = World(), make_image(BASE), make_image(TOP)
