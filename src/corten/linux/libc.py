@@ -7,6 +7,7 @@ GIL.
 from __future__ import annotations
 
 import ctypes
+import errno
 import os
 
 TYPE_CHECKING = False
@@ -114,5 +115,8 @@ def syscall(name: str, *argtypes: Any) -> Callable[..., int]:
 
 
 def encode(path: str) -> bytes:
-    """A path as the kernel takes it."""
-    return os.fsencode(path)
+    """A path as the kernel takes it. One with a NUL in it would be cut there, and mean another file."""
+    encoded = os.fsencode(path)
+    if b"\0" in encoded:
+        raise OSError(errno.EINVAL, "embedded null byte", path)
+    return encoded

@@ -15,8 +15,9 @@ if TYPE_CHECKING:
 
 BLOCK = 512
 _ZERO = bytes(BLOCK)
-_MAX_METADATA = 1 << 20  # of one pax header or long name; the same bound as Go's
-_MAX_SPARSE = 1 << 20  # segments of one file
+_MAX_METADATA = 1 << 20  # of all pax headers and long names of one member; the same bound as Go's of each
+_MAX_SPARSE = 1 << 17  # segments of one file
+_MAX_DIGITS = 20
 
 REGULAR, HARD_LINK, SYMLINK, CHAR, BLOCK_DEVICE, DIRECTORY, FIFO = b"0", b"1", b"2", b"3", b"4", b"5", b"6"
 _KINDS = {b"\0": REGULAR, b"7": REGULAR, b"S": REGULAR} | {bytes([c]): bytes([c]) for c in b"0123456"}
@@ -60,7 +61,7 @@ class TarReader:
         self._at = 0
         self._left = 0  # of the present entry's data
         self._padding = 0
-        self._globals: dict[bytes, bytes] = {}
+        self._metadata_left = 0  # of what the present member may still say about itself
 
     def __iter__(self) -> Iterator[Entry]:
         while (entry := self._next()) is not None:
@@ -110,7 +111,8 @@ class TarReader:
         return None if block == _ZERO else block
 
     def _metadata(self, size: int) -> bytes:
-        if size > _MAX_METADATA:
+        self._metadata_left -= size + BLOCK
+        if self._metadata_left < 0:
             raise InvalidArgument("archive/tar: header field too long")
         body = self._take(size)
         self._take(-size % BLOCK)
@@ -121,6 +123,7 @@ class TarReader:
             pass
         self._take(self._padding)
         self._padding = 0
+        self._metadata_left = _MAX_METADATA
         records: dict[bytes, bytes] = {}
         while True:
             header = self._block()
@@ -135,7 +138,7 @@ class TarReader:
             if kind == b"x":
                 records.update(_pax_records(self._metadata(size)))
             elif kind == b"g":
-                self._globals.update(_pax_records(self._metadata(size)))
+                _pax_records(self._metadata(size))  # for all members after it: means nothing in a layer, as with Docker
             elif kind == b"L":
                 records[b"path"] = self._metadata(size).split(b"\0", 1)[0]
             elif kind == b"K":
@@ -157,11 +160,11 @@ class TarReader:
             entry.name = header[345:500].split(b"\0", 1)[0] + b"/" + entry.name
         if known in (CHAR, BLOCK_DEVICE):
             entry.device = (_number(header, 329, 337), _number(header, 337, 345))
-        if records or self._globals:
-            _apply_records(entry, self._globals | records)
+        if records:
+            _apply_records(entry, records)
         if known != REGULAR:
             entry.size = 0  # links may carry the size of their target, without any data
-        elif entry.name.endswith(b"/"):
+        elif kind == b"\0" and entry.name.endswith(b"/"):
             entry.kind = DIRECTORY  # as before POSIX, and only then
         self._left, self._padding = entry.size, -entry.size % BLOCK
         if kind == b"S":
@@ -182,27 +185,32 @@ class TarReader:
         self._set_sparse(entry, segments, _number(header, 483, 495))
 
     def _pax_sparse(self, entry: Entry, records: dict[bytes, bytes]) -> None:
-        entry.name = records.get(b"GNU.sparse.name", entry.name)
+        entry.name = records.get(b"GNU.sparse.name") or entry.name
         real = _decimal(records.get(b"GNU.sparse.realsize") or records.get(b"GNU.sparse.size") or b"0")
         if records.get(b"GNU.sparse.major") == b"1":
             numbers = self._sparse_map()
         else:
             numbers = [_decimal(word) for word in records.get(b"GNU.sparse.map", b"").split(b",") if word]
+        if len(numbers) % 2:
+            raise InvalidArgument("archive/tar: invalid sparse map")
         self._set_sparse(entry, list(zip(numbers[::2], numbers[1::2], strict=True)), real)
 
     def _sparse_map(self) -> list[int]:
         """The map of format 1.0: decimal lines at the start of the data, padded to whole blocks."""
-        text = b""
-        while True:
+        blocks: list[bytes] = []
+        lines, wanted = 0, 1
+        while lines < wanted:
             if self._left < BLOCK:
                 raise InvalidArgument("unexpected EOF")
-            text += self._take(BLOCK)
+            blocks.append(block := self._take(BLOCK))
             self._left -= BLOCK
-            lines = text.split(b"\n")
-            if len(lines) > 1 and len(lines) - 1 >= 1 + 2 * (count := _decimal(lines[0])):
-                return [_decimal(line) for line in lines[1 : 1 + 2 * count]]
-            if len(text) > 40 * _MAX_SPARSE:
+            if not lines and (end := block.find(b"\n")) >= 0:
+                count = _decimal(b"".join([*blocks[:-1], block[:end]]))
+                wanted = 1 + 2 * count
+            lines += block.count(b"\n")
+            if wanted > 2 * _MAX_SPARSE or len(blocks) > _MAX_SPARSE:
                 raise InvalidArgument("archive/tar: sparse map too long")
+        return [_decimal(line) for line in b"".join(blocks).split(b"\n")[1:wanted]]
 
     def _set_sparse(self, entry: Entry, segments: list[tuple[int, int]], real: int) -> None:
         end = 0
@@ -221,11 +229,18 @@ def _number(header: bytes, start: int, end: int) -> int:
     if field[0] & 0x80:
         value = int.from_bytes(field, "big") & ((1 << (8 * len(field) - 1)) - 1)
         return value - (1 << (8 * len(field) - 1)) if field[0] & 0x40 else value
-    text = field.split(b"\0", 1)[0].strip()
+    # Blanks and NULs on both sides, as Go and GNU tar have it: readers that disagree about a size see other members.
+    text = field.strip(b" \0")
+    if not text.isdigit():
+        text = text.split(b"\0", 1)[0]
+        if not text:
+            return 0
     try:
-        return int(text, 8) if text else 0
+        if text.isdigit():  # int() takes signs, blanks, underscores and prefixes too
+            return int(text, 8)
     except ValueError:
-        raise InvalidArgument("archive/tar: invalid tar header") from None
+        pass
+    raise InvalidArgument("archive/tar: invalid tar header")
 
 
 def _check_sum(header: bytes) -> None:
@@ -238,13 +253,9 @@ def _check_sum(header: bytes) -> None:
 
 
 def _decimal(text: bytes) -> int:
-    try:
-        value = int(text)
-    except ValueError:
-        raise InvalidArgument("archive/tar: invalid tar header") from None
-    if value < 0:
+    if not text.isdigit() or len(text) > _MAX_DIGITS:
         raise InvalidArgument("archive/tar: invalid tar header")
-    return value
+    return int(text)
 
 
 def _pax_records(body: bytes) -> dict[bytes, bytes]:
@@ -258,6 +269,8 @@ def _pax_records(body: bytes) -> dict[bytes, bytes]:
         if length < 5 or at + length > len(body) or record[-1:] != b"\n" or b"=" not in record:
             raise InvalidArgument("archive/tar: invalid tar header")
         key, value = record[:-1].split(b"=", 1)
+        if b"\0" in key or (b"\0" in value and key in (b"path", b"linkpath", b"GNU.sparse.name")):
+            raise InvalidArgument("archive/tar: invalid name: embedded null byte in a pax header")
         if key in (b"GNU.sparse.offset", b"GNU.sparse.numbytes"):  # format 0.0: one pair of records for each segment
             sparse.append(value)
         records[key] = value
@@ -269,6 +282,8 @@ def _pax_records(body: bytes) -> dict[bytes, bytes]:
 
 def _apply_records(entry: Entry, records: dict[bytes, bytes]) -> None:
     for key, value in records.items():
+        if not value and not key.startswith(b"SCHILY.xattr."):
+            continue  # takes back what an earlier header said: the member's own header holds
         if key == b"path":
             entry.name = value
         elif key == b"linkpath":
@@ -289,15 +304,13 @@ def _apply_records(entry: Entry, records: dict[bytes, bytes]) -> None:
 
 def _timestamp(text: bytes) -> int:
     """Decimal seconds, with a fraction of any length, as nanoseconds. Exact: a float has not enough digits."""
-    seconds, _, fraction = text.partition(b".")
+    negative = text.startswith(b"-")
+    seconds, _, fraction = text.removeprefix(b"-").partition(b".")
     digits = fraction[:9].ljust(9, b"0")
     if not digits.isdigit():
         raise InvalidArgument("archive/tar: invalid tar header")
-    try:
-        whole = int(seconds or b"0")
-    except ValueError:
-        raise InvalidArgument("archive/tar: invalid tar header") from None
-    return whole * 1_000_000_000 + (-int(digits) if text.startswith(b"-") else int(digits))
+    value = _decimal(seconds or b"0") * 1_000_000_000 + int(digits)
+    return -value if negative else value
 
 
 def _sparse_fields(block: bytes, start: int, count: int) -> list[tuple[int, int]]:

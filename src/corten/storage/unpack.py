@@ -38,6 +38,10 @@ _CREATE = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
 _DIR = os.O_PATH | os.O_DIRECTORY
 _MAX_OPEN = 128
 _UNIT = 4096
+_NO_ID = 0xFFFFFFFF  # chown's "leave it", which would be root's
+_MAX_NAMES = 128 << 20  # bytes of the names of directories that are kept until the end
+_MAX_IMPLIED = 8 << 20  # the same of those that are told to the daemon
+_MAX_TIME = 1 << 63  # nanoseconds; the calls that set times take no more
 # Refusals of the host; every other errno is the archive's own doing (a name too long, a file where a parent should be).
 _HOST_ERRORS = {
     errno.ENOSPC,
@@ -55,13 +59,17 @@ _HOST_ERRORS = {
 class Unpacker:
     """Unpacks into the directory `root` (an fd, which stays the caller's). The process's umask must be 0."""
 
-    def __init__(self, root: int, *, delete: bool = False) -> None:
+    def __init__(self, root: int, *, delete: bool = False, max_size: int = 1 << 62) -> None:
+        """`max_size` bytes of files at most, with their holes: some day somebody copies them, or makes an archive."""
         self._root = root
+        self._size_left = self._max_size = max_size
+        self._names = self._implied_names = 0
         self._delete = delete
         self._open: dict[bytes, int] = {}
         self._dir_times: dict[bytes, int] = {}
         self._setgid: set[int] = set()  # fds of directories that give their group to what is created in them
         self._written: set[bytes] = set()  # only for `delete`: what this layer itself has put there
+        self._above_written: set[bytes] = set()  # and the directories on the way to it
         self.implied: dict[bytes, None] = {}
         self.size = 0
         self.inodes = 0
@@ -85,8 +93,8 @@ class Unpacker:
             self._set_times()
         except OSError as error:
             raise _translate(entry, error) from error
-        except ValueError as error:  # a NUL inside a name
-            raise InvalidArgument(f"invalid name {_show(entry.name if entry else b'')}: {error}") from None
+        except (ValueError, OverflowError) as error:  # a NUL inside a name, a number beyond what the call takes
+            raise InvalidArgument(f"invalid entry {_show(entry.name if entry else b'')}: {error}") from None
         finally:
             self._close()
 
@@ -94,6 +102,10 @@ class Unpacker:
         path = clean(entry.name)
         if path is None:
             raise InvalidArgument(f'"{_show(entry.name)}" is outside of "/"')
+        if not (0 <= entry.uid < _NO_ID and 0 <= entry.gid < _NO_ID):
+            raise InvalidArgument(f'invalid entry "{_show(entry.name)}": owner {entry.uid}:{entry.gid} is out of range')
+        if not -_MAX_TIME <= entry.mtime_ns < _MAX_TIME:
+            entry.mtime_ns = 0  # as Docker: a time that cannot be kept is none
         parent, _, base = path.rpartition(b"/")
         if not base:
             if entry.kind != DIRECTORY:
@@ -106,7 +118,7 @@ class Unpacker:
             return
         directory = self._directory_fd(parent)
         if self._delete:
-            self._written.add(path)
+            self._note_written(path, parent)
         if entry.kind == REGULAR:
             self._regular(entry, reader, directory, base)
         else:
@@ -141,6 +153,9 @@ class Unpacker:
             except FileExistsError:
                 continue
             self.implied[made] = None
+            self._implied_names += len(made)
+            if self._implied_names > _MAX_IMPLIED:
+                raise InvalidArgument("the layer has too many directories without an entry of their own")
             self._account(_UNIT)
         return open_in_root(self._root, path, _DIR)
 
@@ -173,6 +188,9 @@ class Unpacker:
             directory = self._clear(entry, directory, base)
             fd = os.open(base, _CREATE, entry.mode, dir_fd=directory)
         try:
+            self._size_left -= entry.real_size or entry.size
+            if self._size_left < 0:
+                raise InvalidArgument(f"the files of the layer are larger than {self._max_size} bytes (max-layer-size)")
             if entry.sparse is not None:
                 _write_sparse(fd, entry, reader)
             else:
@@ -212,6 +230,10 @@ class Unpacker:
             if entry.mode & stat.S_ISGID:
                 self._setgid.add(cached)
         self.implied.pop(path, None)
+        if path not in self._dir_times:
+            self._names += len(path)
+            if self._names > _MAX_NAMES:
+                raise InvalidArgument("the layer has too many directories with long names")
         self._dir_times[path] = entry.mtime_ns
 
     def _symlink(self, entry: Entry, directory: int, base: bytes, path: bytes) -> None:
@@ -275,6 +297,12 @@ class Unpacker:
 
     # Whiteouts and replacement
 
+    def _note_written(self, path: bytes, parent: bytes) -> None:
+        self._written.add(path)
+        while parent and parent not in self._above_written:
+            self._above_written.add(parent)
+            parent = parent.rpartition(b"/")[0]
+
     def _whiteout(self, parent: bytes, base: bytes) -> None:
         if base == _OPAQUE:
             directory = self._directory_fd(parent)
@@ -318,21 +346,23 @@ class Unpacker:
         if stat.S_ISDIR(status.st_mode) or stat.S_ISLNK(status.st_mode):
             self._close()  # cached parents may have led through it
 
-    def _empty(self, parent: bytes) -> None:
+    def _empty(self, top: bytes) -> None:
         """For `delete`: an opaque directory loses what this layer has not put there."""
-        directory = self._directory_fd(parent)
-        fd = os.open(b".", os.O_RDONLY | os.O_DIRECTORY, dir_fd=directory)
-        try:
-            names = [os.fsencode(name) for name in os.listdir(fd)]
-        finally:
-            os.close(fd)
-        for name in names:
-            path = parent + b"/" + name if parent else name
-            if path not in self._written:
-                if any(written.startswith(path + b"/") for written in self._written):
-                    self._empty(path)
-                else:
-                    self._remove(self._directory_fd(parent), name)
+        left = [top]
+        while left:
+            parent = left.pop()
+            fd = os.open(b".", os.O_RDONLY | os.O_DIRECTORY, dir_fd=self._directory_fd(parent))
+            try:
+                names = [os.fsencode(name) for name in os.listdir(fd)]
+            finally:
+                os.close(fd)
+            for name in names:
+                path = parent + b"/" + name if parent else name
+                directory = self._directory_fd(parent)
+                if path not in self._written and path not in self._above_written:
+                    self._remove(directory, name)
+                elif stat.S_ISDIR(os.lstat(name, dir_fd=directory).st_mode):
+                    left.append(path)
 
     def _account(self, size: int) -> None:
         self.size += -(-size // _UNIT) * _UNIT
@@ -388,19 +418,12 @@ def _write_sparse(fd: int, entry: Entry, reader: TarReader) -> None:
 
 
 def _remove_tree(directory: int, name: bytes) -> None:
-    """Everything below `name`, and it. Links are removed, not followed."""
-    fd = os.open(name, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW, dir_fd=directory)
-    try:
-        with os.scandir(fd) as entries:
-            found = [(os.fsencode(entry.name), entry.is_dir(follow_symlinks=False)) for entry in entries]
-        for child, is_directory in found:
-            if is_directory:
-                _remove_tree(fd, child)
-            else:
-                os.unlink(child, dir_fd=fd)
-    finally:
-        os.close(fd)
-    os.rmdir(name, dir_fd=directory)
+    """Everything below `name`, and it. Links are removed, not followed. Of any depth: an image may say how deep."""
+    from pathlib import Path
+
+    from corten.storage.walking import delete_tree
+
+    delete_tree(Path(os.fsdecode(_proc(directory, name))))
 
 
 def _show(name: bytes) -> str:
