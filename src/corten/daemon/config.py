@@ -61,6 +61,7 @@ class DaemonConfig:
     max_download_attempts: int = 5
     max_layer_size: int = LayerLimits().size
     max_layer_entries: int = LayerLimits().entries
+    max_layer_ratio: int = LayerLimits().ratio
     labels: tuple[str, ...] = ()
     dns: tuple[str, ...] = ()
     dns_options: tuple[str, ...] = ()
@@ -165,6 +166,7 @@ KEYS: dict[str, tuple[str, Callable[[str, Any], Any]]] = {
     "max-download-attempts": ("max_download_attempts", _count),
     "max-layer-size": ("max_layer_size", _count),
     "max-layer-entries": ("max_layer_entries", _count),
+    "max-layer-ratio": ("max_layer_ratio", _count),
     "labels": ("labels", _strings),
     "dns": ("dns", _strings),
     "dns-opts": ("dns_options", _strings),

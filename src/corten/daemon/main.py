@@ -86,6 +86,7 @@ def read_config(given: dict[str, Any]) -> DaemonConfig:
 @click.option("--max-concurrent-downloads", type=click.IntRange(1), help="Layers that a pull fetches at a time. [3]")
 @click.option("--max-layer-size", type=click.IntRange(1), help="Bytes that a layer may have unpacked. [256 GiB]")
 @click.option("--max-layer-entries", type=click.IntRange(1), help="Files that a layer may have. [10 million]")
+@click.option("--max-layer-ratio", type=click.IntRange(1), help="Times its packed size, from 4 GiB unpacked on. [200]")
 @click.option("--max-download-attempts", type=click.IntRange(1), help="Attempts to fetch a layer. [5]")
 @click.option("--default-runtime", help="OCI runtime for containers that name none. [the embedded one]")
 @click.option("--add-runtime", "runtimes", multiple=True, help="NAME=/PATH of a further OCI runtime.")

@@ -165,7 +165,7 @@ async def _storage(config: DaemonConfig, stack: AsyncExitStack) -> _Storage:
     snapshotter = await asyncio.to_thread(make, config.data_root / "snapshots", database)
     stack.callback(snapshotter.close)
     content = await asyncio.to_thread(LocalContentStore, config.data_root / "content")
-    limits = LayerLimits(config.max_layer_size, config.max_layer_entries)
+    limits = LayerLimits(config.max_layer_size, config.max_layer_entries, config.max_layer_ratio)
     applier = WorkerApplier(delete_whiteouts=config.storage_driver == "copy", limits=limits)
     stack.push_async_callback(applier.close)
     copy_up = CopyUp(snapshotter)

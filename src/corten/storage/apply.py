@@ -24,9 +24,9 @@ import threading
 
 from corten.errors import CortenError, InvalidArgument, SystemFault
 from corten.linux.process import PR_SET_PDEATHSIG, prctl
+from corten.storage.bounds import BoundedReader, Bounds
 from corten.storage.decompress import CHUNK, chunks
 from corten.storage.faults import words
-from corten.storage.tarstream import Entry, TarReader
 from corten.storage.unpack import Unpacker
 
 TYPE_CHECKING = False
@@ -36,7 +36,6 @@ if TYPE_CHECKING:
 
 _REPORT_EVERY = 1 << 20
 _INLINE = 256 << 10  # a smaller blob is not worth a thread
-_NO_LIMIT = 1 << 62
 _MAGIC = 8  # bytes that tell how a blob is compressed
 _AHEAD = 16  # chunks that the decompressing thread may be ahead
 
@@ -48,13 +47,14 @@ def apply_layer(
     delete: bool = False,
     progress: Callable[[int], None] | None = None,
     final: str = "",
-    limits: tuple[int, int] = (_NO_LIMIT, _NO_LIMIT),
+    bounds: Bounds | None = None,
 ) -> dict[str, Any]:
     """Unpack `blob` into `target` in this process: diff_id, size, inodes and implied, as in `storage.types.Applied`.
 
-    With `final`, where the blob may have gone already, it still grows, as far as stdin says. `limits` are bytes of the
-    archive and entries. Raises InvalidArgument, SystemFault.
+    With `final`, where the blob may have gone already, it still grows, as far as stdin says. Raises InvalidArgument,
+    also for what is out of `bounds`, and SystemFault.
     """
+    bounds = bounds or Bounds()
     consumed = _Progress(progress)
     fd = _open_growing(blob, final) if final else _open(blob, os.O_RDONLY)
     try:
@@ -63,9 +63,9 @@ def apply_layer(
             previous = os.umask(0)
             try:
                 read = _Growing(fd) if final else lambda: os.read(fd, CHUNK)
-                pieces = _within(chunks(read, consumed), limits[0])
+                pieces = bounds.pieces(chunks(read, consumed), lambda: consumed.total)
                 ahead = final or os.fstat(fd).st_size > _INLINE
-                answer = _apply(pieces, root, delete, limits[1], ahead=bool(ahead), growing=bool(final))
+                answer = _apply(pieces, root, delete, bounds, ahead=bool(ahead), growing=bool(final))
                 consumed.flush()
                 return answer
             finally:
@@ -77,13 +77,13 @@ def apply_layer(
 
 
 def _apply(
-    source: Iterator[bytes], root: int, delete: bool, entries: int, *, ahead: bool, growing: bool
+    source: Iterator[bytes], root: int, delete: bool, bounds: Bounds, *, ahead: bool, growing: bool
 ) -> dict[str, Any]:
     digest = hashlib.sha256()
     pieces = _hashed(source, digest.update)
     thread = _Ahead(pieces) if ahead else None
-    unpacker = Unpacker(root, delete=delete)
-    reader = _Counted(iter(thread) if thread else pieces, entries)
+    unpacker = Unpacker(root, delete=delete, max_size=bounds.size)
+    reader = BoundedReader(iter(thread) if thread else pieces, bounds.entries)
     try:
         unpacker.run(reader)
         reader.drain()
@@ -146,45 +146,22 @@ def _hashed(source: Iterator[bytes], update: Callable[[bytes], None]) -> Iterato
         yield piece
 
 
-def _within(source: Iterator[bytes], limit: int) -> Iterator[bytes]:
-    total = 0
-    for piece in source:
-        total += len(piece)
-        if total > limit:
-            raise InvalidArgument(f"the layer is larger than {limit} bytes unpacked, which is the daemon's limit")
-        yield piece
-
-
-class _Counted(TarReader):
-    """A reader of so many entries at most."""
-
-    def __init__(self, pieces: Iterator[bytes], limit: int) -> None:
-        super().__init__(pieces)
-        self._limit = limit
-
-    def __iter__(self) -> Iterator[Entry]:
-        for count, entry in enumerate(super().__iter__()):
-            if count >= self._limit:
-                raise InvalidArgument(f"the layer has more than {self._limit} entries, which is the daemon's limit")
-            yield entry
-
-
 class _Progress:
     """Reports the bytes read so far, at most once a megabyte."""
 
     def __init__(self, report: Callable[[int], None] | None) -> None:
         self._report = report
-        self._total = self._told = 0
+        self.total = self._told = 0
 
     def __call__(self, count: int) -> None:
-        self._total += count
-        if self._total - self._told >= _REPORT_EVERY:
+        self.total += count
+        if self.total - self._told >= _REPORT_EVERY:
             self.flush()
 
     def flush(self) -> None:
-        if self._report is not None and self._told != self._total:
-            self._told = self._total
-            self._report(self._total)
+        if self._report is not None and self._told != self.total:
+            self._told = self.total
+            self._report(self.total)
 
 
 class _Ahead:
@@ -268,7 +245,7 @@ def _handle(request: dict[str, Any], send: Callable[[dict[str, Any]], None]) -> 
         request["target"],
         delete=request["delete"],
         final=request.get("final", ""),
-        limits=(request["max_size"], request["max_entries"]),
+        bounds=Bounds(*request["bounds"]),
         progress=lambda total: send({"read": total}),
     )
 

@@ -160,13 +160,16 @@ class Applied:
 
 @dataclass(frozen=True, slots=True)
 class LayerLimits:
-    """What one layer may be at most, unpacked: bytes of its archive, and entries in it.
+    """What one layer may be at most, unpacked: bytes of its archive, and of its files with their holes; entries in it;
+    and how many times its packed size, from `ratio_from` bytes on.
 
     More than any image has that was made in good faith; a decompression bomb ends at it instead of with the disk.
     """
 
     size: int = 256 << 30
     entries: int = 10_000_000
+    ratio: int = 200
+    ratio_from: int = 4 << 30
 
 
 class LayerApplier(Protocol):

@@ -144,20 +144,48 @@ class Unpacker:
         return fd
 
     def _make_parents(self, path: bytes) -> int:
-        """Directories that the archive has no entry for (yet)."""
-        made = b""
-        for part in path.split(b"/"):
-            above, made = made, made + b"/" + part if made else part
-            try:
-                os.mkdir(part, 0o755, dir_fd=self._directory_fd(above))
-            except FileExistsError:
-                continue
-            self.implied[made] = None
-            self._implied_names += len(made)
-            if self._implied_names > _MAX_IMPLIED:
-                raise InvalidArgument("the layer has too many directories without an entry of their own")
-            self._account(_UNIT)
-        return open_in_root(self._root, path, _DIR)
+        """Directories that the archive has no entry for (yet). The last one's fd."""
+        parts = path.split(b"/")
+        fd, there = self._deepest(parts)
+        try:
+            for count in range(there + 1, len(parts) + 1):
+                os.mkdir(parts[count - 1], 0o755, dir_fd=fd)
+                self._imply(b"/".join(parts[:count]))
+                # Made just now, so no link; looked up from above, as doing so from the root costs the depth each time.
+                inner = os.open(parts[count - 1], _DIR | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=fd)
+                os.close(fd)
+                fd = inner
+        except BaseException as error:
+            os.close(fd)
+            if isinstance(error, FileExistsError):  # a link to nothing
+                raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT)) from None
+            raise
+        return fd
+
+    def _deepest(self, parts: list[bytes]) -> tuple[int, int]:
+        """The fd of the deepest directory that is there on the way down `parts`, and how many of them lead to it."""
+        fd, low, high = os.dup(self._root), 0, len(parts)
+        try:
+            while high - low > 1:
+                middle = (low + high) // 2
+                try:
+                    inner = open_in_root(self._root, b"/".join(parts[:middle]), _DIR)
+                except FileNotFoundError:
+                    high = middle
+                    continue
+                os.close(fd)
+                fd, low = inner, middle
+        except BaseException:
+            os.close(fd)
+            raise
+        return fd, low
+
+    def _imply(self, path: bytes) -> None:
+        self.implied[path] = None
+        self._implied_names += len(path)
+        if self._implied_names > _MAX_IMPLIED:
+            raise InvalidArgument("the layer has too many directories without an entry of their own")
+        self._account(_UNIT)
 
     def _close(self) -> None:
         for fd in self._open.values():
@@ -190,7 +218,8 @@ class Unpacker:
         try:
             self._size_left -= entry.real_size or entry.size
             if self._size_left < 0:
-                raise InvalidArgument(f"the files of the layer are larger than {self._max_size} bytes (max-layer-size)")
+                what = f"larger than {self._max_size} bytes unpacked, which is the daemon's limit (max-layer-size)"
+                raise InvalidArgument(f"the layer is {what}")
             if entry.sparse is not None:
                 _write_sparse(fd, entry, reader)
             else:

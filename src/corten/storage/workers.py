@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import dataclasses
 import json
 import os
 import sys
@@ -203,8 +204,7 @@ class WorkerApplier:
             "blob": os.fspath(blob),
             "target": os.fspath(target),
             "delete": self._delete,
-            "max_size": self._limits.size,
-            "max_entries": self._limits.entries,
+            "bounds": dataclasses.astuple(self._limits),
         }
 
     async def _applied(self, answer: dict[str, Any], target: Path) -> Applied:

@@ -37,6 +37,7 @@ def test_file_settings_take_effect(tmp_path: Path) -> None:
             "max-download-attempts": 2,
             "max-layer-size": 1 << 30,
             "max-layer-entries": 1000,
+            "max-layer-ratio": 50,
             "exec-opts": ["native.cgroupdriver=systemd"],
         },
     )
@@ -47,7 +48,7 @@ def test_file_settings_take_effect(tmp_path: Path) -> None:
     assert config.default_address_pools == (("10.10.0.0/16", 24),)
     assert config.storage_driver == "overlayfs"
     assert (config.max_concurrent_downloads, config.max_download_attempts) == (7, 2)
-    assert (config.max_layer_size, config.max_layer_entries) == (1 << 30, 1000)
+    assert (config.max_layer_size, config.max_layer_entries, config.max_layer_ratio) == (1 << 30, 1000, 50)
     assert config.cgroup_driver == "systemd"
 
 

@@ -122,7 +122,11 @@ def test_a_growing_blob_that_is_bad_does_not_wait_for_its_end(tmp_path: Path, bl
 
 @pytest.mark.parametrize(
     ("limits", "words"),
-    [(LayerLimits(size=2_000_000), "larger than 2000000 bytes unpacked"), (LayerLimits(entries=2), "more than 2 entr")],
+    [
+        (LayerLimits(size=2_000_000), "larger than 2000000 bytes unpacked"),
+        (LayerLimits(entries=2), "more than 2 entr"),
+        (LayerLimits(ratio=10, ratio_from=1000), "10 times as large"),
+    ],
 )
 def test_a_bomb_ends_at_the_limits(tmp_path: Path, blob: Path, limits: LayerLimits, words: str) -> None:
     packed = tmp_path / "packed"
