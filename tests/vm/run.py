@@ -23,7 +23,7 @@ from tests.vm import qemu
 from tests.vm.image import TOP, image, say
 
 DEFAULT = ("tests/vm", "tests/kernel")  # a machine for each, as one machine's tests keep one processor busy
-LIMIT = 1500  # seconds
+LIMIT = 1800  # seconds
 PATIENCE = 6  # times longer than on a machine that is not emulated
 
 
