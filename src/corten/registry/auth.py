@@ -12,22 +12,27 @@ expire; a token that the registry refuses although it should be good is forgotte
 from __future__ import annotations
 
 import base64
+import contextlib
 import re
+from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass, field
 from urllib.parse import urlencode, urlsplit
 
 import msgspec
 
-from corten.errors import Unauthorized, clip
+from corten.errors import CortenError, Unauthorized, Unavailable, clip
 
+CLIENT_ID = "corten"
 EXPIRY_MARGIN = 10.0
 """Seconds before its end at which a token is no longer used: a request takes time to arrive."""
 
 DEFAULT_LIFETIME = 60.0
 """Seconds that a token lives when its server does not say, by the distribution specification."""
 
+MAX_CHALLENGES = 16
+_KEPT_TOKENS = 256
 _PARAM = re.compile(r'\s*([A-Za-z0-9_.-]+)\s*=\s*(?:"((?:[^"\\]|\\.)*)"|([^\s,"]+))\s*(?:,|$)')
-_SCHEME = re.compile(r"\s*,?\s*([A-Za-z][A-Za-z0-9!#$%&'*+.^_`|~-]*)(?:\s+|$)")
+_SCHEME = re.compile(r"[\s,]*([A-Za-z][A-Za-z0-9!#$%&'*+.^_`|~-]*)(?:\s+|$)")
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,11 +62,44 @@ class TokenRequest:
     authorization: str = field(default="", repr=False)
     form: str = field(default="", repr=False)
 
+    @property
+    def method(self) -> str:
+        return "POST" if self.form else "GET"
+
+    @property
+    def place(self) -> str:
+        """The URL for people to see."""
+        return self.url.partition("?")[0]
+
+    @property
+    def headers(self) -> dict[str, str]:
+        headers = {"Authorization": self.authorization} if self.authorization else {}
+        if self.form:
+            headers |= {
+                "Content-Type": "application/x-www-form-urlencoded",
+                "Content-Length": str(len(self.form.encode())),
+            }
+        return headers
+
+    @property
+    def body(self) -> Callable[[], AsyncIterator[bytes]] | None:
+        async def once() -> AsyncIterator[bytes]:
+            yield self.form.encode()
+
+        return once if self.form else None
+
 
 class _TokenAnswer(msgspec.Struct):
     token: str | None = None
     access_token: str | None = None
     expires_in: float | None = None
+    refresh_token: str | None = None
+
+
+class _TokenRefusal(msgspec.Struct):
+    """As Docker Hub says no."""
+
+    details: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,6 +121,8 @@ def parse_challenges(values: list[str]) -> list[Challenge]:
                 params[param[1].lower()] = param[3] if quoted is None else re.sub(r"\\(.)", r"\1", quoted)
                 at = param.end()
             found.append(Challenge(match[1].lower(), params))
+            if len(found) == MAX_CHALLENGES:
+                return found
     return found
 
 
@@ -93,10 +133,12 @@ def basic(username: str, password: str) -> str:
 class RegistryAuth:
     """The state of one registry and one set of credentials; see the module. Times are monotonic seconds."""
 
-    def __init__(self, credentials: Credentials, *, plain_realm: bool = False) -> None:
-        """`plain_realm` allows a token server without TLS: for registries that are insecure themselves."""
+    def __init__(self, credentials: Credentials, *, offline: bool = False) -> None:
+        """`offline` asks the token server for an identity token, to be kept instead of the password."""
         self._credentials = credentials
-        self._plain_realm = plain_realm
+        self._offline = offline
+        self.identity_token = credentials.identity_token
+        """The newest: a server may give another one with each answer."""
         self._tokens: dict[str, _Token] = {}
         self._basic = ""
 
@@ -109,9 +151,12 @@ class RegistryAuth:
             return token.header
         return self._basic
 
-    def challenged(self, challenges: list[Challenge], scope: str, used: str) -> TokenRequest | None:
+    def challenged(
+        self, challenges: list[Challenge], scope: str, used: str, *, plain_realm: bool = False
+    ) -> TokenRequest | None:
         """The registry answered 401 to `used`. What to ask the token server, or None: `header` is new already.
 
+        `plain_realm` allows a token server without TLS: for registries that were asked without it themselves.
         Raises Unauthorized when nothing that we have could open the door.
         """
         if used.startswith("Bearer"):
@@ -120,6 +165,7 @@ class RegistryAuth:
             raise Unauthorized("unauthorized: the registry refused the token that was given")
         for challenge in challenges:
             if challenge.scheme == "bearer" and challenge.params.get("realm"):
+                _check_realm(challenge.params["realm"], plain=plain_realm)
                 return self._token_request(challenge, scope)
         if any(challenge.scheme == "basic" for challenge in challenges):
             if not self._credentials.username:
@@ -132,29 +178,28 @@ class RegistryAuth:
 
     def _token_request(self, challenge: Challenge, scope: str) -> TokenRequest:
         realm = challenge.params["realm"]
-        parts = urlsplit(realm)
-        if parts.scheme != "https" and not (parts.scheme == "http" and self._plain_realm):
-            raise Unauthorized(f"the registry names an unsafe token server: {clip(realm)}")
         # What we asked for is in `scope`; what the registry wants may be more (a mount needs two repositories).
         wanted = sorted({*scope.split(), *challenge.params.get("scope", "").split()})
         service = challenge.params.get("service", "")
         credentials = self._credentials
-        if credentials.identity_token:
+        if self.identity_token:
             form = {
                 "grant_type": "refresh_token",
-                "refresh_token": credentials.identity_token,
+                "refresh_token": self.identity_token,
                 "service": service,
-                "client_id": "corten",
+                "client_id": CLIENT_ID,
                 "scope": " ".join(wanted),
             }
             return TokenRequest(realm, scope, form=urlencode(form))
         query = [("service", service)] if service else []
         query += [("scope", part) for part in wanted]
+        if self._offline:
+            query += [("offline_token", "true"), ("client_id", CLIENT_ID)]
         authorization = ""
         if credentials.username:
             query.insert(0, ("account", credentials.username))
             authorization = basic(credentials.username, credentials.password)
-        url = realm + ("&" if parts.query else "?") + urlencode(query) if query else realm
+        url = realm + ("&" if "?" in realm else "?") + urlencode(query) if query else realm
         return TokenRequest(url, scope, authorization)
 
     def granted(self, request: TokenRequest, body: bytes, now: float) -> None:
@@ -166,7 +211,36 @@ class RegistryAuth:
         token = answer.token or answer.access_token or ""
         if not token or not token.isascii() or not token.isprintable():
             raise Unauthorized("authorization server did not include a token in the response")
+        if answer.refresh_token and (self._offline or self.identity_token):
+            self.identity_token = answer.refresh_token
         lifetime = answer.expires_in if answer.expires_in and answer.expires_in > 0 else DEFAULT_LIFETIME
         # A token too short-lived for the margin must still serve the request that it was fetched for.
         usable = max(lifetime - EXPIRY_MARGIN, lifetime / 2)
+        self._tokens = {scope: kept for scope, kept in self._tokens.items() if kept.expires > now}
+        if len(self._tokens) >= _KEPT_TOKENS:
+            del self._tokens[next(iter(self._tokens))]
         self._tokens[request.scope] = _Token(f"Bearer {token}", now + usable)
+
+
+def _check_realm(realm: str, *, plain: bool) -> None:
+    """Raises Unauthorized for a token server that may not be told who we are."""
+    try:
+        parts = urlsplit(realm)
+        named = bool(parts.hostname) and "@" not in parts.netloc and (parts.port is None or parts.port > 0)
+    except ValueError:
+        named = False
+    if not named or not realm.isascii() or not realm.isprintable() or " " in realm or "#" in realm:
+        raise Unauthorized(f"the registry names a token server that is none: {clip(realm)}")
+    if parts.scheme != "https" and not (parts.scheme == "http" and plain):
+        raise Unauthorized(f"the registry names an unsafe token server: {clip(realm)}")
+
+
+def refused_token(request: TokenRequest, status: int, body: bytes) -> CortenError:
+    """What it means that the token server answered `status`, which is no success."""
+    place = f'{request.method.capitalize()} "{clip(request.place)}"'
+    if status not in (400, 401, 403):
+        return Unavailable(f"failed to fetch a token: {place}: unexpected status {status}")
+    text = "incorrect username or password" if request.authorization or request.form else "authentication required"
+    with contextlib.suppress(msgspec.MsgspecError, UnicodeDecodeError):
+        text = msgspec.json.decode(body, type=_TokenRefusal).details or text
+    return Unauthorized(f"{place}: unauthorized: {clip(text)}")

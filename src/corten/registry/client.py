@@ -22,6 +22,7 @@ from corten.errors import (
     Unavailable,
     clip,
 )
+from corten.registry import hosts
 from corten.registry.auth import Credentials
 from corten.registry.endpoints import Endpoint
 from corten.registry.faults import Refused, translate
@@ -329,7 +330,8 @@ class RegistryClient:
     @asynccontextmanager
     async def _send(self, request: Request) -> AsyncIterator[aiohttp.ClientResponse]:
         response = None
-        for mirror in self._endpoints[:-1]:
+        *mirrors, last = self._places(request)
+        for mirror in mirrors:
             try:
                 async with self._sending(mirror, replace(request, attempts=1)) as response:
                     yield response
@@ -337,14 +339,25 @@ class RegistryClient:
             except CortenError:
                 if response is not None:
                     raise  # it broke off in the middle, or the caller could not use it
-        async with self._sending(self._endpoints[-1], request) as response:
+        async with self._sending(last, request) as response:
             yield response
+
+    def _places(self, request: Request) -> list[Endpoint]:
+        """Where to ask, in order: what a name stands for now is not every mirror's to say."""
+        if self._push:
+            return list(self._endpoints)
+        by_name = "/tags/list" in request.path or ("/manifests/" in request.path and "sha256:" not in request.path)
+        needed = hosts.RESOLVE if by_name else hosts.PULL
+        places = [endpoint for endpoint in self._endpoints if needed in endpoint.capabilities]
+        if not places:
+            domain = self.reference.domain
+            raise InvalidArgument(f"nothing may be pulled from {domain}: hosts.toml gives none of its hosts the right")
+        return places
 
     @asynccontextmanager
     async def _sending(self, endpoint: Endpoint, request: Request) -> AsyncIterator[aiohttp.ClientResponse]:
-        mirror = endpoint is not self._endpoints[-1]
         # What a user logged in with is for the registry itself, and none of a mirror's business.
-        credentials = Credentials() if mirror else self._credentials
+        credentials = self._credentials if endpoint.own else Credentials()
         try:
             async with self._transport.send(endpoint, credentials, request) as response:
                 yield response

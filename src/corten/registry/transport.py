@@ -17,7 +17,7 @@ import ssl
 from collections import OrderedDict
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from email.utils import parsedate_to_datetime
 from typing import TYPE_CHECKING
 from urllib.parse import urljoin, urlsplit
@@ -25,9 +25,10 @@ from urllib.parse import urljoin, urlsplit
 from corten import __version__
 from corten.clock import Clock
 from corten.errors import CortenError, SystemFault, Unauthorized, Unavailable, clip
-from corten.registry.auth import Credentials, RegistryAuth, TokenRequest, parse_challenges
+from corten.registry.auth import Credentials, RegistryAuth, TokenRequest, parse_challenges, refused_token
 from corten.registry.endpoints import Endpoint, RegistrySettings
 from corten.registry.faults import Refused, read_refusal
+from corten.registry.trust import TlsContexts
 
 if TYPE_CHECKING:
     import aiohttp
@@ -64,6 +65,11 @@ class Request:
     missing: str = ""
     attempts: int = 0
     waiting: Waiting | None = None
+    auth: RegistryAuth | None = None
+    """Used instead of what is known already: a login must not succeed by a token of yesterday."""
+
+
+_Auth = tuple[RegistryAuth, asyncio.Lock]
 
 
 class NoAnswer(Unavailable):
@@ -81,9 +87,9 @@ class Transport:
         self.settings = settings
         self._clock = clock
         self._session: aiohttp.ClientSession | None = None
-        self._unverified: ssl.SSLContext | None = None
+        self._contexts = TlsContexts()
         self._schemes: dict[str, str] = {}
-        self._auths: OrderedDict[tuple[str, Credentials], tuple[RegistryAuth, asyncio.Lock]] = OrderedDict()
+        self._auths: OrderedDict[tuple[tuple[str, str], Credentials], _Auth] = OrderedDict()
 
     async def close(self) -> None:
         if self._session is not None:
@@ -117,7 +123,7 @@ class Transport:
             try:
                 response = await self._authorized(endpoint, credentials, request)
             except NoAnswer as error:
-                if attempt == attempts or (isinstance(error.__cause__, OSError) and _is_final(error.__cause__)):
+                if attempt == attempts or _is_final(error.__cause__):
                     raise
                 await self.pause(attempt, waiting=request.waiting)
                 continue
@@ -143,12 +149,12 @@ class Transport:
     async def _authorized(
         self, endpoint: Endpoint, credentials: Credentials, request: Request
     ) -> aiohttp.ClientResponse:
-        auth, lock = self._auth(endpoint, credentials)
+        auth, lock = (request.auth, asyncio.Lock()) if request.auth else self._auth(endpoint, credentials)
         for _ in range(3):
             used = auth.header(request.scope, self._clock.monotonic())
             response = await self._connected(endpoint, request, used)
             # Who we are is for the registry itself, never for whom it sent us on to.
-            if response.status != 401 or not _is_home(response, endpoint):
+            if response.status != 401 or not _at_home(str(response.url), endpoint):
                 return response
             challenges = parse_challenges(response.headers.getall("Www-Authenticate", []))
             if any(c.params.get("error") == "insufficient_scope" for c in challenges) and used:
@@ -157,15 +163,16 @@ class Transport:
             async with lock:
                 if auth.header(request.scope, self._clock.monotonic()) != used:
                     continue  # another request got the token meanwhile
-                wanted = auth.challenged(challenges, request.scope, used)
+                plain = response.url.scheme == "http"
+                wanted = auth.challenged(challenges, request.scope, used, plain_realm=plain)
                 if wanted is not None:
                     auth.granted(wanted, await self._fetch_token(endpoint, wanted), self._clock.monotonic())
         raise Unauthorized("unauthorized: authentication required")
 
-    def _auth(self, endpoint: Endpoint, credentials: Credentials) -> tuple[RegistryAuth, asyncio.Lock]:
-        key = (endpoint.host, credentials)
+    def _auth(self, endpoint: Endpoint, credentials: Credentials) -> _Auth:
+        key = (endpoint.key, credentials)
         if key not in self._auths:
-            self._auths[key] = (RegistryAuth(credentials, plain_realm=endpoint.insecure), asyncio.Lock())
+            self._auths[key] = (RegistryAuth(credentials), asyncio.Lock())
         self._auths.move_to_end(key)
         while len(self._auths) > _KNOWN_AUTHS:
             self._auths.popitem(last=False)
@@ -173,14 +180,14 @@ class Transport:
 
     async def _connected(self, endpoint: Endpoint, request: Request, used: str) -> aiohttp.ClientResponse:
         if "://" in request.path:
-            return await self._redirected(endpoint, request, _upgraded(request.path, endpoint), used)
+            url = _upgraded(request.path, endpoint, self._schemes.get(endpoint.host, ""))
+            return await self._redirected(endpoint, request, url, used)
         known = self._schemes.get(endpoint.host)
         schemes = (known,) if known in endpoint.schemes else endpoint.schemes
         failure: NoAnswer | None = None
         for scheme in schemes:
-            url = f"{scheme}://{endpoint.host}{endpoint.prefix}{request.path}"
             try:
-                response = await self._redirected(endpoint, request, url, used)
+                response = await self._redirected(endpoint, request, endpoint.url(scheme, request.path), used)
             except NoAnswer as error:
                 failure = error
                 continue
@@ -192,81 +199,89 @@ class Transport:
         raise failure
 
     async def _redirected(self, endpoint: Endpoint, request: Request, url: str, used: str) -> aiohttp.ClientResponse:
-        home = f"{endpoint.host}{endpoint.prefix}"
+        # What goes to a registry with TLS does not go to it without, whatever it may say.
+        private = urlsplit(url).scheme == "https" or self._schemes.get(endpoint.host) == "https"
         for _ in range(MAX_REDIRECTS):
-            at_home = urlsplit(url).netloc == endpoint.host
             headers = dict(request.headers)
-            if used and at_home:
-                headers["Authorization"] = used
-            response = await self._raw(request.method, url, headers, request.body, endpoint.insecure, home)
+            if _at_home(url, endpoint) and (not private or url.startswith("https:")):
+                headers.update(endpoint.headers)
+                if used:
+                    headers["Authorization"] = used
+            response = await self._raw(request.method, url, headers, request.body, endpoint)
             location = response.headers.get("Location", "")
             if response.status not in _REDIRECTS or not location:
                 return response
             response.close()
-            target = urljoin(url, location)
-            scheme = urlsplit(target).scheme
-            if scheme not in ("http", "https") or (scheme == "http" and not endpoint.insecure):
-                raise SystemFault(f"the registry redirects to an unsafe address: {clip(target)}", step="registry")
-            url = target
+            url = _target(url, location, endpoint)
         raise SystemFault(f"stopped after {MAX_REDIRECTS} redirects", step="registry")
 
     async def _raw(
-        self, method: str, url: str, headers: dict[str, str], body: Body | None, insecure: bool, home: str
+        self, method: str, url: str, headers: dict[str, str], body: Body | None, endpoint: Endpoint
     ) -> aiohttp.ClientResponse:
-        session = self._opened()
-        parts = urlsplit(url)
-        verify: ssl.SSLContext | bool = self._unverified_context() if insecure and parts.scheme == "https" else True
+        import aiohttp
         import yarl
 
+        settings = self.settings
+        trust = endpoint.trust
+        if trust.client and not _at_home(url, endpoint):
+            trust = replace(trust, client=None)
+        verify = await self._contexts.of(trust, verify=not endpoint.unverified) if url.startswith("https:") else True
+        proxy = settings.proxies.of(url)
         try:
-            return await session.request(
+            return await self._opened().request(
                 method,
                 yarl.URL(url, encoded=True),
                 headers=headers,
                 data=body() if body is not None else None,
                 ssl=verify,
-                proxy=_proxy(url),
+                proxy=proxy,
                 allow_redirects=False,
+                timeout=aiohttp.ClientTimeout(
+                    total=None,
+                    sock_connect=endpoint.dial_timeout or settings.connect_timeout,
+                    sock_read=settings.stall_timeout,
+                ),
             )
         except ValueError as error:
             raise SystemFault(
                 f"the registry gave an address that is none: {clip(str(error))}", step="registry"
             ) from None
         except (TimeoutError, OSError, _client_error()) as error:
+            parts = urlsplit(url)
             # A registry that cannot be reached is known by its base address, whatever it was that was asked of it.
-            base = f"{parts.scheme}://{home}/v2/"
+            base = f"{parts.scheme}://{endpoint.host}{endpoint.prefix}/v2/"
             reached = not isinstance(error, _unreachable()) or not url.startswith(base)
             raise self._no_answer(error, method, url if reached else f"{parts.scheme}://{parts.netloc}/v2/") from error
 
     async def _fetch_token(self, endpoint: Endpoint, wanted: TokenRequest) -> bytes:
-        headers = {"Authorization": wanted.authorization} if wanted.authorization else {}
-        body: Body | None = None
-        if wanted.form:
-            headers["Content-Type"] = "application/x-www-form-urlencoded"
-            form = wanted.form.encode()
-            headers["Content-Length"] = str(len(form))
-
-            async def once() -> AsyncIterator[bytes]:
-                yield form
-
-            body = once
-        method = "POST" if wanted.form else "GET"
         for attempt in range(1, self.settings.attempts + 1):
-            response = await self._raw(method, wanted.url, headers, body, endpoint.insecure, endpoint.host)
+            response = await self._ask_token(endpoint, wanted)
             async with self._reading(response):
                 data = await read_bounded(response, MAX_TOKEN_BODY)
             if response.status < 300:
                 return data
-            if response.status in _RETRIED and attempt < self.settings.attempts:
-                await self.pause(attempt, self._retry_after(response))
-                continue
-            break
-        if response.status in (400, 401, 403):
-            text = (
-                "incorrect username or password" if wanted.authorization or wanted.form else "authentication required"
-            )
-            raise Unauthorized(f'{method} "{clip(wanted.url.split("?")[0])}": unauthorized: {text}')
-        raise Unavailable(f"failed to fetch a token from {clip(wanted.url.split('?')[0])}: status {response.status}")
+            wait = self._retry_after(response)
+            if response.status not in _RETRIED or attempt == self.settings.attempts or (wait or 0) > MAX_PATIENCE:
+                raise refused_token(wanted, response.status, data)
+            await self.pause(attempt, wait)
+        raise AssertionError("the last attempt returns or raises")
+
+    async def _ask_token(self, endpoint: Endpoint, wanted: TokenRequest) -> aiohttp.ClientResponse:
+        """The token server's answer. What it sends us on to is told no secret, unless it is the same server."""
+        url, secrets = wanted.url, wanted.headers
+        for _ in range(MAX_REDIRECTS):
+            response = await self._raw(wanted.method, url, secrets, wanted.body, endpoint)
+            location = response.headers.get("Location", "")
+            if response.status not in _REDIRECTS or not location:
+                return response
+            response.close()
+            target = _target(url, location, endpoint)
+            if _origin(target) != _origin(url):
+                if wanted.form:
+                    raise Unauthorized(f"the token server sends us on to another one: {clip(target.split('?')[0])}")
+                secrets = {}
+            url = target
+        raise Unauthorized(f"the token server sends us on for ever: {clip(wanted.place)}")
 
     @asynccontextmanager
     async def _reading(self, response: aiohttp.ClientResponse) -> AsyncIterator[None]:
@@ -289,12 +304,8 @@ class Transport:
         if self._session is None:
             import aiohttp
 
-            settings = self.settings
             self._session = aiohttp.ClientSession(
                 connector=aiohttp.TCPConnector(limit=64, limit_per_host=16, ttl_dns_cache=60),
-                timeout=aiohttp.ClientTimeout(
-                    total=None, sock_connect=settings.connect_timeout, sock_read=settings.stall_timeout
-                ),
                 headers={"User-Agent": USER_AGENT, "Accept-Encoding": "identity"},
                 # Blobs are what their digest says, whatever Content-Encoding a proxy puts on them.
                 auto_decompress=False,
@@ -302,13 +313,6 @@ class Transport:
                 read_bufsize=1 << 20,
             )
         return self._session
-
-    def _unverified_context(self) -> ssl.SSLContext:
-        if self._unverified is None:
-            self._unverified = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
-            self._unverified.check_hostname = False
-            self._unverified.verify_mode = ssl.CERT_NONE
-        return self._unverified
 
     def _no_answer(self, error: BaseException, method: str, url: str) -> NoAnswer:
         parts = urlsplit(url)
@@ -329,33 +333,41 @@ class Transport:
         return max(0.0, when.timestamp() - self._clock.now_ns() / 1e9)
 
 
-def _is_home(response: aiohttp.ClientResponse, endpoint: Endpoint) -> bool:
-    import yarl
-
-    home = yarl.URL(f"{response.url.scheme}://{endpoint.host}")
-    return (response.url.host, response.url.port) == (home.host, home.port)
-
-
-def _upgraded(url: str, endpoint: Endpoint) -> str:
+def _upgraded(url: str, endpoint: Endpoint, known: str) -> str:
     """`url`, with TLS where the registry needs it: one behind a proxy may not know that it is reached by https, and
     what it calls its own address must not carry our Authorization in the clear.
     """
-    if not url.startswith("http://") or endpoint.insecure or endpoint.scheme == "http":
-        return url
-    return "https://" + url.removeprefix("http://")
+    private = not endpoint.plain or (known == "https" and _at_home(url, endpoint))
+    return "https://" + url.removeprefix("http://") if private and url.startswith("http://") else url
 
 
-def _proxy(url: str) -> str | None:
-    """The proxy that the environment names for `url`. Never one for this machine itself, as in Go's HTTP client.
+def _at_home(url: str, endpoint: Endpoint) -> bool:
+    """Whether `url` is at the registry's own address, with or without TLS."""
+    scheme, _, rest = url.partition("://")
+    netloc = rest.partition("/")[0]
+    return netloc == endpoint.host or _origin(url) == _origin(f"{scheme}://{endpoint.host}")
 
-    aiohttp's own `trust_env` is not used: it sends this machine's addresses to the proxy, and passwords from ~/.netrc.
-    """
-    host = urlsplit(url).hostname or ""
-    if host == "localhost" or host.startswith("127.") or host == "::1":
-        return None
-    from urllib.request import getproxies, proxy_bypass
 
-    return None if proxy_bypass(host) else getproxies().get(urlsplit(url).scheme)
+def _origin(url: str) -> tuple[str, str | None, int | None]:
+    import yarl
+
+    try:
+        parsed = yarl.URL(url)
+        return parsed.scheme, parsed.host, parsed.port
+    except ValueError:
+        return "", None, None
+
+
+def _target(url: str, location: str, endpoint: Endpoint) -> str:
+    """Where a redirect leads. Raises SystemFault for where nobody should go."""
+    try:
+        target = urljoin(url, location)
+        scheme = urlsplit(target).scheme
+    except ValueError:
+        raise SystemFault(f"the registry redirects to what is no address: {clip(location)}", step="registry") from None
+    if scheme not in ("http", "https") or (scheme == "http" and not endpoint.plain):
+        raise SystemFault(f"the registry redirects to an unsafe address: {clip(target)}", step="registry")
+    return target
 
 
 async def read_bounded(response: aiohttp.ClientResponse, limit: int) -> bytes:
@@ -388,6 +400,12 @@ def _words(error: BaseException, origin: str, settings: RegistrySettings) -> str
 
     host = urlsplit(origin).hostname or origin
     cause = getattr(error, "os_error", None) or error
+    if isinstance(error, aiohttp.ClientHttpProxyError):
+        return clip(error.message, 120) or f"the proxy answered {error.status}"
+    if isinstance(error, aiohttp.ClientProxyConnectionError):
+        return f"proxyconnect tcp: dial tcp {error.host}:{error.port}: connect: {_strerror(cause)}"
+    if isinstance(cause, ssl.SSLError) and "ALERT" in (cause.reason or ""):
+        return f"remote error: tls: {cause.reason.partition('ALERT_')[2].lower().replace('_', ' ')}"
     if isinstance(error, aiohttp.ClientConnectorCertificateError):
         return f"tls: failed to verify certificate: x509: {clip(str(error.certificate_error))}"
     if isinstance(error, aiohttp.ClientConnectorDNSError) or isinstance(cause, socket.gaierror):
@@ -409,7 +427,24 @@ def _words(error: BaseException, origin: str, settings: RegistrySettings) -> str
     return clip(str(error)) or type(error).__name__
 
 
-def _is_final(error: OSError) -> bool:
-    """Nobody listens there, or nobody knows the name: a user who mistyped should not wait for five attempts."""
+def _strerror(error: BaseException) -> str:
+    number = error.errno if isinstance(error, OSError) else None
+    return os.strerror(number).lower() if number else clip(str(error))
+
+
+def _is_final(error: BaseException | None) -> bool:
+    """Nobody listens there, nobody knows the name, or one side does not trust the other: a user who mistyped should
+    not wait for five attempts.
+    """
+    import aiohttp
+
+    if isinstance(error, aiohttp.ClientHttpProxyError):
+        return error.status < 500
+    if isinstance(error, aiohttp.ClientConnectorCertificateError):
+        return True
     cause = getattr(error, "os_error", None) or error
-    return isinstance(cause, socket.gaierror) or cause.errno in (errno.ECONNREFUSED, errno.ENETUNREACH)
+    if isinstance(cause, ssl.SSLError):
+        return "ALERT" in (cause.reason or "")
+    return isinstance(cause, socket.gaierror) or (
+        isinstance(cause, OSError) and cause.errno in (errno.ECONNREFUSED, errno.ENETUNREACH)
+    )

@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import base64
 import itertools
+import ssl
 from collections import defaultdict, deque
 from dataclasses import dataclass, field
 from typing import Literal
@@ -34,6 +35,15 @@ class Fault:
     status: int = 500
     headers: dict[str, str] = field(default_factory=dict)
     body: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """Where a fake registry listens, with TLS or without, and which token server it names ("" for its own)."""
+
+    address: str = "127.0.0.1"
+    tls: ssl.SSLContext | None = None
+    realm: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,10 +76,11 @@ class FakeRegistry:
         users: dict[str, str] | None = None,
         private: bool = False,
         token_uses: int = 1_000_000,
+        place: Place | None = None,
     ) -> None:
         self.repositories: defaultdict[str, _Repository] = defaultdict(_Repository)
         self.log: list[Seen] = []
-        self.host = ""
+        self.host = self.realm = ""
         self.sent = 0
         """Bytes of bodies that were written before a fault."""
         self.gate: asyncio.Event | None = None
@@ -79,7 +90,11 @@ class FakeRegistry:
         self._token_auth, self._basic_auth, self._private = token_auth, basic_auth, private
         self._users = users or {}
         self._token_uses = token_uses
-        self._tokens: dict[str, tuple[str, int]] = {}
+        self._place = place or Place()
+        self.tokens: dict[str, tuple[str, int]] = {}
+        """Scopes and uses left of each token; two registries may share them, one being the other's token server."""
+        self.headers: list[dict[str, str]] = []
+        """Of each request to /v2/, names in small letters."""
         self._faults: list[tuple[str, deque[Fault]]] = []
         self._serial = itertools.count(1)
         self._uploads: dict[str, str] = {}
@@ -93,10 +108,11 @@ class FakeRegistry:
         app.router.add_route("*", "/v2/{tail:.*}", self._v2)
         self._runner = web.AppRunner(app, access_log=None, auto_decompress=False, shutdown_timeout=0.1)
         await self._runner.setup()
-        site = web.TCPSite(self._runner, "127.0.0.1", 0)
+        site = web.TCPSite(self._runner, self._place.address, 0, ssl_context=self._place.tls)
         await site.start()
         host, port = self._runner.addresses[0][:2]
-        self.host = f"{host}:{port}"
+        self.host = f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+        self.realm = self._place.realm or f"{'https' if self._place.tls else 'http'}://{self.host}/token"
         return self
 
     async def __aexit__(self, *_: object) -> None:
@@ -128,6 +144,7 @@ class FakeRegistry:
     async def _v2(self, request: web.Request) -> web.StreamResponse:
         authorization = request.headers.get("Authorization", "")
         self.log.append(Seen(request.method, request.path_qs, authorization, request.headers.get("Range", "")))
+        self.headers.append({name.lower(): value for name, value in request.headers.items()})
         if (refused := self._check(request, authorization)) is not None:
             return refused
         fault = self._next_fault(request.path)
@@ -164,20 +181,29 @@ class FakeRegistry:
             return _error(401, "UNAUTHORIZED", "authentication required", {"Www-Authenticate": 'Basic realm="fake"'})
         if not self._token_auth:
             return None
+        if not request.match_info["tail"]:
+            return self._check_base(authorization)
         name = (
             request.match_info["tail"].rpartition("/manifests/")[0] or request.match_info["tail"].partition("/blobs")[0]
         )
         action = "pull" if request.method in ("GET", "HEAD") else "push"
-        scope, left = self._tokens.get(authorization.removeprefix("Bearer "), ("", 0))
+        scope, left = self.tokens.get(authorization.removeprefix("Bearer "), ("", 0))
         granted = any(part.startswith(f"repository:{name}:") and action in part for part in scope.split())
         if left > 0 and granted:
-            self._tokens[authorization.removeprefix("Bearer ")] = (scope, left - 1)
+            self.tokens[authorization.removeprefix("Bearer ")] = (scope, left - 1)
             return None
         actions = "pull" if action == "pull" else "pull,push"
-        challenge = f'Bearer realm="http://{self.host}/token",service="fake",scope="repository:{name}:{actions}"'
+        challenge = f'Bearer realm="{self.realm}",service="fake",scope="repository:{name}:{actions}"'
         if left > 0:
             challenge += ',error="insufficient_scope"'
         return _error(401, "UNAUTHORIZED", "authentication required", {"Www-Authenticate": challenge})
+
+    def _check_base(self, authorization: str) -> web.Response | None:
+        """Of /v2/ itself, which any token opens, and which logins ask for."""
+        if self.tokens.get(authorization.removeprefix("Bearer "), ("", 0))[1] > 0:
+            return None
+        challenge = {"Www-Authenticate": f'Bearer realm="{self.realm}",service="fake"'}
+        return _error(401, "UNAUTHORIZED", "authentication required", challenge)
 
     async def _token(self, request: web.Request) -> web.Response:
         authorization = request.headers.get("Authorization", "")
@@ -185,7 +211,7 @@ class FakeRegistry:
         if request.method == "POST":
             form = parse_qs(await request.text())
             user = form["refresh_token"][0].removeprefix("identity-of-")
-            scopes = form["scope"][0].split()
+            scopes = form.get("scope", [""])[0].split()
             known = user in self._users
         else:
             found = self._user(authorization)
@@ -196,8 +222,11 @@ class FakeRegistry:
         if not user:
             scopes = [] if self._private else [scope.replace(",push", "") for scope in scopes]
         token = f"token-{next(self._serial)}"
-        self._tokens[token] = (" ".join(scopes), self._token_uses)
-        return web.json_response({"token": token, "expires_in": 300})
+        self.tokens[token] = (" ".join(scopes), self._token_uses)
+        answer = {"token": token, "expires_in": 300}
+        if request.query.get("offline_token") == "true" and user:
+            answer["refresh_token"] = f"identity-of-{user}"
+        return web.json_response(answer)
 
     def _user(self, authorization: str) -> str | None:
         if not authorization.startswith("Basic "):

@@ -6,7 +6,7 @@ import pytest
 
 from corten.errors import InvalidArgument
 from corten.registry.endpoints import Endpoint, RegistrySettings
-from corten.registry.transport import _proxy, _upgraded
+from corten.registry.transport import _upgraded
 
 
 @pytest.mark.parametrize(
@@ -57,16 +57,9 @@ def test_insecure_registries_that_are_none(entry: str) -> None:
 
 
 def test_an_address_that_the_registry_gives_keeps_to_tls() -> None:
-    assert _upgraded("http://r.example/v2/x?y", Endpoint("r.example")) == "https://r.example/v2/x?y"
-    assert _upgraded("http://127.0.0.1:5000/v2/", Endpoint("127.0.0.1:5000", True)) == "http://127.0.0.1:5000/v2/"
-    assert _upgraded("https://r.example/v2/", Endpoint("r.example")) == "https://r.example/v2/"
-
-
-def test_proxies_are_for_other_machines(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("https_proxy", "http://proxy.example:3128")
-    monkeypatch.setenv("http_proxy", "http://proxy.example:3129")
-    monkeypatch.setenv("no_proxy", "inner.example")
-    assert _proxy("https://registry.example/v2/") == "http://proxy.example:3128"
-    assert _proxy("http://registry.example/v2/") == "http://proxy.example:3129"
-    for url in ("http://127.0.0.1:5000/", "http://localhost:5000/", "http://[::1]:1/", "https://inner.example/"):
-        assert _proxy(url) is None
+    assert _upgraded("http://r.example/v2/x?y", Endpoint("r.example"), "") == "https://r.example/v2/x?y"
+    local = Endpoint("127.0.0.1:5000", True)
+    assert _upgraded("http://127.0.0.1:5000/v2/", local, "http") == "http://127.0.0.1:5000/v2/"
+    assert _upgraded("http://127.0.0.1:5000/v2/", local, "https") == "https://127.0.0.1:5000/v2/"
+    assert _upgraded("http://127.0.0.1:5001/v2/", local, "https") == "http://127.0.0.1:5001/v2/"
+    assert _upgraded("https://r.example/v2/", Endpoint("r.example"), "") == "https://r.example/v2/"
