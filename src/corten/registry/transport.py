@@ -242,10 +242,9 @@ class Transport:
                     sock_read=settings.stall_timeout,
                 ),
             )
-        except ValueError as error:
-            raise SystemFault(
-                f"the registry gave an address that is none: {clip(str(error))}", step="registry"
-            ) from None
+        except aiohttp.InvalidURL as error:
+            text = f"the registry gave an address that is none: {clip(str(error))}"
+            raise SystemFault(text, step="registry") from None
         except (TimeoutError, OSError, _client_error()) as error:
             parts = urlsplit(url)
             # A registry that cannot be reached is known by its base address, whatever it was that was asked of it.
@@ -424,6 +423,8 @@ def _words(error: BaseException, origin: str, settings: RegistrySettings) -> str
         return f"net/http: HTTP/1.x transport connection broken: malformed HTTP response: {clip(error.message, 120)}"
     if isinstance(cause, OSError) and cause.errno:
         return f"read tcp {urlsplit(origin).netloc}: {os.strerror(cause.errno).lower()}"
+    if isinstance(error, aiohttp.ClientConnectorError):
+        return f"dial tcp {urlsplit(origin).netloc}: {clip(str(cause)) or 'the connection was closed'}"
     return clip(str(error)) or type(error).__name__
 
 

@@ -205,9 +205,11 @@ class FakeRegistry:
         challenge = {"Www-Authenticate": f'Bearer realm="{self.realm}",service="fake"'}
         return _error(401, "UNAUTHORIZED", "authentication required", challenge)
 
-    async def _token(self, request: web.Request) -> web.Response:
+    async def _token(self, request: web.Request) -> web.StreamResponse:
         authorization = request.headers.get("Authorization", "")
         self.log.append(Seen(request.method, request.path_qs, authorization, ""))
+        if (fault := self._next_fault(request.path)) is not None:
+            return await self._break(request, fault)
         if request.method == "POST":
             form = parse_qs(await request.text())
             user = form["refresh_token"][0].removeprefix("identity-of-")
