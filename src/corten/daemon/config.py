@@ -18,6 +18,7 @@ from corten.errors import InvalidArgument
 from corten.storage.types import LayerLimits
 
 DEFAULT_HOST = "unix:///run/corten/corten.sock"
+DEFAULT_REGISTRY_DIRS = (Path("/etc/corten/certs.d"), Path("/etc/docker/certs.d"))
 CGROUP_DRIVERS = ("cgroupfs", "systemd")
 LOG_LEVELS = ("debug", "info", "warn", "error", "fatal")
 
@@ -55,6 +56,10 @@ class DaemonConfig:
     allow_plain_tcp: bool = False
     insecure_registries: tuple[str, ...] = ()
     registry_mirrors: tuple[str, ...] = ()
+    registry_config_dirs: tuple[Path, ...] = DEFAULT_REGISTRY_DIRS
+    http_proxy: str = field(default="", repr=False)
+    https_proxy: str = field(default="", repr=False)
+    no_proxy: str = ""
     default_runtime: str = ""
     runtimes: Mapping[str, RuntimeEntry] = field(default_factory=dict)
     max_concurrent_downloads: int = 3
@@ -86,6 +91,10 @@ def _string(key: str, value: Any) -> str:
 
 def _path(key: str, value: Any) -> Path:
     return Path(_string(key, value))
+
+
+def _paths(key: str, value: Any) -> tuple[Path, ...]:
+    return tuple(map(Path, _strings(key, value)))
 
 
 def _boolean(key: str, value: Any) -> bool:
@@ -160,6 +169,7 @@ KEYS: dict[str, tuple[str, Callable[[str, Any], Any]]] = {
     "group": ("group", _string),
     "insecure-registries": ("insecure_registries", _strings),
     "registry-mirrors": ("registry_mirrors", _strings),
+    "registry-config-dirs": ("registry_config_dirs", _paths),
     "default-runtime": ("default_runtime", _string),
     "runtimes": ("runtimes", _runtimes),
     "max-concurrent-downloads": ("max_concurrent_downloads", _count),
@@ -183,6 +193,7 @@ TLS_KEYS: dict[str, tuple[str, Callable[[str, Any], Any]]] = {
     "tlscert": ("cert", _string),
     "tlskey": ("key", _string),
 }
+PROXY_KEYS = {"http-proxy": "http_proxy", "https-proxy": "https_proxy", "no-proxy": "no_proxy"}
 # Docker's remaining keys: known, and not served yet.
 DOCKER_ONLY = frozenset(
     "allow-direct-routing allow-nondistributable-artifacts api-cors-header authorization-plugins bip bip6 bridge"
@@ -193,7 +204,7 @@ DOCKER_ONLY = frozenset(
     " host-gateway-ips http-proxy https-proxy icc init init-path ip ip-forward ip-forward-no-drop ip-masq ip6tables"
     " iptables ipv6 log-driver log-format log-opts max-concurrent-uploads"
     " metrics-addr min-api-version mtu network-control-plane-mtu network-diagnostic-port no-new-privileges"
-    " no-proxy node-generic-resources oom-score-adjust proxies raw-logs rootless seccomp-profile selinux-enabled"
+    " no-proxy node-generic-resources oom-score-adjust raw-logs rootless seccomp-profile selinux-enabled"
     " shutdown-timeout storage-opts swarm-default-advertise-addr userland-proxy userland-proxy-path"
     " validate".split()
 )
@@ -225,7 +236,7 @@ def load_file(path: Path) -> dict[str, Any]:
 def _settings(content: dict[str, Any]) -> dict[str, Any]:
     settings: dict[str, Any] = {}
     tls: dict[str, Any] = {}
-    for key, value in content.items():
+    for key, value in _without_proxies(content, settings):
         if key == "debug":
             if _boolean(key, value):
                 settings["log_level"] = "debug"
@@ -245,6 +256,18 @@ def _settings(content: dict[str, Any]) -> dict[str, Any]:
     if tls:
         settings["tls"] = tls
     return settings
+
+
+def _without_proxies(content: dict[str, Any], settings: dict[str, Any]) -> list[tuple[str, Any]]:
+    """What `content` has beside `proxies`, whose members go into `settings`."""
+    proxies = content.get("proxies", {})
+    if not isinstance(proxies, dict):
+        raise InvalidArgument("proxies must be an object with http-proxy, https-proxy and no-proxy")
+    for key, value in proxies.items():
+        if key not in PROXY_KEYS:
+            raise InvalidArgument(f'unknown key "proxies.{key}"')
+        settings[PROXY_KEYS[key]] = _string(f"proxies.{key}", value)
+    return [(key, value) for key, value in content.items() if key != "proxies"]
 
 
 def merge(flags: dict[str, Any], file: dict[str, Any]) -> DaemonConfig:

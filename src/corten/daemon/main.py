@@ -51,6 +51,8 @@ def _flags(given: dict[str, Any]) -> dict[str, Any]:
             settings["log_level"] = "debug"
         elif name in ("data_root", "exec_root", "pidfile"):
             settings[name] = Path(value).absolute()
+        elif name == "registry_config_dirs":
+            settings[name] = tuple(Path(directory).absolute() for directory in value)
         else:
             settings[name] = value
     if tls:
@@ -88,6 +90,15 @@ def read_config(given: dict[str, Any]) -> DaemonConfig:
 @click.option("--max-layer-entries", type=click.IntRange(1), help="Files that a layer may have. [10 million]")
 @click.option("--max-layer-ratio", type=click.IntRange(1), help="Times its packed size, from 4 GiB unpacked on. [200]")
 @click.option("--max-download-attempts", type=click.IntRange(1), help="Attempts to fetch a layer. [5]")
+@click.option(
+    "--registry-config-dir",
+    "registry_config_dirs",
+    multiple=True,
+    help="Where hosts.toml and certificates of registries are. [/etc/corten/certs.d, /etc/docker/certs.d]",
+)
+@click.option("--http-proxy", help="Proxy to registries without TLS; comes before HTTP_PROXY.")
+@click.option("--https-proxy", help="Proxy to registries with TLS; comes before HTTPS_PROXY.")
+@click.option("--no-proxy", help="Hosts, domains and networks that are reached directly; comes before NO_PROXY.")
 @click.option("--default-runtime", help="OCI runtime for containers that name none. [the embedded one]")
 @click.option("--add-runtime", "runtimes", multiple=True, help="NAME=/PATH of a further OCI runtime.")
 @click.option("-s", "--storage-driver", help="overlayfs or copy. [overlayfs]")

@@ -76,11 +76,11 @@ def _reload(parts: Parts, read_config: Callable[[], DaemonConfig]) -> None:
     """Runs on SIGHUP. A bad configuration is reported and changes nothing."""
     try:
         config = read_config()
+        parts.reload(config)
     except CortenError as error:
         log.error("the configuration was not reloaded: %s", error)
         return
     logsetup.set_level(config.log_level)
-    parts.reload(config)
     log.info("reloaded: %s", ", ".join(name.replace("_", "-") for name in RELOADABLE))
 
 

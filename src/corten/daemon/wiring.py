@@ -7,7 +7,7 @@ import logging
 import os
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +24,7 @@ from corten.engine.execs import ExecService
 from corten.engine.images.service import ImageParts, ImageService
 from corten.engine.models import Container, LogWindow
 from corten.engine.networks import NetworkService
+from corten.engine.registries import RegistryService
 from corten.engine.spec import capabilities
 from corten.engine.system import SystemService
 from corten.engine.volumes import VolumeService
@@ -32,6 +33,7 @@ from corten.logs import reader
 from corten.logs.types import LogSource
 from corten.network.controller import BridgeController
 from corten.registry.endpoints import RegistrySettings
+from corten.registry.proxies import Proxies, ProxySettings
 from corten.registry.transport import Transport
 from corten.runtime import seccomp
 from corten.runtime.cgroups_units import bus_address
@@ -80,7 +82,8 @@ class Parts:
 
     def reload(self, config: DaemonConfig) -> None:
         """Apply what SIGHUP can change: for pulls, and for containers that are made or started from now on."""
-        self.registries.settings = _registries(config)
+        # Proxies are read once, as Docker does it, and as the environment is.
+        self.registries.settings = replace(_registries(config), proxies=self.registries.settings.proxies)
         self.images.max_downloads = config.max_concurrent_downloads
         for name, value in _reloadable(config).items():
             setattr(self.settings, name, value)
@@ -108,7 +111,13 @@ def _registries(config: DaemonConfig) -> RegistrySettings:
         insecure=config.insecure_registries,
         mirrors=config.registry_mirrors,
         attempts=config.max_download_attempts,
+        directories=config.registry_config_dirs,
+        proxies=Proxies(_proxies(config)),
     )
+
+
+def _proxies(config: DaemonConfig) -> ProxySettings:
+    return ProxySettings(config.http_proxy, config.https_proxy, config.no_proxy).over(os.environ)
 
 
 def _check_systemd(config: DaemonConfig) -> None:
@@ -129,6 +138,7 @@ def _settings(config: DaemonConfig, confinement: apparmor.Confinement) -> Engine
         cgroup_driver=config.cgroup_driver,
         remap=subids.resolve(config.userns_remap),
         apparmor_profile=confinement.profile,
+        proxies=_proxies(config),
         warnings=(confinement.fault,) if confinement.fault else (),
         **_reloadable(config),
     )
@@ -229,7 +239,8 @@ async def build(config: DaemonConfig, stack: AsyncExitStack) -> Parts:
         await asyncio.to_thread(idmapping.check, settings.remap, places, overlay=overlay)
     execs = ExecService(deps, settings)
     containers = ContainerService(deps, settings, execs)
-    backends = Backends(containers, execs, images, networks, volumes, events, SystemService(deps, settings))
+    system = SystemService(deps, settings)
+    backends = Backends(containers, execs, images, networks, volumes, events, system, RegistryService(registries))
     return Parts(backends, events, runtime, controller, networks, images, containers, registries, deps, settings)
 
 

@@ -18,6 +18,7 @@ from corten.engine.spec import security
 from corten.engine.spec.security import SecurityOptions
 from corten.errors import InvalidArgument, clip
 from corten.network.types import NetworkController, NetworkSpec
+from corten.registry.proxies import ProxySettings
 from corten.runtime.cgroups_units import DEFAULT_SLICE, expand_slice
 from corten.runtime.plan import CGROUP_PARENT
 from corten.runtime.types import Runtime
@@ -77,6 +78,8 @@ class EngineSettings:
     remap: Remap | None = None
     insecure_registries: tuple[str, ...] = ()
     registry_mirrors: tuple[str, ...] = ()
+    proxies: ProxySettings = field(default_factory=ProxySettings)
+    """Of registries, for `docker info`."""
 
     def security(self, host_config: HostConfig) -> SecurityOptions:
         """A container's options, with the daemon's own setting where it says nothing."""

@@ -14,15 +14,16 @@ from typing import Any
 import corten
 from corten.engine.deps import EngineDeps, EngineSettings
 from corten.engine.models import Container, Image, Status, Volume
+from corten.engine.registries import INDEX_SERVER
 from corten.errors import CortenError
 from corten.logs.options import DRIVERS
+from corten.registry.proxies import masked
 from corten.specs import reference
 from corten.specs.oci_image import format_time
 from corten.specs.platform import host
 
 API_VERSION = "1.56"
 MIN_API_VERSION = "1.24"
-REGISTRY = "https://index.docker.io/v1/"
 
 
 class SystemService:
@@ -83,11 +84,11 @@ class SystemService:
             "Architecture": facts.machine,
             "NCPU": facts.cpu_count,
             "MemTotal": facts.memory,
-            "IndexServerAddress": REGISTRY,
+            "IndexServerAddress": INDEX_SERVER,
             "RegistryConfig": _registry_config(settings),
-            "HttpProxy": "",
-            "HttpsProxy": "",
-            "NoProxy": "",
+            "HttpProxy": masked(settings.proxies.http),
+            "HttpsProxy": masked(settings.proxies.https),
+            "NoProxy": settings.proxies.no_proxy,
             "Name": facts.hostname,
             "Labels": list(settings.labels),
             "ExperimentalBuild": False,
@@ -227,7 +228,8 @@ def _container(container: Container, size: int, layers: dict[str, int]) -> dict[
 def _registry_config(settings: EngineSettings) -> dict[str, Any]:
     """Docker Hub with its mirrors, and what is asked without TLS: hosts, and networks in CIDR notation."""
     networks = {"127.0.0.0/8", "::1/128"} | {entry for entry in settings.insecure_registries if "/" in entry}
-    indexes = {"docker.io": {"Name": "docker.io", "Mirrors": list(settings.registry_mirrors), "Secure": True}}
+    mirrors = [mirror.rstrip("/") + "/" for mirror in settings.registry_mirrors]
+    indexes = {"docker.io": {"Name": "docker.io", "Mirrors": mirrors, "Secure": True}}
     for name in settings.insecure_registries:
         if "/" not in name:
             indexes[name] = {"Name": name, "Mirrors": [], "Secure": False}
@@ -236,7 +238,7 @@ def _registry_config(settings: EngineSettings) -> dict[str, Any]:
     return {
         "IndexConfigs": indexes,
         "InsecureRegistryCIDRs": sorted(networks),
-        "Mirrors": list(settings.registry_mirrors),
+        "Mirrors": mirrors,
     }
 
 

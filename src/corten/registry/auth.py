@@ -45,6 +45,10 @@ class Credentials:
     registry_token: str = field(default="", repr=False)
 
 
+class RejectedPassword(Unauthorized):
+    """The registry itself, without a token server, does not know this name with this password."""
+
+
 @dataclass(frozen=True, slots=True)
 class Challenge:
     """One way in that the registry offers; `scheme` in lower case."""
@@ -171,7 +175,7 @@ class RegistryAuth:
             if not self._credentials.username:
                 raise Unauthorized("no basic auth credentials")
             if used.startswith("Basic"):
-                raise Unauthorized("unauthorized: incorrect username or password")
+                raise RejectedPassword("unauthorized: incorrect username or password")
             self._basic = basic(self._credentials.username, self._credentials.password)
             return None
         raise Unauthorized("unauthorized: authentication required")

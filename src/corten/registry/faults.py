@@ -60,7 +60,7 @@ def read_refusal(status: int, body: bytes, challenges: list[Challenge], missing:
     if status == 404:
         return Refused(status, missing, "")
     implied = {401: "UNAUTHORIZED", 403: "DENIED", 429: "TOOMANYREQUESTS"}.get(status, "")
-    return Refused(status, implied, "" if implied else f"received unexpected HTTP status: {_status_text(status)}")
+    return Refused(status, implied, "" if implied else f"received unexpected HTTP status: {status_text(status)}")
 
 
 def _first_error(body: bytes) -> tuple[str, str]:
@@ -80,7 +80,8 @@ def _first_error(body: bytes) -> tuple[str, str]:
     return clip(code, 64), clip(message) if isinstance(message, str) else ""
 
 
-def _status_text(status: int) -> str:
+def status_text(status: int) -> str:
+    """`404 Not Found`."""
     try:
         return f"{status} {http.HTTPStatus(status).phrase}"
     except ValueError:

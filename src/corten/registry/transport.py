@@ -96,6 +96,10 @@ class Transport:
             await self._session.close()
             self._session = None
 
+    def url_of(self, endpoint: Endpoint) -> str:
+        """Its base, with the scheme by which it was last reached."""
+        return endpoint.url(self._schemes.get(endpoint.host, endpoint.schemes[0]), "/v2/")
+
     @asynccontextmanager
     async def send(
         self, endpoint: Endpoint, credentials: Credentials, request: Request

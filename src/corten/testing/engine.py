@@ -25,6 +25,7 @@ from corten.engine.models import (
     Filters,
     Hijacked,
     LogWindow,
+    RegistryAuth,
     Sizes,
     Status,
     Top,
@@ -32,7 +33,7 @@ from corten.engine.models import (
     WaitCondition,
     WaitResult,
 )
-from corten.errors import Conflict, InvalidArgument, NotFound, NotModified
+from corten.errors import Conflict, InvalidArgument, NotFound, NotModified, Unauthorized
 from corten.specs.container import CreateRequest, EndpointSettings, ExecRequest, Resources, RestartPolicy
 from corten.tasks import TaskOwner
 from corten.testing.engine_stores import MemoryImages, MemoryNetworks, MemorySystem, MemoryVolumes
@@ -344,6 +345,15 @@ def _pieces(data: bytes, size: int = 32768) -> Iterator[bytes]:
     return (data[start : start + size] for start in range(0, len(data), size))
 
 
+class MemoryRegistries:
+    """Knows one user; of registry.example, which gives an identity token, and of every other registry."""
+
+    async def login(self, auth: RegistryAuth) -> str:
+        if (auth.username, auth.password) != ("me", "right"):
+            raise Unauthorized("login attempt to https://registry.example/v2/ failed with status: 401 Unauthorized")
+        return "identity-of-me" if auth.server_address == "registry.example" else ""
+
+
 class MemoryEngine:
     """The whole, to be given to the API as `backends`. Made inside a running loop."""
 
@@ -367,6 +377,7 @@ class MemoryEngine:
             volumes=self.volumes,
             events=self.events,
             system=MemorySystem(),
+            registries=MemoryRegistries(),
         )
 
     async def close(self) -> None:

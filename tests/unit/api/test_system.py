@@ -12,7 +12,7 @@ import pytest
 from corten import errors
 from corten.api.docker.encode_usage import totals
 from corten.api.docker.errors import http_message, http_status
-from corten.api.docker.params import parse_auth, parse_filters, parse_time
+from corten.api.docker.params import parse_auth, parse_auths, parse_filters, parse_time
 from corten.engine.models import RegistryAuth
 from tests.unit.api.support import Api, read_head
 from tests.waiting import until
@@ -142,6 +142,31 @@ def test_credentials_reach_the_pull_and_are_not_shown(api: Api) -> None:
     assert auth is not None
     assert auth.password == "hidden"
     assert "hidden" not in repr(auth)
+
+
+def test_credentials_for_many_registries() -> None:
+    given = {"https://index.docker.io/v1/": {"username": "a", "password": "b"}, "r.example": {}, "i": {"auth": "eDp5"}}
+    wanted = {"https://index.docker.io/v1/": RegistryAuth("a", "b"), "i": RegistryAuth("x", "y")}
+    assert parse_auths(auth_header(given)) == parse_auths(auth_header(given, padded=False, url=False)) == wanted
+    assert parse_auths(None) == parse_auths("") == parse_auths(auth_header({})) == parse_auths(auth_header(None)) == {}
+    for bad in ("!!", auth_header([]), auth_header({"x": "y"}), auth_header({"x": {"auth": "!"}})):
+        with pytest.raises(errors.InvalidArgument, match="X-Registry-Config"):
+            parse_auths(bad)
+
+
+def test_logging_in(api: Api) -> None:
+    good = {"username": "me", "password": "right", "serveraddress": "registry.example"}
+    answer = api.post("/auth", good)
+    assert (answer.status, answer.json) == (200, {"IdentityToken": "identity-of-me", "Status": "Login Succeeded"})
+    plain = api.post("/v1.24/auth", {"auth": base64.b64encode(b"me:right").decode(), "email": "x"})
+    assert (plain.status, plain.json) == (200, {"IdentityToken": "", "Status": "Login Succeeded"})
+    refused = api.post("/auth", {**good, "password": "hunter2"})
+    assert refused.status == 401
+    assert refused.json["message"].endswith("failed with status: 401 Unauthorized")
+    for bad in ({"password": ["hunter2"]}, {"auth": "hunter2"}, b'"hunter2"'):
+        answer = api.post("/auth", bad, {"Content-Type": "application/json"})
+        assert answer.status == 400
+        assert "hunter2" not in answer.json["message"]
 
 
 def test_filters_that_are_none() -> None:

@@ -18,6 +18,7 @@ def written(tmp_path: Path, content: object) -> Path:
 def test_defaults() -> None:
     config = merge({}, {})
     assert config.hosts == ("unix:///run/corten/corten.sock",)
+    assert [str(path) for path in config.registry_config_dirs] == ["/etc/corten/certs.d", "/etc/docker/certs.d"]
     assert (str(config.data_root), str(config.exec_root)) == ("/var/lib/corten", "/run/corten")
 
 
@@ -39,6 +40,8 @@ def test_file_settings_take_effect(tmp_path: Path) -> None:
             "max-layer-entries": 1000,
             "max-layer-ratio": 50,
             "exec-opts": ["native.cgroupdriver=systemd"],
+            "registry-config-dirs": ["/a", "/b"],
+            "proxies": {"http-proxy": "http://p:1", "https-proxy": "http://u:hunter2@p:2", "no-proxy": "x.example"},
         },
     )
     config = merge({}, load_file(path))
@@ -50,6 +53,10 @@ def test_file_settings_take_effect(tmp_path: Path) -> None:
     assert (config.max_concurrent_downloads, config.max_download_attempts) == (7, 2)
     assert (config.max_layer_size, config.max_layer_entries, config.max_layer_ratio) == (1 << 30, 1000, 50)
     assert config.cgroup_driver == "systemd"
+    assert config.registry_config_dirs == (Path("/a"), Path("/b"))
+    assert (config.http_proxy, config.https_proxy) == ("http://p:1", "http://u:hunter2@p:2")
+    assert config.no_proxy == "x.example"
+    assert "hunter2" not in repr(config)
 
 
 @pytest.mark.parametrize(
@@ -62,6 +69,10 @@ def test_file_settings_take_effect(tmp_path: Path) -> None:
         ({"max-concurrent-downloads": 0}, "max-concurrent-downloads"),
         ({"exec-opts": ["native.cgroupdriver=none"]}, "native.cgroupdriver must be cgroupfs or systemd, not none"),
         ({"exec-opts": ["isolation=x"]}, "invalid option isolation=x for exec-opts"),
+        ({"proxies": []}, "proxies must be an object"),
+        ({"proxies": {"ftp-proxy": "x"}}, 'unknown key "proxies.ftp-proxy"'),
+        ({"proxies": {"no-proxy": ["x"]}}, "proxies.no-proxy must be a string"),
+        ({"registry-config-dirs": "/a"}, "registry-config-dirs must be a list of strings"),
         ({"live-restore": False}, "live-restore cannot be false"),
         ("{", "is not JSON"),
         ("[]", "must hold a JSON object"),
@@ -72,6 +83,11 @@ def test_bad_files_name_what_is_wrong(tmp_path: Path, content: object, word: str
     with pytest.raises(InvalidArgument, match=str(path)) as caught:
         load_file(path)
     assert word in str(caught.value)
+
+
+def test_a_proxy_in_both_places_is_refused() -> None:
+    with pytest.raises(InvalidArgument, match=r"both.*https-proxy"):
+        merge({"https_proxy": "http://a"}, {"https_proxy": "http://b"})
 
 
 def test_a_setting_in_both_places_is_refused() -> None:

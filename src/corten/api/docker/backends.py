@@ -207,6 +207,11 @@ class SystemBackend(Protocol):
     async def disk_usage(self) -> dict[str, Any]: ...
 
 
+class RegistryBackend(Protocol):
+    async def login(self, auth: RegistryAuth) -> str:
+        """The identity token to be kept instead of the password, "" for none. Raises Unauthorized."""
+
+
 @dataclass(frozen=True, slots=True)
 class Backends:
     containers: ContainerBackend
@@ -216,3 +221,4 @@ class Backends:
     volumes: VolumeBackend
     events: EventBackend
     system: SystemBackend
+    registries: RegistryBackend

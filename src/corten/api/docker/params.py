@@ -115,7 +115,9 @@ def _parse_words(text: str, now_ns: int) -> int:
     return int(moment.timestamp()) * 10**9 + nanoseconds
 
 
-class _AuthHeader(msgspec.Struct):
+class AuthConfig(msgspec.Struct):
+    """What a client knows of one registry, as the API has it; unknown members are passed over."""
+
     username: str = ""
     password: str = ""
     auth: str = ""
@@ -128,14 +130,33 @@ def parse_auth(header: str | None) -> RegistryAuth | None:
     """The X-Registry-Auth header: base64 (either alphabet, padded or not) of JSON. None without credentials."""
     if not header:
         return None
-    text = header.strip().replace("-", "+").replace("_", "/").rstrip("=")
     try:
-        raw = base64.b64decode(text + "=" * (-len(text) % 4), validate=True)
-        auth = msgspec.json.decode(raw or b"{}", type=_AuthHeader | None) or _AuthHeader()
-        if auth.auth and not auth.username:
-            auth.username, _, auth.password = base64.b64decode(auth.auth).decode().partition(":")
+        return registry_auth(msgspec.json.decode(_unwrapped(header), type=AuthConfig | None) or AuthConfig())
     except (msgspec.DecodeError, binascii.Error, ValueError):
         raise InvalidArgument("invalid X-Registry-Auth header: it is not base64 of a JSON object") from None
+
+
+def parse_auths(header: str | None) -> dict[str, RegistryAuth]:
+    """The X-Registry-Config header: as X-Registry-Auth, of a JSON object with a member for each registry."""
+    if not header:
+        return {}
+    try:
+        given = msgspec.json.decode(_unwrapped(header), type=dict[str, AuthConfig] | None) or {}
+        found = {name: registry_auth(auth) for name, auth in given.items()}
+    except (msgspec.DecodeError, binascii.Error, ValueError):
+        raise InvalidArgument("invalid X-Registry-Config header: it is not base64 of a JSON object") from None
+    return {name: auth for name, auth in found.items() if auth is not None}
+
+
+def _unwrapped(header: str) -> bytes:
+    text = header.strip().replace("-", "+").replace("_", "/").rstrip("=")
+    return base64.b64decode(text + "=" * (-len(text) % 4), validate=True) or b"{}"
+
+
+def registry_auth(auth: AuthConfig) -> RegistryAuth | None:
+    """None without credentials. Raises ValueError for an `auth` that is no base64."""
+    if auth.auth and not auth.username:
+        auth.username, _, auth.password = base64.b64decode(auth.auth, validate=True).decode().partition(":")
     if not (auth.username or auth.identitytoken or auth.registrytoken):
         return None
     return RegistryAuth(
