@@ -24,16 +24,21 @@ apt_install() {
     DEBIAN_FRONTEND=noninteractive with_lists apt-get install -y -q --no-install-recommends $missing || exit 1
 }
 
-# fetch_program PROGRAM PACKAGE: put it into .tools/bin unless there is one. The package is not installed, for that would
-# start the daemon in it.
+# fetch_program PROGRAM PACKAGE [FURTHER PROGRAMS]: put them into .tools/bin unless there is the first. The package is not
+# installed, for that would start the daemon in it.
 fetch_program() {
     command -v "$1" >/dev/null && return 0
     say "fetching $1 from the package $2"
+    package=$2
+    programs="usr/bin/$1"
+    shift 2
+    for further in "$@"; do programs="$programs usr/bin/$further"; done
     rm -rf .tools/unpacked
     mkdir -p .tools/unpacked .tools/bin
     (
         cd .tools/unpacked
-        with_lists apt-get download -q -o APT::Sandbox::User=root "$2" && dpkg-deb -x "$2"_*.deb . && mv "usr/bin/$1" ../bin/
+        # shellcheck disable=SC2086  # a list of names
+        with_lists apt-get download -q -o APT::Sandbox::User=root "$package" && dpkg-deb -x "$package"_*.deb . && mv $programs ../bin/
     ) || exit 1
     rm -rf .tools/unpacked
 }
@@ -92,6 +97,7 @@ setup_tests() {
     apt_install skopeo runc crun
     PATH=$PWD/.tools/bin:$PATH
     fetch_program docker-registry docker-registry
+    fetch_program containerd containerd ctr containerd-shim-runc-v2
     if apt-cache show docker-cli >/dev/null 2>&1; then fetch_program docker docker-cli; else fetch_program docker docker.io; fi
     make_venv .venv "$PYTHON3" requirements/test.txt
     PYTHON=$PWD/.venv/bin/python

@@ -1,4 +1,7 @@
-"""The commands of `corten-runtime`, each a function of the store and what its command line says."""
+"""The commands of `corten-runtime`, each a function of the store and what its command line says.
+
+The program is started anew for each command: what only some of them need is imported by those.
+"""
 
 from __future__ import annotations
 
@@ -11,8 +14,6 @@ from msgspec import json
 
 from corten.errors import CortenError, InvalidArgument, NotImplementedYet, SystemFault, clip
 from corten.runtime.cgroups import Cgroup
-from corten.runtime.oci import operations
-from corten.runtime.oci.callers import Wishes
 from corten.runtime.oci.options import Options
 from corten.runtime.oci.state import Record, Store
 
@@ -20,16 +21,24 @@ Command = Callable[[Store, Options], int]
 
 
 def create(store: Store, options: Options) -> int:
+    from corten.runtime.oci import operations
+    from corten.runtime.oci.callers import Wishes
+
     operations.create(store, options.args[0], Wishes.of(options))
     return 0
 
 
 def start(store: Store, options: Options) -> int:
+    from corten.runtime.oci import operations
+
     operations.start(store, options.args[0])
     return 0
 
 
 def run(store: Store, options: Options) -> int:
+    from corten.runtime.oci import operations
+    from corten.runtime.oci.callers import Wishes
+
     modes = operations.RunModes(options.has("detach"), options.has("keep"), options.has("no-subreaper"))
     return operations.run(store, options.args[0], Wishes.of(options), modes)
 
@@ -46,6 +55,8 @@ def state(store: Store, options: Options) -> int:
 
 
 def kill(store: Store, options: Options) -> int:
+    from corten.runtime.oci import operations
+
     name, *signals = options.args
     number = operations.signal_number(signals[0] if signals else "TERM")
     operations.kill(store, name, number, everyone=options.has("all"))
@@ -53,6 +64,8 @@ def kill(store: Store, options: Options) -> int:
 
 
 def delete(store: Store, options: Options) -> int:
+    from corten.runtime.oci import operations
+
     name, force = options.args[0], options.has("force")
     try:
         operations.delete(store, name, force=force)
@@ -63,11 +76,15 @@ def delete(store: Store, options: Options) -> int:
 
 
 def pause(store: Store, options: Options) -> int:
+    from corten.runtime.oci import operations
+
     operations.pause(store, options.args[0], frozen=True)
     return 0
 
 
 def resume(store: Store, options: Options) -> int:
+    from corten.runtime.oci import operations
+
     operations.pause(store, options.args[0], frozen=False)
     return 0
 

@@ -34,13 +34,12 @@ from corten.runtime.child.errors import ChildFailed
 from corten.runtime.child.launch import launch
 from corten.runtime.child.parent import Spawned
 from corten.runtime.oci.callers import send_console, send_pidfd
+from corten.runtime.oci.transitions import STARTING, WAITING
 
 Report = tuple[str, str, int, int, int, list[str]]
 """What went wrong (message, step, errno, exit code), "" for nothing, the pid, and warnings."""
 
 STEP = "keep"  # the step of a failure that may have left something running
-WAITING = "start.sock"  # is there as long as the container waits for its start
-STARTING = "starting"  # and this while its startContainer hooks run
 
 
 def create(

@@ -24,7 +24,7 @@ from corten.runtime.oci.callers import Wishes, write_pid
 from corten.runtime.oci.check import check
 from corten.runtime.oci.foreground import attend
 from corten.runtime.oci.state import Record, Store, load_spec, send_signal, start_of, wait_gone
-from corten.runtime.oci.transitions import require
+from corten.runtime.oci.transitions import STARTING, require
 from corten.runtime.plan import LaunchPlan, cgroup_path, compile_launch
 from corten.runtime.plan_hooks import HookPlan, compile_hooks
 from corten.runtime.steps import Hooks
@@ -241,7 +241,7 @@ def run(store: Store, name: str, wishes: Wishes, modes: RunModes) -> int:
 
 def _follow(store: Store, prepared: _Prepared, spawned: Spawned) -> int:
     """Bring what waits for its execve to life; the console that is ours to carry, or -1. Raises ChildFailed."""
-    waits = prepared.directory / keeper.STARTING
+    waits = prepared.directory / STARTING
     waits.touch()
     _note(store, prepared, spawned.pid, spawned.warnings)
     console = keeper.hand_over(spawned, prepared.wishes.console_socket, prepared.wishes.pidfd_socket)

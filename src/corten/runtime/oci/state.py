@@ -5,7 +5,6 @@ from __future__ import annotations
 
 import os
 import re
-import shutil
 import time
 from contextlib import suppress
 from pathlib import Path
@@ -16,8 +15,8 @@ from msgspec import Struct, json
 from corten.errors import Conflict, InvalidArgument, NotFound, clip
 from corten.linux.process import pidfd_open, pidfd_send_signal
 from corten.runtime.cgroups import Cgroup, read_flat
-from corten.runtime.oci.keeper import STARTING, WAITING
 from corten.runtime.oci.log import Log
+from corten.runtime.oci.transitions import STARTING, WAITING
 from corten.specs.oci_runtime import VERSION, Spec, decode_spec, encode
 
 TYPE_CHECKING = False
@@ -102,6 +101,8 @@ class Store:
             self.directory(name).rename(gone)
         except FileNotFoundError:
             return False
+        import shutil  # with all that it can unpack: not for those who only look
+
         shutil.rmtree(gone, ignore_errors=True)
         return True
 

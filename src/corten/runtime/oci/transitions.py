@@ -10,6 +10,10 @@ if TYPE_CHECKING:
 
     Status = Literal["creating", "created", "running", "paused", "stopped"]
 
+# Files of a container's directory.
+WAITING = "start.sock"  # is there as long as the container waits for its start
+STARTING = "starting"  # and this while its startContainer hooks run
+
 _LEGAL: dict[str, tuple[tuple[Status, ...], str]] = {
     "start": (("created",), "running"),
     "pause": (("created", "running"), "paused"),

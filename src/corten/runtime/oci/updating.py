@@ -84,7 +84,7 @@ def size(name: str, text: str) -> int:
     unit = lowered[len(number) :].rstrip("ib")
     try:
         value = float(number)
-        if unit not in _UNITS or value < 0:
+        if unit not in _UNITS or not 0 <= value < 1 << 63:
             raise ValueError
     except ValueError:
         raise InvalidArgument(f"invalid value {clip(text, 40)!r} for --{name}: not a number of bytes") from None
