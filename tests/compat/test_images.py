@@ -13,8 +13,9 @@ from typing import Any
 
 import pytest
 
-from tests.compat.harness import Daemon, Outcome
+from tests.compat.harness import BUSYBOX, Daemon, Outcome
 from tests.compat.images import two_platforms
+from tests.waiting import until
 
 HERE = {"x86_64": "amd64", "aarch64": "arm64"}[os.uname().machine]
 THERE = "s390x"
@@ -183,3 +184,71 @@ def test_hostile_archives_are_refused(daemon: Daemon, place: Path, client: str) 
         assert done.code == 1, name
         assert words in done.err
     assert not Path("/tmp/corten-climbed").exists()
+
+
+def test_commit(daemon: Daemon, place: Path, client: str) -> None:
+    script = (
+        "echo hi > /root/x; rm /etc/notexec; rm -r /home/app; mkdir /home/app; echo n > /home/app/n; echo ready; cat"
+    )
+    daemon.ok("run", "-di", "--name", "work", "-e", "X=1", "-v", "/data", "busybox", "sh", "-c", script)
+    until(lambda: "ready" in daemon.ok("logs", "work"), what="the container's changes")
+    changes = ["-c", "ENV Y=2", "-c", 'CMD ["cat", "/root/x"]', "-m", "words", "-a", "somebody"]
+    made = call(daemon, client, "commit", *changes, "work", "made:1")
+    assert made.code == 0, made.err
+    assert made.out.strip() == daemon.inspect("made:1")["Id"]
+    assert daemon.inspect("work")["State"]["Status"] == "running"
+    assert daemon.ok("run", "--rm", "made:1") == "hi"
+    assert daemon.ok("run", "--rm", "made:1", "sh", "-c", "ls /home/app; ls /etc; echo $X$Y").split() == [
+        *("n", "group", "hostname", "hosts", "passwd", "resolv.conf", "12")
+    ]
+    shown = daemon.inspect("made:1")
+    assert (shown["Comment"], shown["Author"]) == ("words", "somebody")
+    assert shown["Config"]["Volumes"] == {"/data": {}}
+    assert shown["Parent"] == daemon.inspect("busybox")["Id"]
+    top = daemon.ok("history", "--no-trunc", "--format", "{{.CreatedBy}}|{{.Comment}}", "made:1").splitlines()[0]
+    assert top == f"sh -c {script}|words"
+
+    def events() -> list[str]:
+        window = ("--since", "1m", "--until", "0s", "--filter", "container=work", "--format", "{{.Action}}")
+        return daemon.ok("events", *window).split()
+
+    until(lambda: events()[-3:] == ["pause", "unpause", "commit"], what="the events of the commit")
+    paused = call(daemon, client, "commit", "--pause=false" if client == "docker" else "--no-pause", "work")
+    assert paused.out.startswith("sha256:")
+    daemon.ok("save", "-o", str(place / "made.tar"), "made:1")
+    daemon.ok("rmi", "made:1")
+    daemon.ok("load", "-i", str(place / "made.tar"))
+    assert daemon.ok("run", "--rm", "made:1") == "hi"
+    assert call(daemon, client, "rmi", "-f", "busybox").out.strip() == "Untagged: busybox:latest"
+    daemon.ok("tag", shown["Parent"], "busybox:latest")
+    missing = call(daemon, client, "commit", "nothing", "x:1")
+    assert "No such container: nothing" in missing.err
+    bad = call(daemon, client, "commit", "-c", "RUN true", "work", "x:1")
+    assert "RUN is not a valid change command" in bad.err
+
+
+def test_import(daemon: Daemon, place: Path, client: str) -> None:
+    (place / "file").write_text("imported\n")
+    with tarfile.open(place / "root.tar", "w") as tar:
+        tar.add(place / "file", "file")
+    server = subprocess.Popen(
+        daemon.host.inside("python3", "-m", "http.server", "-b", "127.0.0.1", "-d", str(place), "8099"),
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+    )
+    try:
+        url = "http://127.0.0.1:8099/root.tar"
+        until(lambda: daemon.host.run(BUSYBOX, "wget", "-qO/dev/null", url).code == 0, what="the web server")
+        flags = ["-c", "ENV A=b", "-m", "from the web", "--platform", "linux/arm64"]
+        done = call(daemon, client, "import", *flags, url, "web:1")
+        assert done.code == 0, done.err
+        shown = daemon.inspect("web:1")
+        assert (shown["Architecture"], shown["Comment"]) == ("arm64", "from the web")
+        missing = call(daemon, client, "import", url + "x", "web:2")
+        assert "404" in missing.err
+    finally:
+        server.kill()
+        server.wait()
+    with open(place / "root.tar", "rb") as archive:
+        done = call(daemon, client, "import", "-c", 'CMD ["x"]', "-", "stdin:1", stdin=archive)
+    assert daemon.inspect("stdin:1")["Id"] == done.lines[-1]

@@ -7,6 +7,7 @@ _C = "corten.cli.commands."
 # path: (module, attribute of a flags.Command, short help)
 COMMANDS: dict[str, tuple[str, str, str]] = {
     "container attach": (_C + "attach", "ATTACH", "Attach to a running container's input and output"),
+    "container commit": (_C + "commit", "COMMIT", "Make an image of what a container changed"),
     "container create": (_C + "create", "CREATE", "Create a container without starting it"),
     "container diff": (_C + "transfer", "DIFF", "Show what changed in a container's file system"),
     "container exec": (_C + "execute", "EXEC", "Run a command in a running container"),
@@ -64,7 +65,8 @@ GROUPS = {
 }
 
 _SHORT = (
-    "attach create diff exec export kill logs pause port rename restart rm run start stats stop top unpause update"
+    "attach commit create diff exec export kill logs pause port rename restart rm run start stats stop top unpause "
+    "update"
 ).split()
 
 # What a path may also be called: `ps` is `container ls`.

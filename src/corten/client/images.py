@@ -100,14 +100,36 @@ class Images:
         return raise_stream_errors(response.lines())
 
     def import_from(
-        self, url: str, *, name: str = "", message: str = "", changes: Strings | None = None
+        self, url: str, *, name: str = "", message: str = "", changes: Strings | None = None, platform: str = ""
     ) -> Iterator[Json]:
         """As `import_tar`, from a URL that the daemon fetches."""
         repo, tag = split_tag(name)
-        query: dict[str, str | Strings] = dict(flags(fromSrc=url, message=message, repo=repo, tag=tag))
+        query: dict[str, str | Strings] = dict(
+            flags(fromSrc=url, message=message, repo=repo, tag=tag, platform=platform)
+        )
         if changes:
             query["changes"] = changes
         return raise_stream_errors(self._session.request("POST", "/images/create", query).lines())
+
+    def commit(
+        self,
+        container: str,
+        name: str = "",
+        *,
+        message: str = "",
+        author: str = "",
+        changes: Strings | None = None,
+        pause: bool = True,
+    ) -> str:
+        """The id of a new image of what `container` is now."""
+        repo, tag = split_tag(name)
+        query: dict[str, str | Strings] = dict(
+            flags(container=container, repo=repo, tag=tag, comment=message, author=author, pause=pause or "0")
+        )
+        if changes:
+            query["changes"] = changes
+        made: Json = self._session.json("POST", "/commit", query)
+        return str(made["Id"])
 
     def prune(self, filters: Filters | None = None) -> Json:
         """`{"ImagesDeleted", "SpaceReclaimed"}`"""

@@ -17,6 +17,7 @@ from corten.daemon import apparmor, idmapping, subids
 from corten.daemon.config import DaemonConfig
 from corten.engine import hostfacts
 from corten.engine.catalog import Catalog
+from corten.engine.commit import CommitService
 from corten.engine.containers import ContainerService
 from corten.engine.deps import EMBEDDED, SYSTEMD, EngineDeps, EngineSettings, RuntimeChoice
 from corten.engine.events import EventBus
@@ -239,8 +240,9 @@ async def build(config: DaemonConfig, stack: AsyncExitStack) -> Parts:
         await asyncio.to_thread(idmapping.check, settings.remap, places, overlay=overlay)
     execs = ExecService(deps, settings)
     containers = ContainerService(deps, settings, execs)
-    system = SystemService(deps, settings)
-    backends = Backends(containers, execs, images, networks, volumes, events, system, RegistryService(registries))
+    system, commits = SystemService(deps, settings), CommitService(deps, containers, images)
+    access = RegistryService(registries)
+    backends = Backends(containers, execs, images, networks, volumes, events, system, access, commits)
     return Parts(backends, events, runtime, controller, networks, images, containers, registries, deps, settings)
 
 

@@ -6,7 +6,7 @@ Times are nanoseconds since the epoch, 0 for never.
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 from typing import Any, Literal
@@ -271,6 +271,20 @@ class ImageDetails:
     image: Image
     config: dict[str, Any]
     layer_sizes: list[int]
+
+
+@dataclass(frozen=True, slots=True)
+class CommitOptions:
+    """How to make an image of a container. `ref` "" leaves it without a name; `config` None takes the container's, and
+    `changes` are Dockerfile instructions that change that. With `pause` a running container is held still meanwhile.
+    """
+
+    ref: str = ""
+    author: str = ""
+    comment: str = ""
+    changes: Sequence[str] = ()
+    config: ContainerConfig | None = None
+    pause: bool = True
 
 
 @dataclass(frozen=True, slots=True)

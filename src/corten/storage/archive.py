@@ -28,12 +28,14 @@ _TYPES = {
 }
 
 
-def write_layer(layer: str, out: IO[bytes]) -> None:
-    """The files of one overlay layer as an image's layer: whiteouts and opaque directories in their `.wh.` form.
+def write_layer(layer: str, out: IO[bytes], stubs: frozenset[str] = frozenset()) -> int:
+    """The files of one overlay layer as an image's layer: whiteouts and opaque directories in their `.wh.` form; how
+    many entries it has besides its root.
 
-    Raises OSError. `out` is written from where it stands and left open.
+    Raises OSError. `out` is written from where it stands and left open. `stubs` are paths ("etc/hosts") that are left
+    out while they are empty: something was mounted there.
     """
-    _write(layer, out, whiteouts=True)
+    return _write(layer, out, whiteouts=True, stubs=stubs)
 
 
 def write_tree(root: str, out: IO[bytes]) -> None:
@@ -41,25 +43,28 @@ def write_tree(root: str, out: IO[bytes]) -> None:
     _write(root, out, whiteouts=False)
 
 
-def _write(root: str, out: IO[bytes], *, whiteouts: bool) -> None:
+def _write(root: str, out: IO[bytes], *, whiteouts: bool, stubs: frozenset[str] = frozenset()) -> int:
     fd = os.open(root, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     try:
         with tarfile.open(fileobj=out, mode="w|", format=tarfile.PAX_FORMAT, bufsize=1 << 18) as tar:
-            _Writer(tar, whiteouts).directory(fd, "")
+            writer = _Writer(tar, whiteouts, stubs)
+            writer.directory(fd, "")
+        return writer.entries - 1
     finally:
         os.close(fd)
 
 
 class _Writer:
-    def __init__(self, tar: tarfile.TarFile, whiteouts: bool) -> None:
-        self._tar, self._whiteouts = tar, whiteouts
+    def __init__(self, tar: tarfile.TarFile, whiteouts: bool, stubs: frozenset[str]) -> None:
+        self._tar, self._whiteouts, self._stubs = tar, whiteouts, stubs
+        self.entries = 0
         self._links: dict[tuple[int, int], str] = {}
 
     def directory(self, fd: int, path: str) -> None:
         """The open directory `fd`, called `path`, and what is in it."""
         info = _header(path + "/" if path else "./", os.fstat(fd))
         opaque = _add_xattrs(info, fd)
-        self._tar.addfile(info)
+        self._add(info)
         if opaque and self._whiteouts:
             self._marker(f"{path}/.wh..wh..opq" if path else ".wh..wh..opq")
         with os.scandir(fd) as entries:
@@ -68,10 +73,13 @@ class _Writer:
             name = os.fsdecode(raw)
             status = os.lstat(name, dir_fd=fd)
             below = f"{path}/{name}" if path else name
+            if below in self._stubs and stat.S_ISREG(status.st_mode) and status.st_size == 0:
+                continue
             if stat.S_ISDIR(status.st_mode):
                 inner = os.open(name, _READ_DIR, dir_fd=fd)
                 try:
-                    self.directory(inner, below)
+                    if below not in self._stubs or os.listdir(inner):
+                        self.directory(inner, below)
                 finally:
                     os.close(inner)
             elif self._whiteouts and stat.S_ISCHR(status.st_mode) and status.st_rdev == 0:
@@ -80,7 +88,11 @@ class _Writer:
                 self._file(fd, name, below, status)
 
     def _marker(self, path: str) -> None:
-        self._tar.addfile(tarfile.TarInfo(path))
+        self._add(tarfile.TarInfo(path))
+
+    def _add(self, info: tarfile.TarInfo, file: IO[bytes] | None = None) -> None:
+        self.entries += 1
+        self._tar.addfile(info, file)
 
     def _file(self, directory: int, name: str, path: str, status: os.stat_result) -> None:
         info = _header(path, status)
@@ -88,18 +100,18 @@ class _Writer:
             first = self._links.setdefault((status.st_dev, status.st_ino), path)
             if first != path:
                 info.type, info.linkname, info.size = tarfile.LNKTYPE, first, 0
-                self._tar.addfile(info)
+                self._add(info)
                 return
         if stat.S_ISREG(status.st_mode):
             fd = os.open(name, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=directory)
             with open(fd, "rb", buffering=1 << 18) as file:
                 _add_xattrs(info, fd)
-                self._tar.addfile(info, file)
+                self._add(info, file)
             return
         if stat.S_ISLNK(status.st_mode):
             info.linkname = os.readlink(name, dir_fd=directory)
         _add_xattrs(info, f"/proc/self/fd/{directory}/{name}")
-        self._tar.addfile(info)
+        self._add(info)
 
 
 def _header(path: str, status: os.stat_result) -> tarfile.TarInfo:

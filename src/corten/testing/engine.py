@@ -36,7 +36,7 @@ from corten.engine.models import (
 from corten.errors import Conflict, InvalidArgument, NotFound, NotModified, Unauthorized
 from corten.specs.container import CreateRequest, EndpointSettings, ExecRequest, Resources, RestartPolicy
 from corten.tasks import TaskOwner
-from corten.testing.engine_stores import MemoryImages, MemoryNetworks, MemorySystem, MemoryVolumes
+from corten.testing.engine_stores import MemoryCommits, MemoryImages, MemoryNetworks, MemorySystem, MemoryVolumes
 
 Strings = list[str]
 
@@ -366,6 +366,7 @@ class MemoryEngine:
         self.networks = MemoryNetworks()
         self.containers = MemoryContainers(self.images, self.events, self.tasks, clock)
         self.execs = MemoryExecs(self.containers, self.tasks)
+        self.commits = MemoryCommits(self.containers, self.images)
 
     @property
     def backends(self) -> Backends:
@@ -378,6 +379,7 @@ class MemoryEngine:
             events=self.events,
             system=MemorySystem(),
             registries=MemoryRegistries(),
+            commits=self.commits,
         )
 
     async def close(self) -> None:

@@ -4,10 +4,20 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import AsyncIterator, Sequence
-from typing import Any
+from typing import Any, Protocol
 
 from corten.clock import Clock
-from corten.engine.models import Filters, Image, ImageDetails, ImageManifest, ProgressMessage, RegistryAuth, Volume
+from corten.engine.models import (
+    CommitOptions,
+    Container,
+    Filters,
+    Image,
+    ImageDetails,
+    ImageManifest,
+    ProgressMessage,
+    RegistryAuth,
+    Volume,
+)
 from corten.errors import Conflict, NotFound, SystemFault
 from corten.specs import reference
 
@@ -126,9 +136,12 @@ class MemoryImages:
             yield f"archive of {self.get(ref).id}\n".encode()
 
     async def import_rootfs(
-        self, archive: AsyncIterator[bytes], ref: str, *, message: str, changes: Sequence[str], platform: str
+        self, source: AsyncIterator[bytes] | str, ref: str, *, message: str, changes: Sequence[str], platform: str
     ) -> AsyncIterator[ProgressMessage]:
-        self.uploaded = b"".join([chunk async for chunk in archive])
+        if isinstance(source, str):
+            yield {"status": f"Downloading from {source}"}
+        else:
+            self.uploaded = b"".join([chunk async for chunk in source])
         yield {"status": self.add(ref or "imported").id}
 
     async def tag(self, ref: str, target: str) -> None:
@@ -143,6 +156,23 @@ class MemoryImages:
 
     async def prune(self, filters: Filters) -> tuple[Changes, int]:
         return [], 0
+
+
+class MemoryCommits:
+    """Makes images of containers; `asked` is how."""
+
+    def __init__(self, containers: ContainerFinder, images: MemoryImages) -> None:
+        self._containers, self._images = containers, images
+        self.asked: CommitOptions | None = None
+
+    async def commit(self, ref: str, options: CommitOptions) -> str:
+        self._containers.get(ref)
+        self.asked = options
+        return self._images.add(options.ref or "committed").id
+
+
+class ContainerFinder(Protocol):
+    def get(self, ref: str) -> Container: ...
 
 
 class MemoryVolumes:

@@ -14,6 +14,7 @@ from corten.api.docker.encode_usage import totals
 from corten.api.docker.errors import http_message, http_status
 from corten.api.docker.params import parse_auth, parse_auths, parse_filters, parse_time
 from corten.engine.models import RegistryAuth
+from corten.specs.container import ContainerConfig
 from tests.unit.api.support import Api, read_head
 from tests.waiting import until
 
@@ -288,6 +289,27 @@ def test_image_archives(api: Api) -> None:
     imported = api.post("/images/create?fromSrc=-&repo=mine&tag=2", b"tar", {"Content-Type": "application/x-tar"})
     assert imported.lines[0]["status"].startswith("sha256:")
     assert api.get("/images/mine:2/json").status == 200
+
+
+def test_commit(api: Api) -> None:
+    container_id = api.create("work")
+    query = (
+        f"?container={container_id}&repo=made&tag=1&author=me&comment=words&pause=0&changes=ENV+A%3Db&changes=USER+x"
+    )
+    done = api.post(f"/commit{query}")
+    assert done.status == 201
+    assert done.json == {"Id": api.get("/images/made:1/json").json["Id"]}
+    asked = api.engine.commits.asked
+    assert asked is not None
+    assert (asked.ref, asked.author, asked.comment, asked.pause) == ("made:1", "me", "words", False)
+    assert asked.changes == ["ENV A=b", "USER x"]
+    assert asked.config is None
+    assert api.post(f"/commit?container={container_id}", {"Cmd": ["x"]}).status == 201
+    asked = api.engine.commits.asked
+    assert asked is not None
+    assert (asked.ref, asked.pause, asked.config) == ("", True, ContainerConfig(cmd=["x"]))
+    assert api.post("/commit?container=none").status == 404
+    assert api.post("/commit").status == 400
 
 
 def test_image_names_with_slashes(api: Api) -> None:

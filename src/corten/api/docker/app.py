@@ -11,7 +11,19 @@ from urllib.parse import unquote, urlsplit
 from aiohttp import web
 
 import corten
-from corten.api.docker import auth, containers, events, execs, images, networks, streams, system, unsupported, volumes
+from corten.api.docker import (
+    auth,
+    commit,
+    containers,
+    events,
+    execs,
+    images,
+    networks,
+    streams,
+    system,
+    unsupported,
+    volumes,
+)
 from corten.api.docker.call import MAX_API, MIN_API, ApiSettings, Call, Services
 from corten.api.docker.errors import PageNotFound, http_message, http_status
 from corten.api.docker.routing import Router
@@ -37,7 +49,7 @@ def create_server(backends: Backends, *, settings: ApiSettings | None = None) ->
 
 def make_router() -> Router:
     router = Router()
-    for part in (system, auth, events, containers, streams, execs, images, networks, volumes, unsupported):
+    for part in (system, auth, events, containers, streams, execs, images, commit, networks, volumes, unsupported):
         part.add_routes(router)
     return router
 

@@ -12,6 +12,7 @@ from typing import Any, Protocol
 
 from corten.engine.models import (
     AttachOptions,
+    CommitOptions,
     Container,
     Created,
     Event,
@@ -36,6 +37,8 @@ from corten.specs.container import CreateRequest, ExecRequest, Resources, Restar
 __all__ = [
     "AttachOptions",
     "Backends",
+    "CommitBackend",
+    "CommitOptions",
     "ContainerBackend",
     "Created",
     "EventBackend",
@@ -158,8 +161,9 @@ class ImageBackend(Protocol):
     def save(self, refs: Sequence[str], platforms: Sequence[str] = ()) -> AsyncIterator[bytes]: ...
 
     def import_rootfs(
-        self, archive: AsyncIterator[bytes], ref: str, *, message: str, changes: Sequence[str], platform: str
-    ) -> AsyncIterator[ProgressMessage]: ...
+        self, source: AsyncIterator[bytes] | str, ref: str, *, message: str, changes: Sequence[str], platform: str
+    ) -> AsyncIterator[ProgressMessage]:
+        """`source` is the archive, or the URL to fetch it from."""
 
     async def tag(self, ref: str, target: str) -> None: ...
 
@@ -169,6 +173,11 @@ class ImageBackend(Protocol):
         """
 
     async def prune(self, filters: Filters) -> tuple[ImageChanges, int]: ...
+
+
+class CommitBackend(Protocol):
+    async def commit(self, ref: str, options: CommitOptions) -> str:
+        """An image of what container `ref` is now; its id."""
 
 
 class NetworkBackend(Protocol):
@@ -222,3 +231,4 @@ class Backends:
     events: EventBackend
     system: SystemBackend
     registries: RegistryBackend
+    commits: CommitBackend

@@ -15,7 +15,7 @@ from corten.api.docker.flow import send_bytes, send_progress
 from corten.api.docker.image_filters import chosen_names, image_test
 from corten.api.docker.params import parse_auth
 from corten.engine.models import Image
-from corten.errors import InvalidArgument, NotImplementedYet, clip
+from corten.errors import InvalidArgument, clip
 from corten.specs import platform as platforms
 
 if TYPE_CHECKING:
@@ -128,16 +128,14 @@ async def create(call: Call) -> web.StreamResponse:
     if name := query.text("fromImage"):
         auth = parse_auth(call.request.headers.get("X-Registry-Auth"))
         # Without a tag it means all of them; some clients leave the colon in.
-        ref = _with_tag(name.removesuffix(":"), query.text("tag"))
+        ref = with_tag(name.removesuffix(":"), query.text("tag"))
         return await send_progress(call, call.backends.images.pull(ref, platform, auth, all_tags=True))
     if not source:
         raise InvalidArgument("fromImage or fromSrc must be given")
-    if source != "-":
-        raise NotImplementedYet("ImageCreate: import from a URL is not implemented by this daemon; send the archive")
     repository = query.text("repo")
     messages = call.backends.images.import_rootfs(
-        call.upload(),
-        _with_tag(repository, query.text("tag")) if repository else "",
+        call.upload() if source == "-" else source,
+        with_tag(repository, query.text("tag")) if repository else "",
         message=query.text("message"),
         changes=query.all("changes"),
         platform=platform,
@@ -145,7 +143,8 @@ async def create(call: Call) -> web.StreamResponse:
     return await send_progress(call, messages)
 
 
-def _with_tag(name: str, tag: str) -> str:
+def with_tag(name: str, tag: str) -> str:
+    """A repository with its tag, or with a digest in the tag's place."""
     if not tag:
         return name
     return f"{name}@{tag}" if _DIGEST.fullmatch(tag) else f"{name}:{tag}"
@@ -194,11 +193,11 @@ async def save(call: Call) -> web.StreamResponse:
 
 async def push(call: Call) -> web.StreamResponse:
     auth = parse_auth(call.request.headers.get("X-Registry-Auth"))
-    return await send_progress(call, call.backends.images.push(_with_tag(call.args[0], call.query.text("tag")), auth))
+    return await send_progress(call, call.backends.images.push(with_tag(call.args[0], call.query.text("tag")), auth))
 
 
 async def tag(call: Call) -> web.Response:
-    target = _with_tag(call.query.text("repo"), call.query.text("tag"))
+    target = with_tag(call.query.text("repo"), call.query.text("tag"))
     await call.finish("tag", call.backends.images.tag(call.args[0], target))
     return call.empty(201)
 

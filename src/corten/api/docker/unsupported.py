@@ -23,7 +23,6 @@ POST   /build/prune                   BuildPrune
 POST   /build/cancel                  BuildCancel
 GET    /images/search                 ImageSearch
 GET    /images/{name...}/attestations ImageAttestations
-POST   /commit                        ImageCommit
 PUT    /volumes/{name}                VolumeUpdate
 DELETE /networks/{id}                 NetworkDelete
 POST   /networks/create               NetworkCreate

@@ -104,7 +104,7 @@ def _import(context: Context, options: Options) -> None:
     source, name = options.args[0], options.args[1] if len(options.args) > 1 else ""
     images, message, changes = context.client.images, options["message"], options["change"]
     if source.startswith(("http://", "https://", "ftp://")):
-        messages = images.import_from(source, name=name, message=message, changes=changes)
+        messages = images.import_from(source, name=name, message=message, changes=changes, platform=options["platform"])
     else:
         fd = 0 if source == "-" else open_input(source)
         messages = images.import_tar(

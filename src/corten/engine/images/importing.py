@@ -5,6 +5,7 @@ from __future__ import annotations
 import bz2
 import lzma
 from collections.abc import AsyncIterator, Iterator, Sequence
+from contextlib import aclosing
 from dataclasses import dataclass
 
 import msgspec
@@ -13,10 +14,12 @@ from corten.engine.images import changes as instructions
 from corten.engine.images.archive import describe_layer, encode_manifest
 from corten.engine.images.index import ImageIndex, StoredImage, Target
 from corten.engine.images.intake import Intake, compression_of, intake, pieces
+from corten.engine.images.jobs import Update
 from corten.engine.images.layers import LayerStore
 from corten.engine.images.progress import ProgressStream
 from corten.engine.images.threads import ThreadBody, in_thread, to_the_end
 from corten.errors import InvalidArgument, clip
+from corten.registry import download
 from corten.specs import digest as digests
 from corten.specs import oci_image as oci
 from corten.specs import platform as platforms
@@ -52,6 +55,15 @@ class ImportOptions:
             history=[History(created=created, comment=comment)],
             comment=comment,
         )
+
+
+async def fetched(url: str, stream: ProgressStream) -> AsyncIterator[bytes]:
+    """The archive at `url`, with its progress on `stream`."""
+    stream.status(f"Downloading from {download.shown(url)}")
+    told = stream.observer("")
+    async with aclosing(download.fetch(url, lambda done, total: told(Update("Importing", done, total)))) as parts:
+        async for part in parts:
+            yield part
 
 
 async def run(

@@ -70,17 +70,21 @@ class Remover:
                 self._untagged(image, going, changes)
                 await self._index.untag(going)
                 return changes
-            if not force:
-                self._refuse_last_name(ref, image)
-            self._refuse(image, hard_only=True)
             family = self._index.family(image)
+            if not force:
+                for member in family:
+                    self._refuse_last_name(ref, member)
+            if self._held(family):
+                # The name was what was asked for: it goes, and the image stays for those who need it.
+                self._untagged(image, going, changes)
+                await self._index.untag(going)
+                return changes
         else:
-            self._refuse(image, hard_only=force)
+            family = self._index.family(image) if names else [image]
+            for member in family:
+                self._refuse(member, hard_only=force)
             if not force and not _single_repository(names):
                 raise _conflict(image, "must be forced", "image is referenced in multiple repositories")
-            family = self._index.family(image) if names else [image]
-        for member in family[1:]:
-            self._refuse(member, hard_only=force)
         for member in family:
             await self._delete(member, changes)
         if prune:
@@ -103,6 +107,15 @@ class Remover:
                 f'conflict: unable to remove repository reference "{ref}" (must force) - container {container_id[:12]}'
                 f" is using its referenced image {digests.short(image.id)}"
             )
+
+    def _held(self, images: Sequence[StoredImage]) -> bool:
+        """Whether what cannot be forced stands against the removal of one of `images`."""
+        try:
+            for image in images:
+                self._refuse(image, hard_only=True)
+        except Conflict:
+            return True
+        return False
 
     def _refuse(self, image: StoredImage, *, hard_only: bool) -> None:
         if self._index.children(image.id):

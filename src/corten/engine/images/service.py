@@ -5,14 +5,15 @@ from __future__ import annotations
 import builtins
 from collections import OrderedDict
 from collections.abc import AsyncIterator, Sequence
-from contextlib import aclosing
+from contextlib import AbstractAsyncContextManager, aclosing
 from dataclasses import dataclass
 from functools import partial
 
 import msgspec
 
 from corten.clock import Clock
-from corten.engine.images import family, importing, selecting
+from corten.engine.images import committing, family, importing, selecting
+from corten.engine.images.committing import Commitment
 from corten.engine.images.importing import ImportOptions
 from corten.engine.images.index import ImageIndex, StoredImage
 from corten.engine.images.layers import LayerStore
@@ -25,6 +26,7 @@ from corten.engine.images.saving import Saver
 from corten.engine.images.threads import in_thread, to_the_end
 from corten.engine.models import Filters, Image, ImageDetails, ImageManifest, ProgressMessage, RegistryAuth
 from corten.errors import CortenError, InvalidArgument, NotFound
+from corten.registry import download
 from corten.registry.auth import Credentials
 from corten.registry.client import RegistryClient
 from corten.registry.transport import Transport
@@ -177,13 +179,18 @@ class ImageService:
             self._emit("save", image.id, {"name": image.id})
 
     async def import_rootfs(
-        self, archive: AsyncIterator[bytes], ref: str, *, message: str, changes: Sequence[str], platform: str
+        self, source: AsyncIterator[bytes] | str, ref: str, *, message: str, changes: Sequence[str], platform: str
     ) -> AsyncIterator[ProgressMessage]:
         reference = references.parse(ref) if ref else None
         if reference is not None and reference.digest:
             raise InvalidArgument("cannot import digest reference")
-        options = ImportOptions(reference, message, changes, platform, self._clock.now_ns())
         stream = ProgressStream(self._clock)
+        archive = source
+        if isinstance(archive, str):
+            url = download.checked(archive)
+            message = message or f"Imported from {download.shown(url)}"
+            archive = importing.fetched(url, stream)
+        options = ImportOptions(reference, message, changes, platform, self._clock.now_ns())
 
         async def run() -> None:
             image = await importing.run(self._index, self._layers, archive, options, stream)
@@ -192,6 +199,10 @@ class ImageService:
         async with aclosing(stream.run(self._tasks, "import", run())) as told:
             async for line in told:
                 yield line
+
+    async def commit(self, wanted: Commitment, still: AbstractAsyncContextManager[None]) -> str:
+        """See `engine.commit.Committer`."""
+        return (await committing.run(self._index, self._layers, wanted, still)).id
 
     async def tag(self, ref: str, target: str) -> None:
         wanted = references.parse(target)

@@ -89,8 +89,10 @@ def test_the_last_name_takes_all_platforms_along() -> None:
             await images.tag("multi:1", "again:1")
             assert await images.remove("multi:1", force=False, prune=True) == [{"Untagged": "multi:1"}]
             world.users[OTHER.id] = [("c" * 64, True)]
+            with pytest.raises(Conflict, match="container cccccccccccc is using its referenced image"):
+                await images.remove("again:1", force=False, prune=True)
             with pytest.raises(Conflict, match="image is being used by running container cccccccccccc"):
-                await images.remove("again:1", force=True, prune=True)
+                await images.remove(OWN.id, force=True, prune=True)
             world.users.clear()
             gone = await images.remove("again:1", force=False, prune=True)
             assert {"Deleted": OWN.id} in gone
