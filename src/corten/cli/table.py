@@ -43,6 +43,8 @@ COMMANDS: dict[str, tuple[str, str, str]] = {
     "image save": (_C + "archive", "SAVE", "Write images as a tar"),
     "image tag": (_C + "images", "TAG", "Give an image another name"),
     "inspect": (_C + "inspect", "INSPECT", "Show all details of containers, images, networks, volumes"),
+    "login": (_C + "login", "LOGIN", "Log in to a registry, Docker Hub if none is named"),
+    "logout": (_C + "login", "LOGOUT", "Log out of a registry, Docker Hub if none is named"),
     "network inspect": (_C + "inspect", "NETWORK_INSPECT", "Show all details of networks"),
     "network ls": (_C + "networks", "NETWORKS", "List networks"),
     "system df": (_C + "df", "DF", "Show what uses the disk"),

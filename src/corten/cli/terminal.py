@@ -58,6 +58,33 @@ class RawMode:
             self._saved = None
 
 
+class Hidden:
+    """While entered, the terminal at `fd` does not show what is typed. Ctrl-C goes on working."""
+
+    def __init__(self, fd: int) -> None:
+        self._fd = fd
+        self._saved: list[Any] | None = None
+
+    def __enter__(self) -> Hidden:
+        if is_terminal(self._fd):
+            import termios as t
+
+            self._saved = t.tcgetattr(self._fd)
+            mode = t.tcgetattr(self._fd)
+            mode[3] &= ~t.ECHO
+            t.tcsetattr(self._fd, t.TCSANOW, mode)
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if self._saved is not None:
+            import termios
+
+            termios.tcsetattr(self._fd, termios.TCSANOW, self._saved)
+            self._saved = None
+
+
 class DetachKeys:
     """Watches what is typed for the keys that detach; they do not reach the container, a false start does.
 

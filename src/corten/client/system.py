@@ -34,6 +34,11 @@ class System:
         result: Json = self._session.json("GET", "/info")
         return result
 
+    def login(self, auth: Json) -> Json:
+        """`{"IdentityToken", "Status"}` when the registry lets `auth` in, which are the API's AuthConfig members."""
+        result: Json = self._session.json("POST", "/auth", body=auth)
+        return result
+
     def disk_usage(self, *, verbose: bool = False) -> Json:
         """From API 1.52 `{"ImageUsage": {"TotalCount", "ActiveCount", "TotalSize", "Reclaimable", "Items"}, …}`.
 
