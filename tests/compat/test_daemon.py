@@ -61,6 +61,47 @@ def test_sighup_reloads_what_it_can(tmp_path: Path) -> None:
         assert daemon.ok("run", "--rm", "busybox", "echo", "on") == "on"
 
 
+def test_the_daemons_own_security_settings(tmp_path: Path) -> None:
+    """`no-new-privileges` and `seccomp-profile` hold for containers and exec sessions that do not say otherwise."""
+    profile = tmp_path / "profile.json"
+    rules = [{"names": ["mkdir", "mkdirat"], "action": "SCMP_ACT_ERRNO", "errnoRet": 28}]
+    profile.write_text(json.dumps({"defaultAction": "SCMP_ACT_ALLOW", "syscalls": rules}))
+    file = tmp_path / "daemon.json"
+    file.write_text(json.dumps({"no-new-privileges": True}))
+    with daemon_on_host("--config-file", str(file), "--seccomp-profile", str(profile)) as daemon:
+        look = ("sh", "-c", "grep NoNewPrivs /proc/self/status; mkdir /made 2>&1; true")
+        confined = ["NoNewPrivs:", "1", "mkdir:", "can't", "create"]
+        assert daemon.ok("run", "--rm", "busybox", *look).split()[:5] == confined
+        daemon.ok("run", "-d", "--name", "box", "busybox", "sleep", "1000")
+        exec_said = daemon.ok("exec", "box", *look)
+        assert exec_said.split()[:5] == confined
+        assert exec_said.endswith("No space left on device")
+        options = ("--security-opt", "no-new-privileges=false", "--security-opt", "seccomp=builtin")
+        assert daemon.ok("run", "--rm", *options, "busybox", *look).split() == ["NoNewPrivs:", "0"]
+        told = json.loads(daemon.ok("info", "--format", "{{json .}}"))
+        assert {"name=no-new-privileges", f"name=seccomp,profile={profile}"} <= set(told["SecurityOptions"])
+        assert "WARNING: daemon is not using the default seccomp profile" in told["Warnings"]
+
+
+@pytest.mark.parametrize(
+    ("body", "words"),
+    [
+        (None, "No such file or directory"),
+        (b"{", "Decoding seccomp profile failed"),
+        (b"\xff", "invalid start byte"),
+        (b'{"defaultAction": "SCMP_ACT_NONE"}', "linux.seccomp.defaultAction"),
+    ],
+)
+def test_a_seccomp_profile_that_is_none_keeps_the_daemon_from_starting(
+    host: Host, body: bytes | None, words: str
+) -> None:
+    file = host.place / "profile.json"
+    if body is not None:
+        file.write_bytes(body)
+    done = cortend(host, "--seccomp-profile", str(file))
+    assert (done.code, "seccomp-profile: " in done.err, words in done.err) == (1, True, True), done.err
+
+
 @pytest.mark.parametrize(
     ("content", "words"),
     [

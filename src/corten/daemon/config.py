@@ -75,6 +75,9 @@ class DaemonConfig:
     storage_driver: str = "overlayfs"
     cgroup_driver: str = "cgroupfs"
     userns_remap: str = ""
+    no_new_privileges: bool = False
+    seccomp_profile: str = "builtin"
+    """"builtin", "unconfined", or the path of a profile in Docker's form."""
 
 
 def _strings(key: str, value: Any) -> tuple[str, ...]:
@@ -185,6 +188,8 @@ KEYS: dict[str, tuple[str, Callable[[str, Any], Any]]] = {
     "storage-driver": ("storage_driver", _storage_driver),
     "exec-opts": ("cgroup_driver", exec_options),
     "userns-remap": ("userns_remap", _string),
+    "no-new-privileges": ("no_new_privileges", _boolean),
+    "seccomp-profile": ("seccomp_profile", _string),
 }
 TLS_KEYS: dict[str, tuple[str, Callable[[str, Any], Any]]] = {
     "tls": ("enabled", _boolean),
@@ -203,8 +208,8 @@ DOCKER_ONLY = frozenset(
     " dns-opt experimental features firewall-backend fixed-cidr fixed-cidr-v6 graph host-gateway-ip"
     " host-gateway-ips http-proxy https-proxy icc init init-path ip ip-forward ip-forward-no-drop ip-masq ip6tables"
     " iptables ipv6 log-driver log-format log-opts max-concurrent-uploads"
-    " metrics-addr min-api-version mtu network-control-plane-mtu network-diagnostic-port no-new-privileges"
-    " no-proxy node-generic-resources oom-score-adjust raw-logs rootless seccomp-profile selinux-enabled"
+    " metrics-addr min-api-version mtu network-control-plane-mtu network-diagnostic-port"
+    " no-proxy node-generic-resources oom-score-adjust raw-logs rootless selinux-enabled"
     " shutdown-timeout storage-opts swarm-default-advertise-addr userland-proxy userland-proxy-path"
     " validate".split()
 )

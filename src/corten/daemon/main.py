@@ -105,6 +105,8 @@ def read_config(given: dict[str, Any]) -> DaemonConfig:
 @click.option(
     "--userns-remap", help="Run containers as another user's subordinate ids: default, USER[:GROUP], UID[:GID]."
 )
+@click.option("--no-new-privileges", is_flag=True, help="Set no_new_privs for containers that do not say otherwise.")
+@click.option("--seccomp-profile", help="builtin, unconfined, or a profile's file. [builtin]")
 @click.option("--exec-opt", "cgroup_driver", multiple=True, help="native.cgroupdriver=cgroupfs or systemd. [cgroupfs]")
 @click.option("--cleanup", is_flag=True, help="Do not serve: end all containers, remove links, rules and namespaces.")
 @click.version_option(corten.__version__, "-v", "--version", message="Corten version %(version)s")

@@ -26,7 +26,7 @@ from corten.engine.images.service import ImageParts, ImageService
 from corten.engine.models import Container, LogWindow
 from corten.engine.networks import NetworkService
 from corten.engine.registries import RegistryService
-from corten.engine.spec import capabilities
+from corten.engine.spec import capabilities, security
 from corten.engine.system import SystemService
 from corten.engine.volumes import VolumeService
 from corten.errors import CortenError, InvalidArgument
@@ -36,7 +36,7 @@ from corten.network.controller import BridgeController
 from corten.registry.endpoints import RegistrySettings
 from corten.registry.proxies import Proxies, ProxySettings
 from corten.registry.transport import Transport
-from corten.runtime import seccomp
+from corten.runtime import seccomp, seccomp_rules
 from corten.runtime.cgroups_units import bus_address
 from corten.runtime.client import RuntimeClient
 from corten.runtime.seccomp_profile import Profiles
@@ -127,6 +127,22 @@ def _check_systemd(config: DaemonConfig) -> None:
         raise InvalidArgument("native.cgroupdriver=systemd: systemd does not run on this host")
 
 
+def _seccomp_profile(name: str) -> str:
+    """ "builtin", "unconfined" or the JSON of the file. Raises InvalidArgument for one that is no profile."""
+    if name in (security.DEFAULT_SECCOMP, security.UNCONFINED):
+        return name
+    try:
+        text = Path(name).read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        reason = error.strerror if isinstance(error, OSError) else error.reason
+        raise InvalidArgument(f"seccomp-profile: cannot read {name}: {reason}") from None
+    try:
+        seccomp_rules.check(Profiles().load(text, ()))
+    except InvalidArgument as error:
+        raise InvalidArgument(f"seccomp-profile: {name}: {error}") from None
+    return text
+
+
 def _settings(config: DaemonConfig, confinement: apparmor.Confinement) -> EngineSettings:
     _check_systemd(config)
     return EngineSettings(
@@ -138,6 +154,9 @@ def _settings(config: DaemonConfig, confinement: apparmor.Confinement) -> Engine
         dns_options=config.dns_options,
         cgroup_driver=config.cgroup_driver,
         remap=subids.resolve(config.userns_remap),
+        seccomp_profile=_seccomp_profile(config.seccomp_profile),
+        seccomp_name=config.seccomp_profile,
+        no_new_privileges=config.no_new_privileges,
         apparmor_profile=confinement.profile,
         proxies=_proxies(config),
         warnings=(confinement.fault,) if confinement.fault else (),

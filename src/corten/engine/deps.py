@@ -65,6 +65,8 @@ class EngineSettings:
     dns_options: tuple[str, ...] = ()
     default_ulimits: Mapping[str, Ulimit] = field(default_factory=dict)
     seccomp_profile: str = "builtin"
+    seccomp_name: str = "builtin"
+    """The profile as `docker info` shows it: "builtin", "unconfined", or the path of its file."""
     apparmor_profile: str = ""
     """Of containers that name none; "" where the host has none."""
     no_new_privileges: bool = False

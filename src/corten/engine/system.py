@@ -15,6 +15,7 @@ import corten
 from corten.engine.deps import EngineDeps, EngineSettings
 from corten.engine.models import Container, Image, Status, Volume
 from corten.engine.registries import INDEX_SERVER
+from corten.engine.spec import security
 from corten.errors import CortenError
 from corten.logs.options import DRIVERS
 from corten.registry.proxies import masked
@@ -134,17 +135,21 @@ class SystemService:
     def _security(self) -> list[str]:
         facts = self._settings.facts
         options = ["name=apparmor"] if self._settings.apparmor_profile else []
-        options.append(f"name=seccomp,profile={self._settings.seccomp_profile}")
+        options.append(f"name=seccomp,profile={self._settings.seccomp_name}")
         if self._settings.remap is not None:
             options.append("name=userns")
         if facts.cgroup_version == 2:
             options.append("name=cgroupns")
+        if self._settings.no_new_privileges:
+            options.append("name=no-new-privileges")
         return options
 
     def _warnings(self) -> list[str]:
         names = {"MemoryLimit": "memory", "SwapLimit": "swap", "CPUSet": "cpuset", "PidsLimit": "pids"}
         limits = self._limits()
         lacking = [f"WARNING: No {word} limit support" for name, word in names.items() if not limits[name]]
+        if self._settings.seccomp_name != security.DEFAULT_SECCOMP:
+            lacking.append("WARNING: daemon is not using the default seccomp profile")
         return [*lacking, *(f"WARNING: {fault}" for fault in self._settings.warnings)]
 
     # -- disk usage --------------------------------------------------------------------------------------------------

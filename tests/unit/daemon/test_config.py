@@ -42,6 +42,8 @@ def test_file_settings_take_effect(tmp_path: Path) -> None:
             "exec-opts": ["native.cgroupdriver=systemd"],
             "registry-config-dirs": ["/a", "/b"],
             "proxies": {"http-proxy": "http://p:1", "https-proxy": "http://u:hunter2@p:2", "no-proxy": "x.example"},
+            "no-new-privileges": True,
+            "seccomp-profile": "/etc/corten/profile.json",
         },
     )
     config = merge({}, load_file(path))
@@ -57,6 +59,7 @@ def test_file_settings_take_effect(tmp_path: Path) -> None:
     assert (config.http_proxy, config.https_proxy) == ("http://p:1", "http://u:hunter2@p:2")
     assert config.no_proxy == "x.example"
     assert "hunter2" not in repr(config)
+    assert (config.no_new_privileges, config.seccomp_profile) == (True, "/etc/corten/profile.json")
 
 
 @pytest.mark.parametrize(
@@ -65,6 +68,7 @@ def test_file_settings_take_effect(tmp_path: Path) -> None:
         ({"no-such-key": 1}, 'unknown key "no-such-key"'),
         ({"icc": False}, '"icc" is a setting of Docker'),
         ({"userns-remap": 1000}, "userns-remap must be a string"),
+        ({"no-new-privileges": "yes"}, "no-new-privileges must be true or false"),
         ({"labels": "x"}, "labels must be a list of strings"),
         ({"max-concurrent-downloads": 0}, "max-concurrent-downloads"),
         ({"exec-opts": ["native.cgroupdriver=none"]}, "native.cgroupdriver must be cgroupfs or systemd, not none"),
