@@ -16,10 +16,11 @@ class Authority:
             "req", "-x509", *_NEW_KEY, "-subj", f"/CN={name}", "-keyout", str(self._key), "-out", str(self.ca)
         )
 
-    def issue(self, name: str, *, subjects: str = "") -> tuple[Path, Path]:
+    def issue(self, name: str, *, subjects: str = "", rsa: bool = False) -> tuple[Path, Path]:
         """Certificate and key of `name`; `subjects` in openssl's words: "IP:127.0.0.1,DNS:localhost"."""
         cert, key = (self.directory / f"{name}.{kind}" for kind in ("cert", "key"))
-        request = ["req", "-x509", *_NEW_KEY, "-subj", f"/CN={name}", "-keyout", str(key), "-out", str(cert)]
+        kind = ["-newkey", "rsa:2048", *_OPTIONS] if rsa else _NEW_KEY
+        request = ["req", "-x509", *kind, "-subj", f"/CN={name}", "-keyout", str(key), "-out", str(cert)]
         request += ["-CA", str(self.ca), "-CAkey", str(self._key), "-addext", "basicConstraints=critical,CA:FALSE"]
         if subjects:
             request += ["-addext", f"subjectAltName={subjects}"]
@@ -30,4 +31,5 @@ class Authority:
         subprocess.run(["openssl", *words], check=True, capture_output=True)
 
 
-_NEW_KEY = ["-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256", "-nodes", "-days", "2"]
+_OPTIONS = ["-nodes", "-days", "2"]
+_NEW_KEY = ["-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256", *_OPTIONS]
