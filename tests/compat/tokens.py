@@ -86,13 +86,13 @@ class TokenServer:
         self.asked.append((method, " ".join(scopes)))
         body = {"token": self._token(user, scopes if user else []), "expires_in": 300}
         if fields.get("offline_token") == ["true"] and user:
-            body["refresh_token"] = f"refresh-hunter2-{user}"
+            body["refresh_token"] = f"refresh-hunter2-{os.urandom(4).hex()}-{user}"
         return 200, body
 
     def _user(self, method: str, authorization: str, fields: dict[str, list[str]]) -> str | None:
         if method == "POST":
             kind, _, user = fields.get("refresh_token", [""])[0].rpartition("-")
-            return user if kind == "refresh-hunter2" and user in self.users else None
+            return user if kind.startswith("refresh-hunter2-") and user in self.users else None
         if not authorization:
             return ""
         user, _, password = base64.b64decode(authorization.removeprefix("Basic ")).decode().partition(":")

@@ -18,7 +18,7 @@ from corten.engine.models import (
     RegistryAuth,
     Volume,
 )
-from corten.errors import Conflict, NotFound, SystemFault
+from corten.errors import Conflict, NotFound, SystemFault, Unauthorized
 from corten.specs import reference
 
 Strings = list[str]
@@ -109,6 +109,8 @@ class MemoryImages:
     ) -> AsyncIterator[ProgressMessage]:
         self.auth = auth
         name = reference.parse(ref)
+        if name.path.endswith("private"):
+            raise Unauthorized("no basic auth credentials")
         if name.path.endswith("missing"):
             raise NotFound("image", ref, f"manifest for {ref} not found: manifest unknown: manifest unknown")
         yield {"status": f"Pulling from {name.path}", "id": name.tag}

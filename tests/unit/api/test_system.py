@@ -170,6 +170,11 @@ def test_logging_in(api: Api) -> None:
         assert "hunter2" not in answer.json["message"]
 
 
+def test_a_pull_that_needs_a_login_does_not_have_the_docker_command_ask_for_one(api: Api) -> None:
+    answer = api.post("/images/create?fromImage=registry.example/private&tag=1")
+    assert (answer.status, answer.json) == (500, {"message": "no basic auth credentials"})
+
+
 def test_filters_that_are_none() -> None:
     assert parse_filters("") == parse_filters("{}") == {}
     with pytest.raises(errors.InvalidArgument):

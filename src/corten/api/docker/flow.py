@@ -10,7 +10,7 @@ from aiohttp import web
 
 from corten.api.docker.errors import http_message, http_status
 from corten.api.docker.server import Connection
-from corten.errors import CortenError
+from corten.errors import CortenError, SystemFault, Unauthorized
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
@@ -42,7 +42,11 @@ async def begin(call: Call, content_type: str) -> web.StreamResponse:
 async def send_progress(call: Call, messages: AsyncIterator[ProgressMessage]) -> web.StreamResponse:
     """JSON lines as the CLI draws them. An error before the first line is an HTTP error, a later one the last line."""
     iterator = messages.__aiter__()
-    message = await anext(iterator, None)
+    try:
+        message = await anext(iterator, None)
+    except Unauthorized as error:
+        # As Docker's daemon does: at a 401 its command line asks for a name and waits, where nobody may be to answer.
+        raise SystemFault(str(error), step="registry") from None
     response = await begin(call, "application/json")
     try:
         while message is not None:
@@ -59,7 +63,8 @@ async def send_progress(call: Call, messages: AsyncIterator[ProgressMessage]) ->
 def _progress_error(error: CortenError) -> dict[str, Any]:
     text = http_message(error)
     detail: dict[str, Any] = {"message": text}
-    if (code := http_status(error)) != 500:
+    # At 401 the docker command says that "authentication is required", instead of what the registry says.
+    if (code := http_status(error)) not in (500, 401):
         detail["code"] = code
     return {"errorDetail": detail, "error": text}
 
