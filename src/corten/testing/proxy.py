@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import base64
 import contextlib
+import ssl
 from urllib.parse import urlsplit
 
 
@@ -15,15 +16,17 @@ class FakeProxy:
     that was let through; names are looked up in `names` first.
     """
 
-    def __init__(self, *, user: str = "", names: dict[str, str] | None = None) -> None:
+    def __init__(
+        self, *, user: str = "", names: dict[str, str] | None = None, tls: ssl.SSLContext | None = None
+    ) -> None:
         self.host = ""
         self.seen: list[tuple[str, str]] = []
         self._wanted = "Basic " + base64.b64encode(user.encode()).decode() if user else ""
-        self._names = names or {}
+        self._names, self._tls = names or {}, tls
         self._server: asyncio.Server | None = None
 
     async def __aenter__(self) -> FakeProxy:
-        self._server = await asyncio.start_server(self._serve, "127.0.0.1", 0)
+        self._server = await asyncio.start_server(self._serve, "127.0.0.1", 0, ssl=self._tls)
         self.host = f"127.0.0.1:{self._server.sockets[0].getsockname()[1]}"
         return self
 

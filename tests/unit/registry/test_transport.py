@@ -318,6 +318,19 @@ def test_through_a_proxy_that_wants_to_know_us(authority: Authority, tmp_path: P
     run(script())
 
 
+def test_a_tunnel_through_a_proxy_with_tls(authority: Authority, tmp_path: Path) -> None:
+    async def script() -> None:
+        async with FakeRegistry(place=Place(tls=tls(authority))) as registry:
+            registry.add_blob("app", BLOB)
+            directories = (certs(tmp_path, NAME, ca_crt=authority.ca),)
+            async with FakeProxy(user="me:pw", names={NAME: registry.host}, tls=tls(authority)) as proxy:
+                async with transport(proxies=through(f"https://me:pw@{proxy.host}"), directories=directories) as sent:
+                    assert await read(sent, NAME) == BLOB
+                assert proxy.seen == [("CONNECT", NAME)]
+
+    run(script())
+
+
 def test_plain_requests_go_through_a_proxy_too(tmp_path: Path) -> None:
     async def script() -> None:
         async with FakeRegistry() as registry, FakeProxy(user="me:pw", names={"plain.test": registry.host}) as proxy:
