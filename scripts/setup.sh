@@ -92,7 +92,7 @@ setup_runtime() {
 
 setup_tests() {
     setup_python
-    apt_install busybox-static ca-certificates iproute2 libseccomp2 util-linux nftables procps git
+    apt_install busybox-static ca-certificates iproute2 libseccomp2 util-linux nftables openssl procps git
     # What the compatibility tests compare with: a registry, the docker client, other runtimes.
     apt_install skopeo runc crun
     PATH=$PWD/.tools/bin:$PATH

@@ -5,6 +5,11 @@ from __future__ import annotations
 import subprocess
 from pathlib import Path
 
+_OPTIONS = ["-nodes", "-days", "2"]
+_NEW_KEY = ["-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256", *_OPTIONS]
+# The system's configuration would put extensions of an authority into every certificate.
+_CONFIG = "[req]\ndistinguished_name = dn\n[dn]\n"
+
 
 class Authority:
     """`ca` is its certificate's path. Everything is written below `directory`."""
@@ -12,24 +17,21 @@ class Authority:
     def __init__(self, directory: Path, name: str = "test authority") -> None:
         self.directory = directory
         self.ca, self._key = directory / "ca.crt", directory / "ca.key.pem"
-        self._openssl(
-            "req", "-x509", *_NEW_KEY, "-subj", f"/CN={name}", "-keyout", str(self._key), "-out", str(self.ca)
-        )
+        self._config = directory / "openssl.cnf"
+        self._config.write_text(_CONFIG)
+        usage = ["-addext", "basicConstraints=critical,CA:TRUE", "-addext", "keyUsage=critical,keyCertSign,cRLSign"]
+        self._make(name, self.ca, self._key, [*_NEW_KEY, *usage])
 
     def issue(self, name: str, *, subjects: str = "", rsa: bool = False) -> tuple[Path, Path]:
         """Certificate and key of `name`; `subjects` in openssl's words: "IP:127.0.0.1,DNS:localhost"."""
         cert, key = (self.directory / f"{name}.{kind}" for kind in ("cert", "key"))
-        kind = ["-newkey", "rsa:2048", *_OPTIONS] if rsa else _NEW_KEY
-        request = ["req", "-x509", *kind, "-subj", f"/CN={name}", "-keyout", str(key), "-out", str(cert)]
-        request += ["-CA", str(self.ca), "-CAkey", str(self._key), "-addext", "basicConstraints=critical,CA:FALSE"]
+        options = ["-newkey", "rsa:2048", *_OPTIONS] if rsa else [*_NEW_KEY]
+        options += ["-CA", str(self.ca), "-CAkey", str(self._key), "-addext", "basicConstraints=critical,CA:FALSE"]
         if subjects:
-            request += ["-addext", f"subjectAltName={subjects}"]
-        self._openssl(*request)
+            options += ["-addext", f"subjectAltName={subjects}"]
+        self._make(name, cert, key, options)
         return cert, key
 
-    def _openssl(self, *words: str) -> None:
-        subprocess.run(["openssl", *words], check=True, capture_output=True)
-
-
-_OPTIONS = ["-nodes", "-days", "2"]
-_NEW_KEY = ["-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256", *_OPTIONS]
+    def _make(self, name: str, cert: Path, key: Path, options: list[str]) -> None:
+        command = ["openssl", "req", "-x509", "-config", str(self._config), "-subj", f"/CN={name}", *options]
+        subprocess.run([*command, "-keyout", str(key), "-out", str(cert)], check=True, capture_output=True)

@@ -57,7 +57,11 @@ def test_sighup_reloads_what_it_can(tmp_path: Path) -> None:
         file.write_text('{"insecure-registry": []}')
         daemon.process.send_signal(signal.SIGHUP)
         until(lambda: 'unknown key "insecure-registry"' in daemon.log(), what="the complaint")
-        assert "two.example:5000" in info()[0]
+        # One that is understood and makes no sense changes nothing either, of what is right in it.
+        file.write_text('{"registry-mirrors": ["ftp://x"], "labels": ["e=f"]}')
+        daemon.process.send_signal(signal.SIGHUP)
+        until(lambda: "was not reloaded: invalid mirror" in daemon.log(), what="the second complaint")
+        assert info() == (["docker.io", "two.example:5000"], ["c=d"])
         assert daemon.ok("run", "--rm", "busybox", "echo", "on") == "on"
 
 

@@ -346,7 +346,8 @@ class RegistryClient:
         """Where to ask, in order: what a name stands for now is not every mirror's to say."""
         if self._push:
             return list(self._endpoints)
-        by_name = "/tags/list" in request.path or ("/manifests/" in request.path and "sha256:" not in request.path)
+        _, manifest, name = request.path.rpartition("/manifests/")
+        by_name = "/tags/list" in request.path or (bool(manifest) and ":" not in name)
         needed = hosts.RESOLVE if by_name else hosts.PULL
         places = [endpoint for endpoint in self._endpoints if needed in endpoint.capabilities]
         if not places:
