@@ -93,3 +93,32 @@ def test_opening_drops_what_was_given_up_long_ago(tmp_path: Path) -> None:
     os.utime(old, (1, 1))
     again = LocalContentStore(tmp_path)
     assert (again.ingest("old").offset, again.ingest("new").offset) == (0, 1)
+
+
+def test_a_blob_that_was_written_to_is_found_without_reading_every_time(tmp_path: Path) -> None:
+    store = LocalContentStore(tmp_path)
+    store.put(BLOB)
+    path = store.path(DIGEST)
+    with path.open("r+b") as out:
+        out.write(b"!")
+    os.utime(path, ns=(1, 1))
+    assert not store.exists(DIGEST)
+    with pytest.raises(DataCorrupt, match="altered"):
+        store.open(DIGEST)
+    store.put(BLOB)
+    assert store.exists(DIGEST)
+
+
+def test_a_copied_store_is_read_once_and_then_trusted(tmp_path: Path) -> None:
+    store = LocalContentStore(tmp_path)
+    store.put(BLOB)
+    path = store.path(DIGEST)
+    os.utime(path, ns=(1, 1))
+    assert store.exists(DIGEST)
+    # Bytes that went bad without a write are for `verify`: the new time is on record, and nothing is read again.
+    with path.open("r+b") as out:
+        out.write(b"!")
+    os.utime(path, ns=(1, 1))
+    assert store.exists(DIGEST)
+    with pytest.raises(DataCorrupt):
+        store.verify(DIGEST)

@@ -47,6 +47,7 @@ COMMANDS: dict[str, tuple[str, str, str]] = {
     "logout": (_C + "login", "LOGOUT", "Log out of a registry, Docker Hub if none is named"),
     "network inspect": (_C + "inspect", "NETWORK_INSPECT", "Show all details of networks"),
     "network ls": (_C + "networks", "NETWORKS", "List networks"),
+    "system check": (_C + "check", "CHECK", "Verify everything that is stored, and repair it"),
     "system df": (_C + "df", "DF", "Show what uses the disk"),
     "system events": (_C + "events", "EVENTS", "Follow what happens in the daemon"),
     "system info": (_C + "info", "INFO", "Show the daemon's state and configuration"),

@@ -22,6 +22,7 @@ from corten.engine.containers import ContainerService
 from corten.engine.deps import EMBEDDED, SYSTEMD, EngineDeps, EngineSettings, RuntimeChoice
 from corten.engine.events import EventBus
 from corten.engine.execs import ExecService
+from corten.engine.images.checking import CheckParts, CheckService, User
 from corten.engine.images.service import ImageParts, ImageService
 from corten.engine.models import Container, LogWindow
 from corten.engine.networks import NetworkService
@@ -47,7 +48,7 @@ from corten.storage.documents import Documents
 from corten.storage.overlay import OverlaySnapshotter
 from corten.storage.snapshots import SnapshotterBase
 from corten.storage.types import LayerLimits
-from corten.storage.workers import CopyUp, WorkerApplier
+from corten.storage.workers import CopyUp, WorkerApplier, WorkerVerifier
 
 log = logging.getLogger(__name__)
 
@@ -185,6 +186,7 @@ class _Storage:
     content: LocalContentStore
     applier: WorkerApplier
     copy_up: CopyUp
+    verifier: WorkerVerifier
 
 
 async def _storage(config: DaemonConfig, stack: AsyncExitStack) -> _Storage:
@@ -200,7 +202,9 @@ async def _storage(config: DaemonConfig, stack: AsyncExitStack) -> _Storage:
     stack.push_async_callback(applier.close)
     copy_up = CopyUp(snapshotter)
     stack.push_async_callback(copy_up.close)
-    return _Storage(database, snapshotter, content, applier, copy_up)
+    verifier = WorkerVerifier(delete_whiteouts=config.storage_driver == "copy")
+    stack.push_async_callback(verifier.close)
+    return _Storage(database, snapshotter, content, applier, copy_up, verifier)
 
 
 async def build(config: DaemonConfig, stack: AsyncExitStack) -> Parts:
@@ -260,9 +264,22 @@ async def build(config: DaemonConfig, stack: AsyncExitStack) -> Parts:
     execs = ExecService(deps, settings)
     containers = ContainerService(deps, settings, execs)
     system, commits = SystemService(deps, settings), CommitService(deps, containers, images)
+    checks = _checks(storage, images, volumes, deps, registries)
     access = RegistryService(registries)
-    backends = Backends(containers, execs, images, networks, volumes, events, system, access, commits)
+    backends = Backends(containers, execs, images, networks, volumes, events, system, access, commits, checks)
     return Parts(backends, events, runtime, controller, networks, images, containers, registries, deps, settings)
+
+
+def _checks(
+    storage: _Storage, images: ImageService, volumes: VolumeService, deps: EngineDeps, registries: Transport
+) -> CheckService:
+    def users() -> list[User]:
+        # One that is being started has its lock taken, and looks like a stopped one till it runs.
+        entries = deps.catalog.entries()
+        return [User(entry.container, entry.container.state.running or entry.lock.locked()) for entry in entries]
+
+    parts = CheckParts(images.index, images.layers, storage.verifier, storage.database.check, users, volumes.list)
+    return CheckService(parts, registries, deps.clock)
 
 
 def _controller(config: DaemonConfig) -> BridgeController:

@@ -2,8 +2,9 @@
 
 `blobs/sha256/<hex>` holds what is complete and verified, `ingest/<hash of the ref>` what is on its way. A blob is
 written
-and synced before it is renamed to its place, so a file under `blobs` is whole even after a power cut; its size is kept
-in an extended attribute, so that a blob which something else cut short later is found without reading it.
+and synced before it is renamed to its place, so a file under `blobs` is whole even after a power cut; its size and
+the time of its last write are kept in an extended attribute, so that a blob which something else cut short or wrote to
+later is found without reading it. One whose time is another is read once: where its digest holds, the new time counts.
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ import re
 import threading
 import time
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import BinaryIO
 
@@ -110,7 +112,7 @@ class LocalIngest:
         target = self._store.blobs / name
         with host("commit blob"):
             try:
-                os.setxattr(self._fd, _SIZE_ATTRIBUTE, str(self._offset).encode())
+                os.setxattr(self._fd, _SIZE_ATTRIBUTE, _stamp(os.fstat(self._fd)))
             except OSError as error:
                 if error.errno not in (errno.ENOTSUP, errno.ENOSPC):
                     raise
@@ -161,11 +163,11 @@ class LocalContentStore:
     def info(self, digest: str) -> BlobInfo:
         path = self.path(digest)
         try:
-            size = path.stat().st_size
+            status = path.stat()
         except FileNotFoundError:
             raise NotFound("blob", digest, f"content {digest}: not found") from None
-        self._check_size(path, digest, size)
-        return BlobInfo(digest, size)
+        self._check_record(path, digest, status)
+        return BlobInfo(digest, status.st_size)
 
     def exists(self, digest: str) -> bool:
         """Whether the blob is there and whole, so that a damaged one is fetched again."""
@@ -186,8 +188,8 @@ class LocalContentStore:
             raise TooLarge(f"content {digest} has {info.size} bytes; at most {limit} are read at once")
         with host("read blob"):
             data = self.path(digest).read_bytes()
-        if hashlib.sha256(data).hexdigest() != hex_of(digest):
-            raise DataCorrupt(f"content {digest} was altered on disk; pull or load the image again to heal it")
+        if (actual := hashlib.sha256(data).hexdigest()) != hex_of(digest):
+            raise _altered(digest, actual)
         return data
 
     def ingest(self, ref: str) -> LocalIngest:
@@ -240,7 +242,7 @@ class LocalContentStore:
         with host("read blob"), self.path(digest).open("rb") as file:
             actual = hashlib.file_digest(file, "sha256").hexdigest()
         if actual != hex_of(digest):
-            raise DataCorrupt(f"content {digest} was altered on disk; its bytes have digest sha256:{actual}")
+            raise _altered(digest, actual)
         return info
 
     def drop_ingests(self, older_than: float) -> int:
@@ -255,12 +257,43 @@ class LocalContentStore:
                     dropped += 1
         return dropped
 
-    def _check_size(self, path: Path, digest: str, size: int) -> None:
-        recorded: int | None
-        try:
-            recorded = int(os.getxattr(path, _SIZE_ATTRIBUTE))
-        except (OSError, ValueError):
-            recorded = None if size or path.name == _EMPTY else -1
-        if recorded is not None and recorded != size:
-            expected = f"; {recorded} were written" if recorded >= 0 else ""
-            raise DataCorrupt(f"content {digest} is damaged: it has {size} bytes{expected}; pull the image again")
+    def _check_record(self, path: Path, digest: str, status: os.stat_result) -> None:
+        """Compare a blob with what was recorded when it was written. Raises DataCorrupt."""
+        size, written = _recorded(path)
+        if size is None and not status.st_size and path.name != _EMPTY:
+            raise DataCorrupt(f"content {digest} is damaged: it has 0 bytes; pull the image again")
+        if size is not None and size != status.st_size:
+            text = f"it has {status.st_size} bytes; {size} were written; pull the image again"
+            raise DataCorrupt(f"content {digest} is damaged: {text}")
+        if written is not None and written != status.st_mtime_ns:
+            self._reread(path, digest)
+
+    def _reread(self, path: Path, digest: str) -> None:
+        """Something has written to the blob, or only copied the store: its bytes decide."""
+        with host("read blob"), path.open("rb") as file:
+            status = os.fstat(file.fileno())
+            if (actual := hashlib.file_digest(file, "sha256").hexdigest()) != path.name:
+                raise _altered(digest, actual)
+            with suppress(OSError):  # then it is read the next time too
+                os.setxattr(path, _SIZE_ATTRIBUTE, _stamp(status))
+
+
+def _altered(digest: str, actual: str) -> DataCorrupt:
+    return DataCorrupt(
+        f"content {digest} was altered on disk: its bytes have digest sha256:{actual}; pull or load the image again"
+        " to heal it"
+    )
+
+
+def _stamp(status: os.stat_result) -> bytes:
+    """What the extended attribute says of a whole blob."""
+    return b"%d:%d" % (status.st_size, status.st_mtime_ns)
+
+
+def _recorded(path: Path) -> tuple[int | None, int | None]:
+    """Size and time of the last write on record; None for what is not."""
+    try:
+        size, _, written = os.getxattr(path, _SIZE_ATTRIBUTE).partition(b":")
+        return int(size), int(written) if written else None
+    except (OSError, ValueError):
+        return None, None

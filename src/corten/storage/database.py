@@ -97,6 +97,19 @@ class Database:
             except sqlite3.DatabaseError as error:
                 raise _translate(self.path, error) from error
 
+    def check(self) -> list[str]:
+        """Faults of the file and rows that refer to missing ones, in SQLite's words. Reads everything."""
+
+        def faults(connection: sqlite3.Connection) -> list[str]:
+            found = [str(row[0]) for row in connection.execute("PRAGMA integrity_check(20)")]
+            orphans = connection.execute("PRAGMA foreign_key_check").fetchall()
+            rows = [
+                f"row {row} of {table} refers to a row of {parent} that is missing" for table, row, parent, _ in orphans
+            ]
+            return [fault for fault in found if fault != "ok"] + rows
+
+        return self.read(faults)
+
     def close(self) -> None:
         """Finish what is queued, flush everything to disk, and close. A second call does nothing."""
         with self._close_lock:

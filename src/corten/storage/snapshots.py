@@ -15,7 +15,7 @@ import logging
 import os
 import stat
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -23,7 +23,7 @@ from pathlib import Path
 from corten.errors import Conflict, DataCorrupt, InvalidArgument, NotFound
 from corten.storage.database import Database
 from corten.storage.faults import host
-from corten.storage.syscalls import spread_below, syncfs
+from corten.storage.syscalls import exchange, spread_below, syncfs
 from corten.storage.trash import Trash
 from corten.storage.types import MountPlan, SnapshotInfo, SnapshotKind, Usage
 from corten.storage.walking import StaleTree, walk
@@ -113,6 +113,24 @@ class SnapshotterBase:
         finally:
             with self._lock:
                 self._reserved.discard(name)
+
+    def replacing(self, name: str, key: str, *, implied: Sequence[str] = ()) -> Callable[[], None]:
+        with self._lock:
+            damaged, row = self._committed(name), self._get(key)
+            if row.kind != "active":
+                raise Conflict(f"snapshot {key} is {row.kind}, only an active one can be put in the place of another")
+        with host("replace snapshot"):
+            if damaged.parent is not None and row.parent is None and self.rebases:
+                self._adopt(row, damaged.parent, implied)
+            # The damage may be that there is nothing; what is swapped out is removed with `key`.
+            self._files(damaged).mkdir(parents=True, exist_ok=True)
+            self._sync()
+
+        def swap() -> None:
+            with host("replace snapshot"):
+                exchange(os.fspath(self._files(damaged)), os.fspath(self._files(row)))
+
+        return swap
 
     def layer_dir(self, key: str) -> Path:
         return self._files(self._get(key))

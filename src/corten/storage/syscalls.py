@@ -16,12 +16,22 @@ FS_IOC_GETFLAGS = 0x80086601
 FS_IOC_SETFLAGS = 0x40086602
 FS_TOPDIR_FL = 0x00020000
 
+# linux/fs.h, fcntl.h
+RENAME_EXCHANGE = 1 << 1
+_AT_FDCWD = -100
+
 _syncfs = function("syncfs", ctypes.c_int)
+_renameat2 = function("renameat2", ctypes.c_int, ctypes.c_char_p, ctypes.c_int, ctypes.c_char_p, ctypes.c_uint)
 
 
 def syncfs(fd: int) -> None:
     """Everything written to the file system that holds `fd` is on disk on return."""
     _syncfs(fd)
+
+
+def exchange(one: str, other: str) -> None:
+    """Each of the two paths gets what the other had, in one step."""
+    _renameat2(_AT_FDCWD, os.fsencode(one), _AT_FDCWD, os.fsencode(other), RENAME_EXCHANGE)
 
 
 def open_in_root(root: int, path: bytes, flags: int) -> int:

@@ -80,6 +80,9 @@ class ContentStore(Protocol):
     def read(self, digest: str, limit: int = 8 << 20) -> bytes:
         """The whole blob, verified against its digest. For manifests and configs."""
 
+    def verify(self, digest: str) -> BlobInfo:
+        """Read the whole blob and compare it with its digest. Raises NotFound, DataCorrupt."""
+
     def ingest(self, ref: str) -> Ingest: ...
 
     def put(self, data: bytes) -> BlobInfo: ...
@@ -147,6 +150,18 @@ class Snapshotter(Protocol):
     def walk(self) -> Iterator[SnapshotInfo]: ...
 
 
+class HealingSnapshotter(Snapshotter, Protocol):
+    """A Snapshotter whose committed snapshots can be made anew in their place."""
+
+    def replacing(self, name: str, key: str, *, implied: Sequence[str] = ()) -> Callable[[], None]:
+        """Make ready that the files of active `key` take the place of those of committed `name`; on disk on return.
+
+        `implied` as for `commit`. The function that comes back swaps the two in one step, quickly, and may be called
+        on the event loop: `key` has the old files then, and is the caller's to remove. Whoever has the old files
+        mounted goes on seeing them, as long as they are there. Nothing has changed when the swap is not made.
+        """
+
+
 @dataclass(frozen=True, slots=True)
 class Applied:
     """Of an unpacked layer: digest of its uncompressed tar, what it takes on disk, and directories that its archive
@@ -188,6 +203,29 @@ class LayerApplier(Protocol):
         """
 
     async def close(self) -> None: ...
+
+
+@dataclass(frozen=True, slots=True)
+class Verified:
+    """Of a layer that was compared with its blobs: their diff ids, `damage` as (path, what is wrong), the first of
+    `count`.
+    """
+
+    diff_ids: tuple[str, ...]
+    damage: tuple[tuple[str, str], ...]
+    count: int
+
+
+class LayerVerifier(Protocol):
+    """Compares unpacked layers with their blobs, in worker processes."""
+
+    async def verify(
+        self, blobs: Sequence[Path], target: Path, lower: Sequence[Path], progress: Callable[[int], None] | None = None
+    ) -> Verified:
+        """Compare the directory `target` with what unpacking `blobs` gives, lowest first: for layers that are kept by
+        themselves only the layer's own, for whole trees all. `lower` are the directories of the layers below, topmost
+        first. `progress` is told bytes of the blobs. Raises InvalidArgument for blobs that are no layers.
+        """
 
 
 class GrowingBlob(Protocol):

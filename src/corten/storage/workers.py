@@ -14,7 +14,7 @@ from typing import Any
 
 from corten.errors import InvalidArgument, SystemFault, Unavailable
 from corten.storage.snapshots import count_usage
-from corten.storage.types import Applied, GrowingBlob, LayerLimits, MountPlan, Snapshotter, Usage
+from corten.storage.types import Applied, GrowingBlob, LayerLimits, MountPlan, Snapshotter, Usage, Verified
 from corten.tasks import TaskOwner
 
 _LINE_LIMIT = 64 << 20  # an answer names every implied directory
@@ -212,6 +212,30 @@ class WorkerApplier:
         if answer["recount"]:
             usage = await asyncio.to_thread(count_usage, target)
         return Applied(answer["diff_id"], usage, tuple(answer["implied"]))
+
+    async def close(self) -> None:
+        await self._pool.close()
+
+
+class WorkerVerifier:
+    """See `storage.types.LayerVerifier`; `delete_whiteouts` as for the applier."""
+
+    def __init__(self, *, delete_whiteouts: bool = False, limit: int = 2, idle_seconds: float = 5.0) -> None:
+        self._delete = delete_whiteouts
+        self._pool = WorkerPool("corten.storage.verify", limit=limit, idle_seconds=idle_seconds)
+
+    async def verify(
+        self, blobs: Sequence[Path], target: Path, lower: Sequence[Path], progress: Callable[[int], None] | None = None
+    ) -> Verified:
+        request = {
+            "blobs": [os.fspath(blob) for blob in blobs],
+            "target": os.fspath(target),
+            "lower": [os.fspath(directory) for directory in lower],
+            "delete": self._delete,
+        }
+        answer = await self._pool.call(request, _told(progress))
+        damage = tuple((path, what) for path, what in answer["damage"])
+        return Verified(tuple(answer["diff_ids"]), damage, answer["count"])
 
     async def close(self) -> None:
         await self._pool.close()

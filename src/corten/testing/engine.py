@@ -36,7 +36,14 @@ from corten.engine.models import (
 from corten.errors import Conflict, InvalidArgument, NotFound, NotModified, Unauthorized
 from corten.specs.container import CreateRequest, EndpointSettings, ExecRequest, Resources, RestartPolicy
 from corten.tasks import TaskOwner
-from corten.testing.engine_stores import MemoryCommits, MemoryImages, MemoryNetworks, MemorySystem, MemoryVolumes
+from corten.testing.engine_stores import (
+    MemoryChecks,
+    MemoryCommits,
+    MemoryImages,
+    MemoryNetworks,
+    MemorySystem,
+    MemoryVolumes,
+)
 
 Strings = list[str]
 
@@ -362,6 +369,7 @@ class MemoryEngine:
         self.tasks = TaskOwner("memory engine")
         self.events = MemoryEvents(clock)
         self.images = MemoryImages()
+        self.checks = MemoryChecks()
         self.volumes = MemoryVolumes(clock)
         self.networks = MemoryNetworks()
         self.containers = MemoryContainers(self.images, self.events, self.tasks, clock)
@@ -380,6 +388,7 @@ class MemoryEngine:
             system=MemorySystem(),
             registries=MemoryRegistries(),
             commits=self.commits,
+            checks=self.checks,
         )
 
     async def close(self) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Mapping, Sequence
 from typing import Any, Protocol
 
 from corten.clock import Clock
@@ -253,3 +253,19 @@ class MemorySystem:
 
     async def disk_usage(self) -> dict[str, Any]:
         return {"LayersSize": 1000, "Images": [], "Containers": [], "Volumes": [], "BuildCache": []}
+
+
+class MemoryChecks:
+    """Finds what `findings` says, in the API's form. `asked` are the calls."""
+
+    def __init__(self) -> None:
+        self.findings: list[dict[str, Any]] = []
+        self.asked: list[tuple[bool, dict[str, RegistryAuth]]] = []
+
+    async def check(self, *, repair: bool, auths: Mapping[str, RegistryAuth]) -> AsyncIterator[ProgressMessage]:
+        self.asked.append((repair, dict(auths)))
+        yield {"status": "Verifying", "id": "blobs", "progressDetail": {"current": 1, "total": 2}}
+        for finding in self.findings:
+            yield {"aux": {"Finding": finding}}
+        healed = sum(bool(finding.get("Healed")) for finding in self.findings)
+        yield {"aux": {"Summary": {"Blobs": 2, "Damaged": len(self.findings), "Healed": healed}}}

@@ -121,6 +121,16 @@ class MemoryContentStore:
             raise TooLarge(f"content {digest} has {size} bytes; at most {limit} are read at once")
         return self._blobs[digest]
 
+    def verify(self, digest: str) -> BlobInfo:
+        info = self.info(digest)
+        if digest_of(self._blobs[digest]) != digest:
+            raise DataCorrupt(f"content {digest} was altered")
+        return info
+
+    def damage(self, digest: str) -> None:
+        """Alter the bytes of a blob, for tests."""
+        self._blobs[digest] = self._blobs[digest][:-1] + b"!"
+
     def ingest(self, ref: str) -> MemoryIngest:
         with self._lock:
             if ref in self._busy:

@@ -402,3 +402,20 @@ def test_a_client_that_asks_before_it_sends_is_told_to_go_on(api: Api) -> None:
 def test_a_long_query(api: Api) -> None:
     query = "&".join(["names=busybox"] * 5000)
     assert api.get(f"/images/get?{query}").body.count(b"archive of") == 5000
+
+
+def test_a_check_streams_findings_and_takes_credentials(api: Api) -> None:
+    api.engine.checks.findings = [{"Kind": "blob", "Id": "sha256:x", "What": "is missing"}]
+    config = {"https://index.docker.io/v1/": {"username": "u", "password": "p"}, "r.example:5000": {"auth": "dTpw"}}
+    header = {"X-Registry-Config": base64.urlsafe_b64encode(json.dumps(config).encode()).decode()}
+    answer = api.post("/v1.44/system/check?repair=1", headers=header)
+    assert (answer.status, answer.lines[1]) == (200, {"aux": {"Finding": api.engine.checks.findings[0]}})
+    assert answer.lines[-1]["aux"]["Summary"]["Damaged"] == 1
+    ((repair, auths),) = api.engine.checks.asked
+    assert repair
+    assert {host: auth.username for host, auth in auths.items()} == {"docker.io": "u", "r.example:5000": "u"}
+
+
+def test_a_check_refuses_credentials_that_are_none(api: Api) -> None:
+    assert api.post("/system/check", headers={"X-Registry-Config": "!"}).status == 400
+    assert api.engine.checks.asked == []

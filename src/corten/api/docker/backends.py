@@ -6,7 +6,7 @@ declared in `engine.models`, below both sides, as the services may not import th
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Awaitable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -37,6 +37,7 @@ from corten.specs.container import CreateRequest, ExecRequest, Resources, Restar
 __all__ = [
     "AttachOptions",
     "Backends",
+    "CheckBackend",
     "CommitBackend",
     "CommitOptions",
     "ContainerBackend",
@@ -221,6 +222,13 @@ class RegistryBackend(Protocol):
         """The identity token to be kept instead of the password, "" for none. Raises Unauthorized."""
 
 
+class CheckBackend(Protocol):
+    def check(self, *, repair: bool, auths: Mapping[str, RegistryAuth]) -> AsyncIterator[ProgressMessage]:
+        """Progress, `{"aux": {"Finding": …}}` for what is damaged, and `{"aux": {"Summary": …}}` at last. `auths` are
+        credentials by registry host. Raises Conflict while another check runs.
+        """
+
+
 @dataclass(frozen=True, slots=True)
 class Backends:
     containers: ContainerBackend
@@ -232,3 +240,4 @@ class Backends:
     system: SystemBackend
     registries: RegistryBackend
     commits: CommitBackend
+    checks: CheckBackend

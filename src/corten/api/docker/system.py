@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING
 from aiohttp import web
 
 from corten.api.docker import encode_usage
-from corten.api.docker.params import Query
+from corten.api.docker.flow import send_progress
+from corten.api.docker.params import Query, parse_auths
 from corten.errors import InvalidArgument, NotFound, clip
 
 if TYPE_CHECKING:
@@ -36,6 +37,7 @@ def add_routes(router: Router) -> None:
     router.add("GET", "/version", version)
     router.add("GET", "/info", info)
     router.add("GET", "/system/df", disk_usage)
+    router.add("POST", "/system/check", check)
     router.add("GET", "/plugins", plugins)
     router.add("GET", "/plugins/{name...}/json", plugin)
 
@@ -60,6 +62,20 @@ async def disk_usage(call: Call) -> web.Response:
         return call.json(encode_usage.totals(usage, wanted, verbose=call.query.flag("verbose")))
     unwanted = {member for kind, members in _USAGE.items() if kind not in wanted for member in members}
     return call.json({name: value for name, value in usage.items() if name not in unwanted})
+
+
+async def check(call: Call) -> web.StreamResponse:
+    """Not Docker's: compare all that is stored with what it should be, and with `repair` make it whole again."""
+    given = parse_auths(call.request.headers.get("X-Registry-Config"))
+    auths = {_host(registry): auth for registry, auth in given.items()}
+    messages = call.backends.checks.check(repair=call.query.flag("repair"), auths=auths)
+    return await send_progress(call, messages)
+
+
+def _host(registry: str) -> str:
+    """The host of a registry as config.json calls it, some with a scheme and a path; docker.io for the Hub."""
+    host = registry.partition("://")[2].partition("/")[0] or registry
+    return "docker.io" if host == "index.docker.io" else host
 
 
 def _usage_types(query: Query) -> list[str]:

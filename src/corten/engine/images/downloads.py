@@ -89,6 +89,10 @@ class Downloads:
         if not await in_thread(self._content.exists, descriptor.digest):
             await self._jobs.run(descriptor.digest, lambda inner: self._download(source, descriptor, inner), report)
 
+    async def again(self, source: BlobSource, descriptor: Descriptor, report: Report) -> None:
+        """`fetch` of a blob that is there and damaged; what comes takes its place."""
+        await self._jobs.run(descriptor.digest, lambda inner: self._download(source, descriptor, inner), report)
+
     def feed(self, digest: str) -> Feed:
         """Of the download of `digest` that is under way, or that somebody will begin."""
         if (feed := self._feeds.get(digest)) is None:

@@ -25,7 +25,7 @@ from corten.engine.images.threads import in_thread, settled
 from corten.errors import Conflict, CortenError, DataCorrupt, NotFound
 from corten.specs import digest as digests
 from corten.specs.oci_image import Descriptor
-from corten.storage.types import Applied, ContentStore, LayerApplier, Snapshotter, StreamingApplier
+from corten.storage.types import Applied, ContentStore, HealingSnapshotter, LayerApplier, StreamingApplier
 from corten.tasks import TaskOwner
 
 log = logging.getLogger(__name__)
@@ -79,7 +79,7 @@ class LayerStore:
     def __init__(
         self,
         content: ContentStore,
-        snapshotter: Snapshotter,
+        snapshotter: HealingSnapshotter,
         applier: LayerApplier,
         tasks: TaskOwner,
         used: Used,
@@ -110,10 +110,40 @@ class LayerStore:
             self._leases += Counter()  # drops those at zero
 
     def committed(self, chain_id: str) -> bool:
+        """Whether the layer is there, its files too."""
         try:
-            return self.snapshotter.info(chain_id).kind == "committed"
+            known = self.snapshotter.info(chain_id).kind == "committed"
+            return known and self.snapshotter.layer_dir(chain_id).is_dir()
         except NotFound:
             return False
+
+    def hollow(self, chain_id: str) -> bool:
+        """Whether the layer is on record, as others stand on it, and its files are lost."""
+        try:
+            return not self.snapshotter.layer_dir(chain_id).is_dir()
+        except NotFound:
+            return False
+
+    async def restore(self, layer: Layer, refusal: Callable[[], str]) -> str:
+        """Make a layer anew from its blob, which is there, in its place.
+
+        `refusal` is asked at the last moment; what it says against it is the result, and nothing was changed then.
+        """
+        unpacked = await self._unpack(layer, "" if self.snapshotter.rebases else layer.parent, _ignore)
+        try:
+            self._check_diff_id(layer, unpacked)
+            return await self._replace(layer, unpacked, refusal)
+        finally:
+            await self._drop_snapshot(unpacked.key)
+
+    async def _replace(self, layer: Layer, unpacked: Unpacked, refusal: Callable[[], str]) -> str:
+        """Swap a layer's files for those of `unpacked`, which has the old ones then."""
+        implied = unpacked.applied.implied
+        swap = await in_thread(self.snapshotter.replacing, layer.chain_id, unpacked.key, implied=implied)
+        # Nothing is awaited in between: no container can begin with the old files after it was asked about.
+        if not (said := refusal()):
+            swap()
+        return said
 
     def complete(self, layers: Iterable[Layer]) -> bool:
         """Whether blob and snapshot of every layer are there (blocking)."""
@@ -253,11 +283,13 @@ class LayerStore:
         """Make the layer's snapshot of what was unpacked, on top of `stacked`. Nothing is left after a failure."""
         key, applied = unpacked.key, unpacked.applied
         try:
-            if applied.diff_id != layer.diff_id:
-                told = f"the config says {layer.diff_id}, unpacked it is {applied.diff_id}"
-                raise DataCorrupt(f"layer {layer.descriptor.digest}: diff id mismatch: {told}")
+            self._check_diff_id(layer, unpacked)
             if parent_done is not None:
                 await parent_done.wait()
+            if await in_thread(self.hollow, layer.chain_id):
+                await self._replace(layer, unpacked, lambda: "")
+                await self._drop_snapshot(key)
+                return
             await in_thread(
                 self.snapshotter.commit, layer.chain_id, key, applied.usage, parent=stacked, implied=applied.implied
             )
@@ -265,6 +297,12 @@ class LayerStore:
             await self._drop_snapshot(key)
             if not (isinstance(error, Conflict) and await in_thread(self.committed, layer.chain_id)):
                 raise
+
+    @staticmethod
+    def _check_diff_id(layer: Layer, unpacked: Unpacked) -> None:
+        if unpacked.applied.diff_id != layer.diff_id:
+            told = f"the config says {layer.diff_id}, unpacked it is {unpacked.applied.diff_id}"
+            raise DataCorrupt(f"layer {layer.descriptor.digest}: diff id mismatch: {told}")
 
     def _new_key(self) -> str:
         return f"{TEMPORARY}{self._run}-{next(self._serial)}"

@@ -33,7 +33,7 @@ from corten.registry.transport import Transport
 from corten.specs import oci_image as oci
 from corten.specs import reference as references
 from corten.specs.oci_image import ImageConfig
-from corten.storage.types import ContentStore, DocumentStore, LayerApplier, Snapshotter
+from corten.storage.types import ContentStore, DocumentStore, HealingSnapshotter, LayerApplier
 from corten.tasks import TaskOwner
 
 KEPT_CONFIGS = 64
@@ -55,7 +55,7 @@ class ImageParts:
     """What the image service stands on. The registry transport is closed by its owner, not by the service."""
 
     content: ContentStore
-    snapshotter: Snapshotter
+    snapshotter: HealingSnapshotter
     applier: LayerApplier
     images: DocumentStore
     names: DocumentStore
@@ -74,6 +74,8 @@ class ImageService:
         self._tasks = TaskOwner("images")
         self._index = ImageIndex(parts.images, parts.names, parts.clock, partial(_blob_size, parts.content))
         self._layers = LayerStore(parts.content, parts.snapshotter, parts.applier, self._tasks, self._index.referenced)
+        # For what looks after the stores beside this service: the check of them.
+        self.index, self.layers = self._index, self._layers
         self.max_downloads = parts.max_downloads
         """Layers that each pull from now on fetches at a time."""
         self._remover = Remover(self._index, self._layers, parts.in_use, parts.events)
