@@ -16,6 +16,8 @@ from typing import Any
 
 import pytest
 
+from corten.errors import Conflict, NotFound
+from corten.storage.apply import apply_layer
 from corten.storage.archive import write_layer, write_tree
 from corten.storage.copying import CopySnapshotter
 from corten.storage.database import Database
@@ -23,7 +25,7 @@ from corten.storage.overlay import OverlaySnapshotter
 from corten.storage.snapshots import SnapshotterBase
 from corten.storage.treecopy import TreeCopier
 from corten.storage.types import MountPlan, Usage
-from corten.storage.workers import CopyUp
+from corten.storage.workers import CopyUp, WorkerVerifier
 from tests.unit.storage.tars import archive, directory, file, hard_link, member, symlink, unpack
 
 pytestmark = [
@@ -381,3 +383,74 @@ def test_a_tree_is_packed_with_its_devices(tmp_path: Path) -> None:
     unpack(archive(file(".wh.x", b"")), tmp_path)
     with tarfile.open(fileobj=io.BytesIO(packed(tmp_path / "layer", whiteouts=False))) as tar:
         assert [(info.name, info.type) for info in tar] == [(".", tarfile.DIRTYPE), ("x", tarfile.CHRTYPE)]
+
+
+def test_a_layer_is_replaced_under_what_stands_on_it(tmp_path: Path, snapshotter: SnapshotterBase) -> None:
+    base, top = archive(directory("d", mode=0o700), file("d/a", b"good")), archive(file("d/b"))
+    add_layer(snapshotter, tmp_path, "base", "", base)
+    add_layer(snapshotter, tmp_path, "top", "base", top)
+    for name, blob in (("top", top), ("base", base)):
+        place = snapshotter.layer_dir(name)
+        (place / "d/b" if name == "top" else place / "d/a").unlink()
+        snapshotter.prepare("new", "base" if name == "top" and not snapshotter.rebases else "")
+        answer = unpack_into(snapshotter.layer_dir("new"), tmp_path / name, blob, delete=not snapshotter.rebases)
+        swap = snapshotter.replacing(name, "new", implied=answer["implied"])
+        assert sorted(path.name for path in (place / "d").iterdir()) != ["a", "b"]
+        swap()
+        snapshotter.remove("new")
+        assert stat.S_IMODE((snapshotter.layer_dir(name) / "d").stat().st_mode) == 0o700
+    if snapshotter.rebases:
+        assert show(snapshotter.prepare("c", "top"), tmp_path / "m") == {"d": "", "d/a": "good", "d/b": "data"}
+    with pytest.raises(Conflict):
+        snapshotter.replacing("base", "top")
+    with pytest.raises(NotFound):
+        snapshotter.replacing("nothing", "top")
+
+
+def unpack_into(target: Path, place: Path, blob: bytes, *, delete: bool) -> dict[str, Any]:
+    (place / "again").write_bytes(blob)
+    return apply_layer(str(place / "again"), str(target), delete=delete)
+
+
+def test_lost_files_are_put_back(tmp_path: Path, snapshotter: SnapshotterBase) -> None:
+    add_layer(snapshotter, tmp_path, "base", "", archive(file("a")))
+    snapshotter.layer_dir("base").parent.rename(tmp_path / "lost")
+    snapshotter.prepare("new")
+    (snapshotter.layer_dir("new") / "a").write_bytes(b"data")
+    snapshotter.replacing("base", "new")()
+    snapshotter.remove("new")
+    assert (snapshotter.layer_dir("base") / "a").read_bytes() == b"data"
+
+
+def test_verifying_workers_see_what_root_makes(tmp_path: Path, snapshotter: SnapshotterBase) -> None:
+    """Owners, devices, capabilities, whiteouts: after unpacking as root nothing differs, in either form."""
+    capability = (b"\1\0\0\2\0\4\0\0" + bytes(12)).decode("latin-1")
+    base = archive(
+        *(directory("etc", mode=0o2750, uid=7, gid=8), file("etc/a", uid=3), file("ping", mode=0o4755, uid=5, gid=6)),
+        member("null", tarfile.CHRTYPE, devmajor=1, devminor=3, mode=0o666),
+        *(file("cap", pax_headers={"SCHILY.xattr.security.capability": capability}), directory("old"), file("old/x")),
+    )
+    top = archive(file("etc/b"), file("etc/.wh.a", b""), file(".wh.old", b""), directory("old"), file("old/y"))
+    add_layer(snapshotter, tmp_path, "base", "", base)
+    add_layer(snapshotter, tmp_path, "top", "base", top)
+
+    async def damage() -> list[tuple[tuple[str, str], ...]]:
+        verifier = WorkerVerifier(delete_whiteouts=not snapshotter.rebases)
+        blobs = {name: tmp_path / name / "blob" for name in ("base", "top")}
+        below, own = snapshotter.layer_dir("base"), snapshotter.layer_dir("top")
+        try:
+            chain = [blobs["top"]] if snapshotter.rebases else [blobs["base"], blobs["top"]]
+            first = await verifier.verify([blobs["base"]], below, [])
+            return [first.damage, (await verifier.verify(chain, own, [below])).damage]
+        finally:
+            await verifier.close()
+
+    assert asyncio.run(damage()) == [(), ()]
+    os.chown(snapshotter.layer_dir("base") / "etc/a", 4, 0)
+    os.removexattr(snapshotter.layer_dir("base") / "cap", "security.capability")
+    first, second = asyncio.run(damage())
+    assert sorted(first) == [
+        ("/cap", "has another attribute security.capability than it should"),
+        ("/etc/a", "belongs to 4:0 and should belong to 3:0"),
+    ]
+    assert second == ()

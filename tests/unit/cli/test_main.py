@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import json
 import os
 import subprocess
@@ -203,3 +204,64 @@ def test_ps_imports_little() -> None:
     command = [sys.executable, "-I", "-S", "-c", script, source]
     done = subprocess.run(command, capture_output=True, text=True, timeout=30, check=True)
     assert done.stdout == "[]\n"
+
+
+FINDING = {
+    "Kind": "layer",
+    "Id": "sha256:aa",
+    "What": "differs from its blob",
+    "Paths": [{"Path": "/bin/sh", "What": "is missing"}],
+    "Count": 3,
+    "Images": ["box:1"],
+    "Containers": ["web"],
+    "Running": ["web"],
+    "Reason": "stop the containers that run on it first: web",
+}
+
+
+def checked(*findings: dict[str, object], **counts: int) -> bytes:
+    summary = {"Blobs": 2, "BlobBytes": 2_500_000, "Layers": 1, "Images": 1, "Containers": 1, **counts}
+    lines = [{"status": "Verifying", "id": "blobs"}, *({"aux": {"Finding": finding}} for finding in findings)]
+    return answer("200 OK", b"\r\n".join(json.dumps(line).encode() for line in [*lines, {"aux": {"Summary": summary}}]))
+
+
+def test_system_check_says_what_is_damaged(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    told = [checked(Unchecked=1), checked(FINDING, Damaged=1), checked(FINDING, Damaged=1), checked(FINDING, Damaged=1)]
+    with ScriptedDaemon(tmp_path / "s", told) as daemon:
+        assert run(["-H", daemon.url, "system", "check"]) == 0
+        assert capsys.readouterr().out.splitlines() == [
+            "Checked 2 blobs (2.5MB), 1 layers, 1 images, 1 containers.",
+            "1 layers were not compared: their blob is damaged, or no image has it any more.",
+            "Nothing is damaged.",
+        ]
+        assert run(["-H", daemon.url, "system", "check", "--repair"]) == 1
+        assert capsys.readouterr().out.splitlines() == [
+            "layer sha256:aa of box:1: differs from its blob",
+            "  /bin/sh is missing",
+            "  and 2 more",
+            "  running on it: web",
+            "  not healed: stop the containers that run on it first: web",
+            "Checked 2 blobs (2.5MB), 1 layers, 1 images, 1 containers.",
+            "Damaged: 1, healed: 0, left: 1.",
+        ]
+        assert run(["-H", daemon.url, "system", "check", "-q"]) == 1
+        assert "Checked" not in capsys.readouterr().out
+        assert run(["-H", daemon.url, "system", "check", "--format", "json"]) == 1
+        first, last = map(json.loads, capsys.readouterr().out.splitlines())
+        assert (first["Finding"]["Id"], last["Summary"]["Damaged"]) == ("sha256:aa", 1)
+    assert [request.split()[1] for request in daemon.requests] == [
+        *(b"/system/check", b"/system/check?repair=1", b"/system/check", b"/system/check")
+    ]
+
+
+def test_a_repair_takes_along_what_config_json_knows(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    auths = {"r.example:5000": {"auth": base64.b64encode(b"u:p").decode()}, "empty.example": {}}
+    (tmp_path / "config").mkdir()
+    (tmp_path / "config/config.json").write_text(json.dumps({"auths": auths}))
+    with ScriptedDaemon(tmp_path / "s", [checked(), checked()]) as daemon:
+        assert run(["-H", daemon.url, "system", "check", "--repair"]) == 0
+        assert run(["-H", daemon.url, "system", "check"]) == 0
+    header = next(line for line in daemon.requests[0].split(b"\r\n") if line.lower().startswith(b"x-registry-config:"))
+    sent = json.loads(base64.urlsafe_b64decode(header.split(b":", 1)[1].strip()))
+    assert sent == {"r.example:5000": {"username": "u", "password": "p", "serveraddress": "r.example:5000"}}
+    assert b"registry-config" not in daemon.requests[1].lower()
