@@ -48,8 +48,10 @@ class Healer:
     def _origins(self, images: Sequence[StoredImage]) -> list[Reference]:
         """Repositories that the images were pulled from, one name of each: those have a digest, given names do not."""
         found: dict[str, Reference] = {}
-        for image in images:
-            for reference in self._index.names_of(image.id):
+        # Of the platforms of one index only one has the names.
+        targets = {image.target.digest for image in images}
+        for image in self._index.images():
+            for reference in self._index.names_of(image.id) if image.target.digest in targets else ():
                 if reference.digest:
                     found.setdefault(reference.name, reference)
         return list(found.values())
