@@ -264,8 +264,7 @@ async def build(config: DaemonConfig, stack: AsyncExitStack) -> Parts:
     execs = ExecService(deps, settings)
     containers = ContainerService(deps, settings, execs)
     system, commits = SystemService(deps, settings), CommitService(deps, containers, images)
-    checks = _checks(storage, images, volumes, deps, registries)
-    access = RegistryService(registries)
+    access, checks = RegistryService(registries), _checks(storage, images, volumes, deps, registries)
     backends = Backends(containers, execs, images, networks, volumes, events, system, access, commits, checks)
     return Parts(backends, events, runtime, controller, networks, images, containers, registries, deps, settings)
 
