@@ -63,6 +63,7 @@ class DaemonConfig:
     default_runtime: str = ""
     runtimes: Mapping[str, RuntimeEntry] = field(default_factory=dict)
     max_concurrent_downloads: int = 3
+    max_concurrent_uploads: int = 5
     max_download_attempts: int = 5
     max_layer_size: int = LayerLimits().size
     max_layer_entries: int = LayerLimits().entries
@@ -176,6 +177,7 @@ KEYS: dict[str, tuple[str, Callable[[str, Any], Any]]] = {
     "default-runtime": ("default_runtime", _string),
     "runtimes": ("runtimes", _runtimes),
     "max-concurrent-downloads": ("max_concurrent_downloads", _count),
+    "max-concurrent-uploads": ("max_concurrent_uploads", _count),
     "max-download-attempts": ("max_download_attempts", _count),
     "max-layer-size": ("max_layer_size", _count),
     "max-layer-entries": ("max_layer_entries", _count),
@@ -207,7 +209,7 @@ DOCKER_ONLY = frozenset(
     " default-gateway default-gateway-v6 default-ipc-mode default-network-opts default-shm-size default-ulimits"
     " dns-opt experimental features firewall-backend fixed-cidr fixed-cidr-v6 graph host-gateway-ip"
     " host-gateway-ips http-proxy https-proxy icc init init-path ip ip-forward ip-forward-no-drop ip-masq ip6tables"
-    " iptables ipv6 log-driver log-format log-opts max-concurrent-uploads"
+    " iptables ipv6 log-driver log-format log-opts"
     " metrics-addr min-api-version mtu network-control-plane-mtu network-diagnostic-port"
     " no-proxy node-generic-resources oom-score-adjust raw-logs rootless selinux-enabled"
     " shutdown-timeout storage-opts swarm-default-advertise-addr userland-proxy userland-proxy-path"
@@ -215,7 +217,7 @@ DOCKER_ONLY = frozenset(
 )
 RELOADABLE = (
     *("log_level", "insecure_registries", "registry_mirrors"),
-    *("max_concurrent_downloads", "max_download_attempts"),
+    *("max_concurrent_downloads", "max_concurrent_uploads", "max_download_attempts"),
 )
 
 

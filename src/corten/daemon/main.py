@@ -86,6 +86,7 @@ def read_config(given: dict[str, Any]) -> DaemonConfig:
 @click.option("--insecure-registry", "insecure_registries", multiple=True, help="HOST[:PORT] or CIDR without TLS.")
 @click.option("--registry-mirror", "registry_mirrors", multiple=True, help="URL to ask before Docker Hub.")
 @click.option("--max-concurrent-downloads", type=click.IntRange(1), help="Layers that a pull fetches at a time. [3]")
+@click.option("--max-concurrent-uploads", type=click.IntRange(1), help="Layers that a push sends at a time. [5]")
 @click.option("--max-layer-size", type=click.IntRange(1), help="Bytes that a layer may have unpacked. [256 GiB]")
 @click.option("--max-layer-entries", type=click.IntRange(1), help="Files that a layer may have. [10 million]")
 @click.option("--max-layer-ratio", type=click.IntRange(1), help="Times its packed size, from 4 GiB unpacked on. [200]")

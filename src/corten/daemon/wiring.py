@@ -87,6 +87,7 @@ class Parts:
         # Proxies are read once, as Docker does it, and as the environment is.
         self.registries.settings = replace(_registries(config), proxies=self.registries.settings.proxies)
         self.images.max_downloads = config.max_concurrent_downloads
+        self.images.max_uploads = config.max_concurrent_uploads
         for name, value in _reloadable(config).items():
             setattr(self.settings, name, value)
 
@@ -229,6 +230,7 @@ async def build(config: DaemonConfig, stack: AsyncExitStack) -> Parts:
             events=_ImageEvents(events),
             in_use=lambda image_id: [(user.id, user.state.running) for user in catalog.image_users(image_id)],
             max_downloads=config.max_concurrent_downloads,
+            max_uploads=config.max_concurrent_uploads,
         )
     )
     volumes = VolumeService(

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import asyncio
 import re
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Sequence
 from contextlib import aclosing, asynccontextmanager
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, BinaryIO
-from urllib.parse import quote, urlencode, urljoin
+from urllib.parse import quote, urljoin
 
 import msgspec
 
@@ -18,7 +17,6 @@ from corten.errors import (
     InvalidArgument,
     NotFound,
     SystemFault,
-    Unauthorized,
     Unavailable,
     clip,
 )
@@ -26,7 +24,8 @@ from corten.registry import hosts
 from corten.registry.auth import Credentials
 from corten.registry.endpoints import Endpoint
 from corten.registry.faults import Refused, translate
-from corten.registry.transport import Body, BrokenOff, NoAnswer, Request, Transport, Waiting, read_bounded
+from corten.registry.transport import BrokenOff, Request, Transport, Waiting, read_bounded
+from corten.registry.uploads import Blob, Upload, Way
 from corten.specs import digest as digests
 from corten.specs import oci_image as oci
 from corten.specs.reference import Reference
@@ -256,6 +255,15 @@ class RegistryClient:
         except NotFound:
             return False
 
+    async def has_manifest(self, digest: str) -> bool:
+        request = self._request("HEAD", f"manifests/{digest}", missing="MANIFEST_UNKNOWN")
+        request.headers["Accept"] = _ACCEPT
+        try:
+            async with self._send(request):
+                return True
+        except NotFound:
+            return False
+
     async def upload(
         self,
         digest: str,
@@ -268,49 +276,9 @@ class RegistryClient:
         """Bring a blob into the repository. True when it was mounted from repository `mount_from` (a path in the same
         registry) instead. `progress` is told bytes sent so far, starting anew with an attempt.
         """
-        for attempt in range(1, self._transport.settings.attempts + 1):
-            location = await self._begin_upload(digest, mount_from)
-            if location is None:
-                return True
-            join = "&" if "?" in location else "?"
-            request = Request(
-                "PUT",
-                f"{location}{join}{urlencode({'digest': digest})}",
-                self._scope,
-                {"Content-Length": str(size), "Content-Type": "application/octet-stream"},
-                _file_body(open_blob, progress),
-                missing="BLOB_UPLOAD_UNKNOWN",
-                attempts=1,
-            )
-            try:
-                async with self._send(request):
-                    return False
-            except (NoAnswer, NotFound):
-                if attempt == self._transport.settings.attempts:
-                    raise
-                await self._transport.pause(attempt)
-        raise AssertionError("the last attempt returns or raises")
-
-    async def _begin_upload(self, digest: str, mount_from: str) -> str | None:
-        query = ""
-        scope = self._scope
-        if mount_from:
-            query = "?" + urlencode({"mount": digest, "from": mount_from})
-            scope = f"{scope} repository:{mount_from}:pull"
-        request = self._request("POST", f"blobs/uploads/{query}", missing="NAME_UNKNOWN", scope=scope)
-        try:
-            async with self._send(request) as response:
-                if response.status == 201 and mount_from:
-                    return None
-                location = response.headers.get("Location", "")
-                if not location:
-                    raise SystemFault("the registry began an upload without saying where", step="registry")
-                return urljoin(str(response.url), location)
-        except (Unauthorized, NotFound):
-            # A repository that we may not read is no reason not to send the blob.
-            if not mount_from:
-                raise
-        return await self._begin_upload(digest, "")
+        settings, path = self._transport.settings, self.reference.path
+        way = Way(self._send, self._transport, path, self._scope, settings.attempts, settings.upload_chunk)
+        return await Upload(way, Blob(digest, size, open_blob, progress or _ignore)).run(mount_from)
 
     async def put_manifest(self, reference: str, media_type: str, data: bytes) -> None:
         """Store `data` under a tag or its digest, byte for byte."""
@@ -368,20 +336,8 @@ class RegistryClient:
             raise translate(refused, self.reference, push=self._push) from None
 
 
-def _file_body(open_blob: Callable[[], BinaryIO], progress: Callable[[int], None] | None) -> Body:
-    async def body() -> AsyncIterator[bytes]:
-        sent = 0
-        file = await asyncio.to_thread(open_blob)
-        try:
-            while part := await asyncio.to_thread(file.read, CHUNK):
-                yield part
-                sent += len(part)
-                if progress is not None:
-                    progress(sent)
-        finally:
-            file.close()
-
-    return body
+def _ignore(sent: int) -> None:
+    """For those who only want the result."""
 
 
 def _range_start(header: str, size: int) -> int:

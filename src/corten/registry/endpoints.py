@@ -84,6 +84,8 @@ class RegistrySettings:
     connect_timeout: float = 15.0
     stall_timeout: float = 45.0
     attempts: int = 5
+    upload_chunk: int = 64 << 20
+    """Bytes from which on a blob is sent in pieces, each of this size, and a broken upload can go on."""
     directories: tuple[Path, ...] = ()
     proxies: Proxies = field(default_factory=lambda: Proxies(ProxySettings()))
     _networks: tuple[_Network, ...] = field(init=False, default=())

@@ -37,6 +37,7 @@ class MemoryImages:
         self.labels: dict[str, dict[str, str]] = {}
         self.auth: RegistryAuth | None = None
         self.uploaded = b""
+        self.pushed: list[tuple[str, str]] = []
         self.add("busybox")
 
     def add(self, name: str, labels: dict[str, str] | None = None) -> Image:
@@ -120,8 +121,9 @@ class MemoryImages:
         yield {"status": "Pull complete", "progressDetail": {}, "id": "0123456789ab"}
         yield {"status": f"Status: Downloaded newer image for {name.familiar}"}
 
-    async def push(self, ref: str, auth: RegistryAuth | None) -> AsyncIterator[ProgressMessage]:
+    async def push(self, ref: str, auth: RegistryAuth | None, platform: str = "") -> AsyncIterator[ProgressMessage]:
         self.auth = auth
+        self.pushed.append((ref, platform))
         image = self.get(ref)
         yield {"status": f"The push refers to repository [{reference.parse(ref).name}]"}
         yield {"status": f"latest: digest: {image.target} size: 100"}

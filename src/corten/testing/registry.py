@@ -98,6 +98,9 @@ class FakeRegistry:
         self._faults: list[tuple[str, deque[Fault]]] = []
         self._serial = itertools.count(1)
         self._uploads: dict[str, str] = {}
+        self._parts: dict[str, bytearray] = {}
+        self.losing_uploads = 0
+        """So many of the next questions where an upload stands are answered with 404."""
         self._closing = asyncio.Event()
         self._runner: web.AppRunner | None = None
 
@@ -312,15 +315,42 @@ class FakeRegistry:
             return web.Response(status=202, headers={"Location": f"/v2/{name}/blobs/uploads/{upload}?state=x"})
         if self._uploads.get(rest) != name:
             return _error(404, "BLOB_UPLOAD_UNKNOWN", "blob upload unknown to registry")
+        if request.method == "GET":
+            return self._upload_state(name, rest)
         if fault is not None and fault.kind == "reset":
             assert request.transport is not None
+            if fault.after:
+                self._parts.setdefault(rest, bytearray()).extend(await request.content.readexactly(fault.after))
             request.transport.abort()
             return web.Response()
-        data = await request.read()
+        if request.method == "PATCH":
+            return await self._patch(request, name, rest)
+        data = bytes(self._parts.pop(rest, b"")) + await request.read()
         if digests.of(data) != request.query["digest"]:
             return _error(400, "DIGEST_INVALID", "provided digest did not match uploaded content")
         self.add_blob(name, data)
         return web.Response(status=201)
+
+    async def _patch(self, request: web.Request, name: str, upload: str) -> web.Response:
+        have = self._parts.setdefault(upload, bytearray())
+        start = int(request.headers["Content-Range"].partition("-")[0])
+        if start != len(have):
+            return _error(416, "RANGE_INVALID", "invalid content range")
+        have.extend(await request.read())
+        return web.Response(status=202, headers=self._upload_headers(name, upload))
+
+    def _upload_state(self, name: str, upload: str) -> web.Response:
+        if self.losing_uploads:
+            self.losing_uploads -= 1
+            return _error(404, "BLOB_UPLOAD_UNKNOWN", "blob upload unknown to registry")
+        return web.Response(status=204, headers=self._upload_headers(name, upload))
+
+    def _upload_headers(self, name: str, upload: str) -> dict[str, str]:
+        have = len(self._parts.get(upload, b""))
+        return {
+            "Location": f"/v2/{name}/blobs/uploads/{upload}?state={next(self._serial)}",
+            "Range": f"0-{max(0, have - 1)}",
+        }
 
 
 def _error(status: int, code: str, message: str, headers: dict[str, str] | None = None) -> web.Response:

@@ -317,6 +317,14 @@ def test_commit(api: Api) -> None:
     assert api.post("/commit").status == 400
 
 
+def test_a_push_says_what_it_means(api: Api) -> None:
+    platform = quote(json.dumps({"os": "linux", "architecture": "arm64", "variant": "v8"}))
+    api.post(f"/images/busybox/push?tag=latest&platform={platform}")
+    api.post("/images/busybox/push")
+    api.post(f"/v1.45/images/busybox/push?tag=latest&platform={platform}")
+    assert api.engine.images.pushed == [("busybox:latest", "linux/arm64"), ("busybox", ""), ("busybox:latest", "")]
+
+
 def test_image_names_with_slashes(api: Api) -> None:
     api.post("/images/create?fromImage=registry.example:5000/team/app&tag=1")
     name = "registry.example:5000/team/app:1"

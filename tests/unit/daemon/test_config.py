@@ -35,6 +35,7 @@ def test_file_settings_take_effect(tmp_path: Path) -> None:
             "storage-driver": "overlay2",
             "live-restore": True,
             "max-concurrent-downloads": 7,
+            "max-concurrent-uploads": 4,
             "max-download-attempts": 2,
             "max-layer-size": 1 << 30,
             "max-layer-entries": 1000,
@@ -53,6 +54,7 @@ def test_file_settings_take_effect(tmp_path: Path) -> None:
     assert config.default_address_pools == (("10.10.0.0/16", 24),)
     assert config.storage_driver == "overlayfs"
     assert (config.max_concurrent_downloads, config.max_download_attempts) == (7, 2)
+    assert config.max_concurrent_uploads == 4
     assert (config.max_layer_size, config.max_layer_entries, config.max_layer_ratio) == (1 << 30, 1000, 50)
     assert config.cgroup_driver == "systemd"
     assert config.registry_config_dirs == (Path("/a"), Path("/b"))

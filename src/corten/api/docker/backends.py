@@ -153,7 +153,8 @@ class ImageBackend(Protocol):
         stream's last line.
         """
 
-    def push(self, ref: str, auth: RegistryAuth | None) -> AsyncIterator[ProgressMessage]: ...
+    def push(self, ref: str, auth: RegistryAuth | None, platform: str = "") -> AsyncIterator[ProgressMessage]:
+        """A `ref` without a tag means all tags of its repository; `platform` chooses from an index."""
 
     def load(
         self, archive: AsyncIterator[bytes], *, quiet: bool, platforms: Sequence[str] = ()

@@ -193,7 +193,9 @@ async def save(call: Call) -> web.StreamResponse:
 
 async def push(call: Call) -> web.StreamResponse:
     auth = parse_auth(call.request.headers.get("X-Registry-Auth"))
-    return await send_progress(call, call.backends.images.push(with_tag(call.args[0], call.query.text("tag")), auth))
+    ref = with_tag(call.args[0], call.query.text("tag"))
+    platform = _platform(call) if call.api >= 46 else ""
+    return await send_progress(call, call.backends.images.push(ref, auth, platform))
 
 
 async def tag(call: Call) -> web.Response:

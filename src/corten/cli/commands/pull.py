@@ -14,7 +14,7 @@ from corten.client.images import split_tag
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Iterable, Iterator
     from typing import Any, TextIO
 
 
@@ -97,9 +97,30 @@ def _push(context: Context, options: Options) -> None:
             pass
         say(canonical(f"{name}:{tag}" if tag else name))
         return
-    progress.show(messages, sys.stdout, terminal=is_terminal(1))
+    notes: list[str] = []
+    try:
+        progress.show(_noted(messages, notes), sys.stdout, terminal=is_terminal(1))
+    finally:
+        for note in notes:
+            say(f"\nInfo: {note}")
 
 
+def _noted(messages: Iterable[dict[str, Any]], notes: list[str]) -> Iterator[dict[str, Any]]:
+    """`messages`; what users should know of a push that was not all that its name stands for goes to `notes`."""
+    for message in messages:
+        aux = message.get("aux") or {}
+        if aux.get("manifestPushedInsteadOfIndex"):
+            both = f"{aux['originalIndex']['digest']} -> {aux['selectedManifest']['digest']}"
+            notes.append(f"{_ONE_OF_MANY}\n{both}")
+        if aux.get("contentMissing"):
+            notes.append(_MISSING)
+        yield message
+
+
+_ONE_OF_MANY = "Not all multiplatform-content is present and only the available single-platform image was pushed"
+_MISSING = """\
+The index that you are pushing lists platforms that are neither here nor at the registry.
+Pull or load them and try again, or push a single one with --platform."""
 _COMMON = (
     Flag("disable-content-trust", "", "bool", default=True),
     Flag("platform", "", "string", "Platform to take, where the image has several"),

@@ -48,7 +48,7 @@ class _Selection:
         return {blob for image in self.images for blob in image.blobs}
 
 
-def _alone(target: Target) -> Target:
+def alone(target: Target) -> Target:
     """The manifest without the index that it came in."""
     return Target(
         digest=target.manifest,
@@ -58,7 +58,8 @@ def _alone(target: Target) -> Target:
     )
 
 
-def _missing(digest: str) -> NotFound:
+def missing(digest: str) -> NotFound:
+    """The error for an image whose blobs were lost."""
     return NotFound("blob", digest, f"content of {digest} is missing; pull the image again")
 
 
@@ -81,19 +82,6 @@ def closure(content: ContentStore, digest: str, media_type: str) -> list[Descrip
             return None
         below.update((descriptor.digest, descriptor) for descriptor in child)
     return [*below.values(), here]
-
-
-def portable(content: ContentStore, target: Target) -> list[Descriptor]:
-    """What to hand on for `target`: the index when all its platforms are here, else the manifest that is (blocking).
-
-    Raises NotFound for an image of which blobs are missing.
-    """
-    found = closure(content, target.digest, target.media_type) or closure(
-        content, target.manifest, target.manifest_media_type
-    )
-    if found is None:
-        raise _missing(target.manifest)
-    return found
 
 
 def present(
@@ -151,7 +139,7 @@ class Saver:
         plan = present(content, target.digest, target.media_type, selection.wanted)
         found = plan or closure(content, target.manifest, target.manifest_media_type)
         if not found:
-            raise _missing(target.manifest)
+            raise missing(target.manifest)
         return found
 
     def _select(self, refs: Sequence[str], platforms: Sequence[str]) -> list[_Selection]:
@@ -171,10 +159,11 @@ class Saver:
         named = self._index.name(reference) if reference is not None else None
         target = named.target if named is not None and named.image_id == image.id else image.target
         if not platforms:
-            alone = self._index.head(image) != ""  # one of several platforms, named by its own id
-            return _Selection([image], _alone(target)) if alone else _Selection(self._index.family(image), target)
+            if self._index.head(image):  # one of several platforms, named by its own id
+                return _Selection([image], alone(target))
+            return _Selection(self._index.family(image), target)
         if len(images) == 1:
-            return _Selection(images, _alone(target))
+            return _Selection(images, alone(target))
         return _Selection(images, target, frozenset(image.target.manifest for image in images))
 
     def _expand(self, ref: str) -> list[str]:

@@ -64,6 +64,7 @@ class ImageParts:
     events: Emit
     in_use: InUse
     max_downloads: int = 3
+    max_uploads: int = 5
 
 
 class ImageService:
@@ -78,6 +79,7 @@ class ImageService:
         self.index, self.layers = self._index, self._layers
         self.max_downloads = parts.max_downloads
         """Layers that each pull from now on fetches at a time."""
+        self.max_uploads = parts.max_uploads
         self._remover = Remover(self._index, self._layers, parts.in_use, parts.events)
         self._in_use = parts.in_use
         self._configs: OrderedDict[str, ImageConfig] = OrderedDict()
@@ -143,19 +145,21 @@ class ImageService:
             async for line in told:
                 yield line
 
-    async def push(self, ref: str, auth: RegistryAuth | None) -> AsyncIterator[ProgressMessage]:
-        reference = references.parse(ref)
-        named = self._index.name(reference)
-        if named is None:
-            text = f"An image does not exist locally with the tag: {reference.familiar_name}"
-            raise NotFound("image", reference.familiar, text)
+    async def push(self, ref: str, auth: RegistryAuth | None, platform: str = "") -> AsyncIterator[ProgressMessage]:
+        """Without a tag in `ref` all tags of its repository."""
+        reference = references.parse(ref, default_tag=False)
+        names = [reference] if reference.tag or reference.digest else self._index.tags_in(reference.name)
+        missing = next((name for name in names if self._index.name(name) is None), None)
+        if not names or missing is not None:
+            name = reference.familiar_name
+            raise NotFound("image", ref, f"An image does not exist locally with the tag: {name}")
         client = RegistryClient(self._registries, reference, _credentials(auth), push=True)
         stream = ProgressStream(self._clock)
-        pusher = Pusher(self._index, self._layers, client, named.target, stream)
-        async with aclosing(stream.run(self._tasks, f"push {reference.familiar}", pusher.run())) as told:
+        pusher = Pusher(self._index, self._layers, client, stream, self.max_uploads)
+        done = pusher.run(names, platform, lambda name: self._emit("push", name.familiar, {"name": name.familiar_name}))
+        async with aclosing(stream.run(self._tasks, f"push {reference.familiar}", done)) as told:
             async for line in told:
                 yield line
-        self._emit("push", reference.familiar, {"name": reference.familiar_name})
 
     async def load(
         self, archive: AsyncIterator[bytes], *, quiet: bool, platforms: Sequence[str] = ()
