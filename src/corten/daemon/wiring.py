@@ -208,6 +208,26 @@ async def _storage(config: DaemonConfig, stack: AsyncExitStack) -> _Storage:
     return _Storage(database, snapshotter, content, applier, copy_up, verifier)
 
 
+def _images(
+    config: DaemonConfig, storage: _Storage, registries: Transport, events: EventBus, catalog: Catalog
+) -> ImageService:
+    return ImageService(
+        ImageParts(
+            content=storage.content,
+            snapshotter=storage.snapshotter,
+            applier=storage.applier,
+            images=Documents(storage.database, "image"),
+            names=Documents(storage.database, "image-name"),
+            registries=registries,
+            clock=SystemClock(),
+            events=_ImageEvents(events),
+            in_use=lambda image_id: [(user.id, user.state.running) for user in catalog.image_users(image_id)],
+            max_downloads=config.max_concurrent_downloads,
+            max_uploads=config.max_concurrent_uploads,
+        )
+    )
+
+
 async def build(config: DaemonConfig, stack: AsyncExitStack) -> Parts:
     """Open the stores and make the services. What has to be closed at the end goes on `stack`."""
     clock = SystemClock()
@@ -218,21 +238,7 @@ async def build(config: DaemonConfig, stack: AsyncExitStack) -> Parts:
     registries = Transport(_registries(config), clock)
     stack.push_async_callback(registries.close)
     catalog = Catalog(Documents(storage.database, "container"))
-    images = ImageService(
-        ImageParts(
-            content=storage.content,
-            snapshotter=storage.snapshotter,
-            applier=storage.applier,
-            images=Documents(storage.database, "image"),
-            names=Documents(storage.database, "image-name"),
-            registries=registries,
-            clock=clock,
-            events=_ImageEvents(events),
-            in_use=lambda image_id: [(user.id, user.state.running) for user in catalog.image_users(image_id)],
-            max_downloads=config.max_concurrent_downloads,
-            max_uploads=config.max_concurrent_uploads,
-        )
-    )
+    images = _images(config, storage, registries, events, catalog)
     volumes = VolumeService(
         config.data_root / "volumes", Documents(storage.database, "volume"), clock, catalog.volume_users, events
     )
