@@ -97,8 +97,9 @@ class MemoryContentStore:
             self._scratch = Path(tempfile.mkdtemp(prefix="corten-content-"))
             weakref.finalize(self, shutil.rmtree, self._scratch, ignore_errors=True)
         path = self._scratch / digest[7:]
-        if digest in self._blobs and not path.exists():
-            path.write_bytes(self._blobs[digest])
+        data = self._blobs.get(digest)  # another thread may delete it now
+        if data is not None and not path.exists():
+            path.write_bytes(data)
         return path
 
     def info(self, digest: str) -> BlobInfo:

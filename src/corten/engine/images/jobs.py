@@ -113,3 +113,8 @@ async def together(*work: Awaitable[Any]) -> None:
         while isinstance(first, BaseExceptionGroup):
             first = first.exceptions[0]
         raise first from None
+    finally:
+        # One that was cancelled before its first step has not begun what it was given.
+        for item in work:
+            if isinstance(item, Coroutine):
+                item.close()

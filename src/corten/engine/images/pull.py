@@ -196,15 +196,15 @@ class Puller:
     async def _bring(self, found: Found) -> None:
         for data in found.documents.values():
             await in_thread(self._layers.content.put, data)
-        work = []
+        missing = []
         for at, layer in enumerate(found.layers):
             id = digests.short(layer.descriptor.digest)
             if await in_thread(self._layers.complete, [layer]):
                 self._stream.layer(id, Update("Already exists"))
             else:
                 self._stream.layer(id, Update("Pulling fs layer"))
-                work.append(self._one(found.layers, at, id))
-        await together(*work)
+                missing.append((at, id))
+        await together(*(self._one(found.layers, at, id) for at, id in missing))
 
     async def _one(self, layers: list[Layer], at: int, id: str) -> None:
         await self._layers.ensure(layers, at, self._source, self._stream.observer(id))

@@ -1,0 +1,106 @@
+"""Pulls, loads, removals, prunes and sweeps at the same time, at random: what is listed is never broken, and when all
+is quiet nothing is left that no image needs.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import random
+from collections.abc import Awaitable, Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from corten.engine.images import ImageService
+from corten.errors import Conflict, NotFound
+from corten.storage.content import LocalContentStore
+from corten.storage.database import Database
+from corten.storage.overlay import OverlaySnapshotter
+from corten.testing.registry import FakeRegistry
+from tests.unit.engine.images.support import World, collect, make_image, pieces, publish
+from tests.unit.engine.images.test_archives import docker_archive
+from tests.waiting import until_async
+
+# Five images over shared lower layers, so that removing one races with pulling another.
+LAYERS = [{f"file{number}": f"{number}" * 500} for number in range(5)]
+IMAGES = [make_image(*(LAYERS[at] for at in stack)) for stack in ((0, 1, 2), (0, 1, 3), (0, 4), (0,), (4, 1))]
+ROUNDS, AT_ONCE = 12, 6
+
+
+@pytest.fixture(params=["memory", "disk"])
+def world(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[World]:
+    made = World()
+    if request.param == "memory":
+        yield made
+        return
+    database = Database(tmp_path / "db")
+    made.content = LocalContentStore(tmp_path / "content")  # type: ignore[assignment]
+    made.snapshotter = OverlaySnapshotter(tmp_path / "snapshots", database)  # type: ignore[assignment]
+    yield made
+    made.snapshotter.settle()  # type: ignore[attr-defined]
+    database.close()
+
+
+def broken(world: World, images: ImageService) -> list[str]:
+    """What listed images lack at this moment."""
+    found = []
+    for image in images.index.images():
+        found += [f"{image.id} lacks blob {blob}" for blob in image.blobs if not world.content.exists(blob)]
+        there = {info.key for info in world.snapshotter.walk() if info.kind == "committed"}
+        found += [f"{image.id} lacks layer {chain}" for chain in image.chain_ids if chain not in there]
+        found += [
+            f"{image.id} has an empty layer {chain}"
+            for chain in set(image.chain_ids) & there
+            if not list(world.snapshotter.layer_dir(chain).iterdir())
+        ]
+    return found
+
+
+async def at_random(choose: random.Random, images: ImageService, refs: list[str]) -> None:
+    """One operation. Conflicts and names that are gone are answers like any other."""
+
+    async def cut_short() -> None:
+        stream = images.pull(choose.choice(refs), "", None)
+        async for _ in stream:
+            if choose.random() < 0.2:
+                break
+        await stream.aclose()  # type: ignore[attr-defined]
+
+    number = choose.randrange(len(IMAGES))
+    archive = docker_archive(IMAGES[number], [f"loaded:{number}"])
+    operations: list[Callable[[], Awaitable[Any]]] = [
+        lambda: collect(images.pull(choose.choice(refs), "", None)),
+        lambda: collect(images.pull(choose.choice(refs), "", None)),
+        lambda: collect(images.load(pieces(archive, 700), quiet=True)),
+        lambda: images.remove(choose.choice(refs), force=True, prune=True),
+        lambda: images.remove(f"loaded:{number}", force=True, prune=True),
+        lambda: images.prune({"dangling": ["false"]}),
+        lambda: images.layers.sweep(2e10),  # long after: everything unused is old
+        cut_short,
+    ]
+    with contextlib.suppress(NotFound, Conflict):
+        await choose.choice(operations)()
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_nothing_listed_is_ever_broken(world: World, seed: int) -> None:
+    async def script() -> None:
+        choose = random.Random(seed)
+        async with FakeRegistry() as registry, world.service() as images:
+            refs = [publish(registry, f"test/image{number}", made) for number, made in enumerate(IMAGES)]
+            for _ in range(ROUNDS):
+                work = [at_random(choose, images, refs) for _ in range(AT_ONCE)]
+                for done in asyncio.as_completed(work):
+                    await done
+                    async with images.index.lock:
+                        assert broken(world, images) == []
+            await images.prune({"dangling": ["false"]})
+            await images.layers.sweep(2e10)
+            await until_async(lambda: world.blobs() == set() and world.snapshots() == set())
+            for ref in refs:
+                await collect(images.pull(ref, "", None))
+            assert (len(images.list()), broken(world, images)) == (len(IMAGES), [])
+
+    asyncio.run(script())
