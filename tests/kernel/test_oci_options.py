@@ -170,6 +170,19 @@ def test_run_passes_signals_on_and_tells_how_it_ended(bundle: Bundle) -> None:
         assert running.wait(DEADLINE) == 137
 
 
+def test_a_signal_that_comes_before_run_attends_is_the_programs(bundle: Bundle) -> None:
+    """The program runs already, and what is outside may know it: a poststart hook sends the signal at that moment.
+
+    The defence: `hold_signals` of runtime/oci/foreground.py; the runtime itself dies of the signal without.
+    """
+    ready = bundle.directory / "rootfs/ready"
+    script = f"until [ -e {ready} ]; do sleep 0.05; done; kill -TERM $PPID"
+    hooks = {"poststart": [{"path": "/bin/sh", "args": ["sh", "-c", script]}]}
+    program = "trap 'exit 5' TERM; : >/ready; while :; do sleep 0.05; done"
+    bundle.edit("sh", "-c", program, hooks=hooks, root={"path": "rootfs"})
+    assert bundle.call("run", "--bundle", str(bundle.directory), NAME).returncode == 5
+
+
 def test_run_carries_a_terminal(bundle: Bundle) -> None:
     """Its size, what is typed, a change of size, and its modes afterwards."""
     bundle.edit("sh", "-c", "stty size; read word; stty size; echo got $word; exit 3", terminal=True)

@@ -16,7 +16,7 @@ from corten.runtime.child.parent import Spawned
 from corten.runtime.oci import callers
 from corten.runtime.oci.callers import Wishes
 from corten.runtime.oci.check import check_process
-from corten.runtime.oci.foreground import attend
+from corten.runtime.oci.foreground import attend, hold_signals
 from corten.runtime.oci.operations import check_console, keep_filters, start_failed
 from corten.runtime.oci.options import Options
 from corten.runtime.oci.state import Record, Store
@@ -40,6 +40,8 @@ def execute(store: Store, options: Options) -> int:
     keep_filters(store)
     plan = compile_exec(process, spec, options.text("user"), (), (record.id, record.bundle))
     plan = wishes.exec_plan(plan, groups_below(record, options.many("cgroup")))
+    if not detach:
+        hold_signals()
     try:
         spawned = join(plan.to_wire(), record.pid, 0, 1, 2)
     except ChildFailed as failure:

@@ -23,6 +23,14 @@ _OURS = frozenset((
 _CHUNK = 1 << 16
 
 
+def hold_signals() -> None:
+    """Have what is sent to us from here on wait for `attend`: the program may run, and be heard, before we get there.
+
+    Children that are made meanwhile set their own mask (`child.parent.default_signals`).
+    """
+    signal.pthread_sigmask(signal.SIG_BLOCK, signal.valid_signals() - _OURS)
+
+
 def attend(pid: int, console: int = -1) -> int:
     """Wait for `pid`, our child (or passed to us as a subreaper); its exit code, 128 + signal for a killed one.
 
@@ -33,6 +41,7 @@ def attend(pid: int, console: int = -1) -> int:
     for signo in signal.valid_signals() - {signal.SIGKILL, signal.SIGSTOP}:
         if signo in (signal.SIGCHLD, signal.SIGWINCH) or signo not in _OURS:
             signal.signal(signo, lambda *_: None)
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, signal.valid_signals())
     terminal = _Terminal(console) if console >= 0 else None
     try:
         return _Loop(pid, woken, terminal).run()

@@ -22,7 +22,7 @@ from corten.runtime.child.parent import Spawned
 from corten.runtime.oci import keeper
 from corten.runtime.oci.callers import Wishes, write_pid
 from corten.runtime.oci.check import check
-from corten.runtime.oci.foreground import attend
+from corten.runtime.oci.foreground import attend, hold_signals
 from corten.runtime.oci.state import Record, Store, load_spec, send_signal, start_of, wait_gone
 from corten.runtime.oci.transitions import STARTING, require
 from corten.runtime.plan import LaunchPlan, cgroup_path, compile_launch
@@ -227,6 +227,8 @@ def run(store: Store, name: str, wishes: Wishes, modes: RunModes) -> int:
         except ChildFailed as failure:
             raise start_failed(failure, failure.step) from None
         try:
+            if not modes.detach:
+                hold_signals()
             console = _follow(store, prepared, spawned)
         except ChildFailed as failure:
             raise start_failed(failure, keeper.STEP) from None
