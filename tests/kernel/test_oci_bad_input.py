@@ -92,7 +92,7 @@ WRONG: dict[str, tuple[Change, str]] = {
     "rootfs a file": (put("root/path", "config.json"), "root.path: .*/config.json is not a directory"),
     "no args": (put("process/args", []), "process.args"),
     "cwd": (put("process/cwd", "tmp"), "process.cwd"),
-    "cwd a file": (put("process/cwd", "/etc/passwd"), 'chdir to cwd \\("/etc/passwd"\\)'),
+    "cwd a file": (put("process/cwd", "/etc/passwd"), 'process.cwd: chdir to cwd \\("/etc/passwd"\\)'),
     "zero byte": (put("process/args", ["tr\0ue"]), r"process.args\[0\]"),
     "environment": (put("process/env/+", "NOTHING"), r"process.env\[2\]"),
     "capability": (put("process/capabilities/bounding/+", "CAP_NONE"), 'capabilities.bounding.3.: "CAP_NONE"'),
@@ -101,21 +101,25 @@ WRONG: dict[str, tuple[Change, str]] = {
     "rlimit order": (put("process/rlimits/0/soft", 4096), r"process.rlimits\[0\]"),
     "uid": (put("process/user", {"uid": 4294967295, "gid": 0}), "process.user.uid"),
     "uid text": (put("process/user", {"uid": "root", "gid": 0}), "process.user.uid"),
+    "affinity": (
+        put("process/execCPUAffinity", {"initial": "0", "final": "all"}),
+        "process.execCPUAffinity.final: all",
+    ),
     "oom": (put("process/oomScoreAdj", 2000), "process.oomScoreAdj"),
     "scheduler": (put("process/scheduler", {"policy": "SCHED_NONE"}), "process.scheduler.policy"),
     "namespace": (put("linux/namespaces/+", {"type": "nothing"}), "linux.namespaces.*nothing"),
     "namespace twice": (put("linux/namespaces/+", {"type": "pid"}), "namespaces.*pid.*twice"),
     "namespace path": (put("linux/namespaces/0/path", "/no/such"), r"linux.namespaces\[0\].path: /no/such"),
-    "mount option": (put("mounts/1/options/+", "nonsense"), '"/dev".*nonsense'),
+    "mount option": (put("mounts/1/options/+", "nonsense"), r'mounts\[1\]: .*"/dev".*nonsense'),
     "bind option": (
         put("mounts/+", {"destination": "/x", "type": "bind", "source": "/etc", "options": ["bind", "nonsense"]}),
         r"mounts\[\d\].*nonsense",
     ),
     "mount source": (
         put("mounts/+", {"destination": "/x", "type": "bind", "source": "/no/such", "options": ["bind"]}),
-        "/no/such.*no such file or directory",
+        r"mounts\[\d\]: .*/no/such.*no such file or directory",
     ),
-    "mount type": (put("mounts/+", {"destination": "/x", "type": "nofs", "source": "x"}), '"/x".*'),
+    "mount type": (put("mounts/+", {"destination": "/x", "type": "nofs", "source": "x"}), r'mounts\[\d\]: .*"/x".*'),
     "propagation": (put("linux/rootfsPropagation", "sideways"), "linux.rootfsPropagation"),
     "sysctl": (put("linux/sysctl", {"net.nothing.such": "1"}), "net.nothing.such"),
     "device": (put("linux/devices", [{"path": "/dev/x", "type": "q"}]), "linux.devices.*"),
@@ -164,6 +168,7 @@ def test_a_program_that_cannot_run(bundle: Bundle, tmp_path: Path, change: Chang
     path.write_text(json.dumps(config))
     ran = refused(bundle, "run", tmp_path / "log")
     assert ran.returncode == code
+    assert ran.stderr.startswith("corten-runtime: process.args[0]: exec")
     assert re.search(words, ran.stderr), ran.stderr
 
 

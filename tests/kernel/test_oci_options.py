@@ -6,6 +6,7 @@ import fcntl
 import json
 import os
 import pty
+import select
 import shlex
 import signal
 import socket
@@ -57,6 +58,17 @@ def started(bundle: Bundle, *args: str, options: tuple[str, ...] = ()) -> dict[s
 
 def limit(controller: str, name: str) -> str:
     return Path(Cgroup(cgroup_of(NAME)).directory(controller), name).read_text().strip()
+
+
+@contextmanager
+def running_until_done(command: list[str], **options: Any) -> Iterator[subprocess.Popen[str]]:
+    """Popen as a context, killed if the body fails: nobody waits for a program that waits itself."""
+    with subprocess.Popen(command, text=True, **options) as running:
+        try:
+            yield running
+        except BaseException:
+            running.kill()
+            raise
 
 
 @contextmanager
@@ -157,13 +169,13 @@ def test_run_can_keep_what_has_ended(bundle: Bundle) -> None:
 def test_run_passes_signals_on_and_tells_how_it_ended(bundle: Bundle) -> None:
     bundle.edit("sh", "-c", "trap 'echo got; exit 5' TERM; echo up; while :; do sleep 0.05; done")
     command = bundle.command("run", "--bundle", str(bundle.directory), NAME)
-    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=bundle.env) as running:
+    with running_until_done(command, stdout=subprocess.PIPE, env=bundle.env) as running:
         assert running.stdout is not None
         assert running.stdout.readline() == "up\n"
         running.send_signal(signal.SIGTERM)
         assert running.stdout.readline() == "got\n"
         assert running.wait(DEADLINE) == 5
-    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=bundle.env) as running:
+    with running_until_done(command, stdout=subprocess.PIPE, env=bundle.env) as running:
         assert running.stdout is not None
         assert running.stdout.readline() == "up\n"
         ok(bundle, "kill", NAME, "KILL")
@@ -184,13 +196,17 @@ def test_a_signal_that_comes_before_run_attends_is_the_programs(bundle: Bundle) 
 
 
 def test_run_carries_a_terminal(bundle: Bundle) -> None:
-    """Its size, what is typed, a change of size, and its modes afterwards."""
-    bundle.edit("sh", "-c", "stty size; read word; stty size; echo got $word; exit 3", terminal=True)
+    """Its size, what is typed, a change of size, and its modes afterwards. The program finds the size from the first: a
+    poststart hook keeps the runtime from attending until it has looked."""
+    looked = bundle.directory / "rootfs/looked"
+    hooks = {"poststart": [{"path": "/bin/sh", "args": ["sh", "-c", f"until [ -e {looked} ]; do sleep 0.05; done"]}]}
+    script = "stty size; : >/looked; read word; stty size; echo got $word; exit 3"
+    bundle.edit("sh", "-c", script, terminal=True, hooks=hooks, root={"path": "rootfs"})
     master, slave = pty.openpty()
     fcntl.ioctl(slave, termios.TIOCSWINSZ, struct.pack("HHHH", 33, 77, 0, 0))
     before = termios.tcgetattr(slave)
     command = bundle.command("run", "--bundle", str(bundle.directory), NAME)
-    with subprocess.Popen(command, stdin=slave, stdout=slave, stderr=slave, env=bundle.env) as running:
+    with running_until_done(command, stdin=slave, stdout=slave, stderr=slave, env=bundle.env) as running:
         seen = read_until(master, b"33 77\r\n")
         fcntl.ioctl(slave, termios.TIOCSWINSZ, struct.pack("HHHH", 20, 50, 0, 0))
         running.send_signal(signal.SIGWINCH)
@@ -204,8 +220,11 @@ def test_run_carries_a_terminal(bundle: Bundle) -> None:
 
 
 def read_until(fd: int, part: bytes) -> bytes:
+    """From a terminal. Raises TimeoutError when it does not come."""
     seen = b""
     while part not in seen:
+        if not select.select([fd], [], [], DEADLINE)[0]:
+            raise TimeoutError(f"{part!r} did not come after {seen!r}")
         data = os.read(fd, 1000)
         assert data, seen
         seen += data

@@ -16,7 +16,7 @@ from corten.runtime.child.parent import Spawned
 from corten.runtime.oci import callers
 from corten.runtime.oci.callers import Wishes
 from corten.runtime.oci.check import check_process
-from corten.runtime.oci.foreground import attend, hold_signals
+from corten.runtime.oci.foreground import adopt_size, attend, hold_signals
 from corten.runtime.oci.operations import check_console, keep_filters, start_failed
 from corten.runtime.oci.options import Options
 from corten.runtime.oci.state import Record, Store
@@ -36,6 +36,8 @@ def execute(store: Store, options: Options) -> int:
     process = _process(spec.process, options)
     check_process(process)
     check_console(process.terminal, wishes.console_socket, detached=detach)
+    if process.terminal and not detach:
+        adopt_size(process)
     process.env += wishes.environment()
     keep_filters(store)
     plan = compile_exec(process, spec, options.text("user"), (), (record.id, record.bundle))
@@ -45,7 +47,7 @@ def execute(store: Store, options: Options) -> int:
     try:
         spawned = join(plan.to_wire(), record.pid, 0, 1, 2)
     except ChildFailed as failure:
-        raise start_failed(failure, failure.step) from None
+        raise start_failed(failure) from None
     for warning in spawned.warnings:
         store.log.warning(warning)
     console = _hand_over(spawned, wishes)

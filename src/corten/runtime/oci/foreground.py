@@ -12,8 +12,11 @@ import fcntl
 import os
 import select
 import signal
+import struct
 import termios
 import tty
+
+from corten.specs.oci_runtime import ConsoleSize, Process
 
 # These say something to us alone, or cannot be caught. Go's runtime sends itself SIGURG all the time.
 _OURS = frozenset((
@@ -21,6 +24,23 @@ _OURS = frozenset((
     signal.SIGPIPE, signal.SIGURG, signal.SIGWINCH,
 ))  # fmt: skip
 _CHUNK = 1 << 16
+
+
+def adopt_size(process: Process) -> None:
+    """Have its terminal made as large as ours, if we have one, so that the program finds it so from the first."""
+    size = _own_size()
+    if size is not None:
+        height, width, *_ = struct.unpack("HHHH", size)
+        if height and width:
+            process.console_size = ConsoleSize(height=height, width=width)
+
+
+def _own_size() -> bytes | None:
+    """The struct winsize of our own terminal; None without one."""
+    for fd in (0, 1, 2):
+        if os.isatty(fd):
+            return fcntl.ioctl(fd, termios.TIOCGWINSZ, bytes(8))
+    return None
 
 
 def hold_signals() -> None:
@@ -69,11 +89,17 @@ class _Loop:
             ready = dict(poll.poll())
             for fd in wanted:
                 poll.unregister(fd)
+            # First, and whatever poll has said: a change of size that came before some input is seen before it.
+            code = self._signals(self._caught())
             if self._terminal is not None:
                 self._terminal.move(ready)
-            if self._woken in ready:
-                code = self._signals(os.read(self._woken, _CHUNK))
         return code
+
+    def _caught(self) -> bytes:
+        try:
+            return os.read(self._woken, _CHUNK)
+        except BlockingIOError:
+            return b""
 
     def _signals(self, numbers: bytes) -> int | None:
         for signo in numbers:
@@ -135,11 +161,9 @@ class _Terminal:
 
     def resize(self) -> None:
         """Give the pty the size of our own terminal, if we have one."""
-        for fd in (0, 1, 2):
-            if os.isatty(fd):
-                size = fcntl.ioctl(fd, termios.TIOCGWINSZ, bytes(8))
-                fcntl.ioctl(self._master, termios.TIOCSWINSZ, size)
-                return
+        size = _own_size()
+        if size is not None:
+            fcntl.ioctl(self._master, termios.TIOCSWINSZ, size)
 
     def close(self) -> None:
         """Show what the program has left, and give our terminal its modes back."""

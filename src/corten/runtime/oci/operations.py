@@ -21,15 +21,15 @@ from corten.runtime.child.launch import launch
 from corten.runtime.child.parent import Spawned
 from corten.runtime.oci import keeper
 from corten.runtime.oci.callers import Wishes, write_pid
-from corten.runtime.oci.check import check
-from corten.runtime.oci.foreground import attend, hold_signals
+from corten.runtime.oci.check import check, named
+from corten.runtime.oci.foreground import adopt_size, attend, hold_signals
 from corten.runtime.oci.state import Record, Store, load_spec, send_signal, start_of, wait_gone
 from corten.runtime.oci.transitions import STARTING, require
 from corten.runtime.plan import LaunchPlan, cgroup_path, compile_launch
 from corten.runtime.plan_hooks import HookPlan, compile_hooks
 from corten.runtime.steps import Hooks
 from corten.runtime.types import LaunchRequest
-from corten.specs.oci_runtime import Linux
+from corten.specs.oci_runtime import Linux, Spec
 
 KILL_PATIENCE = 10.0
 
@@ -48,6 +48,7 @@ class _Prepared:
     """A container that nothing was started of yet: its id is taken, and its specification saved."""
 
     record: Record
+    spec: Spec
     plan: LaunchPlan
     directory: Path
     wishes: Wishes
@@ -81,6 +82,8 @@ def _prepare(store: Store, name: str, wishes: Wishes, *, detached: bool) -> _Pre
     spec.linux = linux
     assert spec.process is not None
     check_console(spec.process.terminal, wishes.console_socket, detached=detached)
+    if spec.process.terminal and not detached:
+        adopt_size(spec.process)
     spec.process.env += wishes.environment()
     keep_filters(store)
     request = LaunchRequest(
@@ -102,7 +105,7 @@ def _prepare(store: Store, name: str, wishes: Wishes, *, detached: bool) -> _Pre
     except BaseException:
         store.remove(name)
         raise
-    return _Prepared(record, plan, directory, wishes)
+    return _Prepared(record, spec, plan, directory, wishes)
 
 
 def check_console(terminal: bool, console_socket: str, *, detached: bool) -> None:
@@ -132,13 +135,16 @@ def _note(store: Store, prepared: _Prepared, pid: int, warnings: Sequence[str]) 
 
 @contextmanager
 def _undone(store: Store, prepared: _Prepared) -> Iterator[None]:
-    """Take everything away again when the body fails."""
+    """Take everything away again when the body fails, and name the member of the specification that was at fault."""
     try:
         yield
-    except BaseException as error:
+    except StartFailed as failure:
         # What a launch that fails has made it removes itself; else something may be running.
-        launched = not isinstance(error, StartFailed) or error.step == keeper.STEP
+        launched = failure.step == keeper.STEP or prepared.record.pid != 0
         _destroy(store, prepared.record, prepared.plan.hooks.poststop, kill=launched)
+        raise named(failure, prepared.spec, prepared.wishes.bundle) from None
+    except BaseException:
+        _destroy(store, prepared.record, prepared.plan.hooks.poststop)
         raise
 
 
@@ -183,7 +189,7 @@ def _run_poststart(record: Record, hooks: Hooks) -> None:
     try:
         hooking.run(hooks, record.pid, watch=watch, grace=hooking.PATIENCE)
     except ChildFailed as failure:
-        raise start_failed(failure, failure.step) from None
+        raise start_failed(failure) from None
     finally:
         if watch >= 0:
             os.close(watch)
@@ -225,13 +231,13 @@ def run(store: Store, name: str, wishes: Wishes, modes: RunModes) -> int:
         try:
             spawned = launch(prepared.plan.to_wire(), 0, 1, 2, hold=True)
         except ChildFailed as failure:
-            raise start_failed(failure, failure.step) from None
+            raise start_failed(failure) from None
         try:
             if not modes.detach:
                 hold_signals()
             console = _follow(store, prepared, spawned)
         except ChildFailed as failure:
-            raise start_failed(failure, keeper.STEP) from None
+            raise start_failed(failure) from None
     store.log.debug(f"container {name} runs, its first process is {record.pid}")
     if modes.detach:
         return 0
@@ -254,8 +260,10 @@ def _follow(store: Store, prepared: _Prepared, spawned: Spawned) -> int:
     return console
 
 
-def start_failed(failure: ChildFailed, step: str) -> StartFailed:
-    return StartFailed(failure.detail or failure.step, step=step, errno=failure.errno, exit_code=failure.exit_code)
+def start_failed(failure: ChildFailed) -> StartFailed:
+    return StartFailed(
+        failure.detail or failure.step, step=failure.step, errno=failure.errno, exit_code=failure.exit_code
+    )
 
 
 def kill(store: Store, name: str, signo: int, *, everyone: bool = False) -> None:
