@@ -37,6 +37,10 @@ def test_an_index_goes_whole_and_comes_back_the_same(registry: Registry, tmp_pat
     target = daemon.inspect(name)["Descriptor"]["digest"]
     assert f"1: digest: {target}" in daemon.ok("push", name)
     assert len(json.loads(raw(registry, name))["manifests"]) == 2
+    told = json.loads(daemon.curl(f"/distribution/{name}/json").out)
+    assert told["Descriptor"]["digest"] == target
+    assert [platform["architecture"] for platform in told["Platforms"]] == [HERE, THERE]
+    assert daemon.curl(f"/distribution/{registry.host}/multi:none/json").code == 404
     daemon.ok("rmi", name)
     daemon.ok("pull", name)
     assert daemon.inspect(name)["RepoDigests"] == [f"{registry.host}/multi@{target}"]

@@ -48,6 +48,7 @@ COMMANDS: dict[str, tuple[str, str, str]] = {
     "network inspect": (_C + "inspect", "NETWORK_INSPECT", "Show all details of networks"),
     "network ls": (_C + "networks", "NETWORKS", "List networks"),
     "system check": (_C + "check", "CHECK", "Verify everything that is stored, and repair it"),
+    "search": (_C + "search", "SEARCH", "Search a registry for repositories"),
     "system df": (_C + "df", "DF", "Show what uses the disk"),
     "system events": (_C + "events", "EVENTS", "Follow what happens in the daemon"),
     "system info": (_C + "info", "INFO", "Show the daemon's state and configuration"),

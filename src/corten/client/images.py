@@ -111,6 +111,14 @@ class Images:
             query["changes"] = changes
         return raise_stream_errors(self._session.request("POST", "/images/create", query).lines())
 
+    def search(self, term: str, *, limit: int = 0, filters: Filters | None = None, auth: str = "") -> Jsons:
+        """Repositories that a registry's index finds: name, description, star_count, is_official, is_automated."""
+        query = flags(term=term, limit=limit or None) | as_filters(filters)
+        headers = {"X-Registry-Auth": auth} if auth else {}
+        response = self._session.request("GET", "/images/search", query, headers=headers)
+        result: Jsons = json.loads(response.read())
+        return result
+
     def commit(
         self,
         container: str,

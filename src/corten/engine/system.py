@@ -7,7 +7,8 @@ import contextlib
 import os
 import platform
 import uuid
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -159,10 +160,10 @@ class SystemService:
         containers = [entry.container for entry in self._deps.catalog.entries()]
         layers, sizes = await asyncio.to_thread(self._count, containers)
         images = self._deps.images.list()
-        users = {chain for image in images for chain in image.chain_ids}
+        users = Counter(chain for image in images for chain in set(image.chain_ids))
         return {
             "LayersSize": sum(size for key, size in layers.items() if key in users),
-            "Images": [self._image(image, images, layers, containers) for image in images],
+            "Images": _images(images, layers, users, Counter(container.image_id for container in containers)),
             "Containers": [_container(container, sizes.get(container.id, 0), layers) for container in containers],
             "Volumes": [await self._volume(volume) for volume in self._deps.volumes.list()],
             "BuildCache": [],
@@ -178,22 +179,6 @@ class SystemService:
                 sizes[container.id] = snapshotter.usage(container.id).size + _log_size(container)
         return layers, sizes
 
-    def _image(
-        self, image: Image, images: Sequence[Image], layers: dict[str, int], containers: Sequence[Container]
-    ) -> dict[str, Any]:
-        others = {chain for other in images if other.id != image.id for chain in other.chain_ids}
-        return {
-            "Id": image.id,
-            "ParentId": image.parent_id,
-            "RepoTags": [_familiar(name) for name in image.names],
-            "RepoDigests": [_familiar(name) for name in image.digests],
-            "Created": image.created_ns // 1_000_000_000,
-            "Size": image.size,
-            "SharedSize": sum(layers.get(chain, 0) for chain in image.chain_ids if chain in others),
-            "Labels": {},
-            "Containers": sum(container.image_id == image.id for container in containers),
-        }
-
     async def _volume(self, volume: Volume) -> dict[str, Any]:
         size = -1
         with contextlib.suppress(CortenError):
@@ -208,6 +193,39 @@ class SystemService:
             "Options": volume.options or None,
             "UsageData": {"RefCount": len(self._deps.catalog.volume_users(volume.name)), "Size": size},
         }
+
+
+def _images(
+    images: Sequence[Image], layers: Mapping[str, int], users: Mapping[str, int], containers: Mapping[str, int]
+) -> list[dict[str, Any]]:
+    """All from accounts that are kept. `users` counts the images of a layer, `containers` those of an image. Images of
+    one index are told of as one, as `docker images` does.
+    """
+    families: dict[str, list[Image]] = {}
+    for image in images:
+        families.setdefault(image.head or image.id, []).append(image)
+    return [_image(image, families[image.id], layers, users, containers) for image in images if image.id in families]
+
+
+def _image(
+    image: Image,
+    family: Sequence[Image],
+    layers: Mapping[str, int],
+    users: Mapping[str, int],
+    containers: Mapping[str, int],
+) -> dict[str, Any]:
+    own = Counter(chain for member in family for chain in set(member.chain_ids))
+    return {
+        "Id": image.id,
+        "ParentId": image.parent_id,
+        "RepoTags": [_familiar(name) for name in image.names],
+        "RepoDigests": [_familiar(name) for name in image.digests],
+        "Created": image.created_ns // 1_000_000_000,
+        "Size": image.size if len(family) == 1 else sum(layers.get(chain, 0) for chain in own),
+        "SharedSize": sum(layers.get(chain, 0) for chain, count in own.items() if users[chain] > count),
+        "Labels": {},
+        "Containers": sum(containers.get(member.id, 0) for member in family),
+    }
 
 
 def _container(container: Container, size: int, layers: dict[str, int]) -> dict[str, Any]:

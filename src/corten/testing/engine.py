@@ -360,6 +360,17 @@ class MemoryRegistries:
             raise Unauthorized("login attempt to https://registry.example/v2/ failed with status: 401 Unauthorized")
         return "identity-of-me" if auth.server_address == "registry.example" else ""
 
+    async def distribution(self, ref: str, auth: RegistryAuth | None) -> dict[str, Any]:
+        if ref != "busybox":
+            raise NotFound("manifest", ref, f"manifest for {ref} not found: manifest unknown: manifest unknown")
+        descriptor = {"mediaType": "application/vnd.oci.image.manifest.v1+json", "digest": "sha256:00", "size": 1}
+        return {"Descriptor": descriptor, "Platforms": [{"architecture": "amd64", "os": "linux"}]}
+
+    async def search(
+        self, term: str, filters: Filters, limit: int, auth: RegistryAuth | None
+    ) -> Sequence[dict[str, Any]]:
+        return [{"name": term, "description": "", "star_count": limit, "is_official": True, "is_automated": False}]
+
 
 class MemoryEngine:
     """The whole, to be given to the API as `backends`. Made inside a running loop."""

@@ -99,6 +99,8 @@ class FakeRegistry:
         self._serial = itertools.count(1)
         self._uploads: dict[str, str] = {}
         self._parts: dict[str, bytearray] = {}
+        self.found: list[dict[str, object]] = []
+        """What every search finds."""
         self.losing_uploads = 0
         """So many of the next questions where an upload stands are answered with 404."""
         self._closing = asyncio.Event()
@@ -109,6 +111,7 @@ class FakeRegistry:
         app.router.add_route("*", "/token", self._token)
         app.router.add_route("*", "/cdn/{digest}", self._cdn)
         app.router.add_route("*", "/v2/{tail:.*}", self._v2)
+        app.router.add_route("GET", "/v1/search", self._search)
         self._runner = web.AppRunner(app, access_log=None, auto_decompress=False, shutdown_timeout=0.1)
         await self._runner.setup()
         site = web.TCPSite(self._runner, self._place.address, 0, ssl_context=self._place.tls)
@@ -161,6 +164,12 @@ class FakeRegistry:
             if found:
                 return await handler(request, name, rest, fault)
         return web.json_response({})
+
+    async def _search(self, request: web.Request) -> web.Response:
+        self.log.append(Seen(request.method, request.path_qs, request.headers.get("Authorization", ""), ""))
+        if self._basic_auth and self._user(request.headers.get("Authorization", "")) is None:
+            return _error(401, "UNAUTHORIZED", "authentication required", {"Www-Authenticate": 'Basic realm="fake"'})
+        return web.json_response({"query": request.query["q"], "results": self.found})
 
     def _next_fault(self, path: str) -> Fault | None:
         for part, queue in self._faults:

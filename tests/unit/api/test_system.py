@@ -325,6 +325,19 @@ def test_a_push_says_what_it_means(api: Api) -> None:
     assert api.engine.images.pushed == [("busybox:latest", "linux/arm64"), ("busybox", ""), ("busybox:latest", "")]
 
 
+def test_distribution_and_search(api: Api) -> None:
+    assert api.get("/distribution/busybox/json").json["Platforms"] == [{"architecture": "amd64", "os": "linux"}]
+    assert api.get("/distribution/team/none/json").status == 404
+    assert api.get("/images/search?term=box&limit=7").json[0] == {
+        "name": "box",
+        "description": "",
+        "star_count": 7,
+        "is_official": True,
+        "is_automated": False,
+    }
+    assert api.get("/images/search").status == 400
+
+
 def test_image_names_with_slashes(api: Api) -> None:
     api.post("/images/create?fromImage=registry.example:5000/team/app&tag=1")
     name = "registry.example:5000/team/app:1"

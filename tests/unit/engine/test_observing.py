@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import os
+import time
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from corten.engine import processes
-from corten.engine.models import Event, LogWindow
+from corten.engine.models import Event, Image, LogWindow
 from corten.engine.system import SystemService
 from corten.errors import Conflict, InvalidArgument, NotImplementedYet
 from corten.specs.container import (
@@ -24,6 +26,7 @@ from corten.specs.container import (
     RestartPolicy,
     Ulimit,
 )
+from corten.storage.types import SnapshotInfo, Usage
 from tests.unit.engine.harness import engine, settle
 
 
@@ -183,5 +186,49 @@ def test_top_of_this_process(tmp_path: Path) -> None:
             await processes.top([os.getpid()], "--bogus")
         plain = processes._without_ps([os.getpid()], "")
         assert plain.processes[0][1] == str(os.getpid())
+
+    asyncio.run(story())
+
+
+def _image(at: int, **more: Any) -> Image:
+    id = f"sha256:{at:064x}"
+    chains = [f"chain-{at // 10}-{layer}" for layer in range(9)] + [f"chain-{at}"]
+    return Image(
+        **{
+            "id": id,
+            "target": id,
+            "target_media_type": "",
+            "manifest": id,
+            "size": 1000,
+            "created_ns": at,
+            "platform": "linux/amd64",
+            "chain_ids": chains,
+            "names": [f"docker.io/library/x:{at}"],
+            **more,
+        }
+    )
+
+
+def test_disk_usage_of_many_images_is_told_at_once(tmp_path: Path) -> None:
+    async def story() -> None:
+        async with engine(tmp_path) as e:
+            found = [_image(at) for at in range(200)]
+            found.append(_image(200, names=[], head=found[0].id))
+            layers = [SnapshotInfo(c, "", "committed", Usage(10, 1)) for c in {c for i in found for c in i.chain_ids}]
+            e.images.list = lambda: found  # type: ignore[method-assign]
+            e.deps.snapshotter.walk = lambda: iter(layers)  # type: ignore[method-assign]
+            system = SystemService(e.deps, e.settings)
+            took = []
+            for _ in range(5):
+                start = time.process_time()
+                usage = await system.disk_usage()
+                took.append(time.process_time() - start)
+            assert min(took) < 0.05
+            assert usage["LayersSize"] == 10 * len(layers)
+            assert len(usage["Images"]) == 200  # one is of another platform of the first
+            first, second = usage["Images"][:2]
+            assert (second["Size"], second["SharedSize"]) == (1000, 90)
+            assert first["Size"] == 10 * 20
+            assert first["SharedSize"] == 90
 
     asyncio.run(story())

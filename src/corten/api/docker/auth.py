@@ -1,10 +1,10 @@
-"""The route of `docker login`."""
+"""Routes that speak for the client to registries: login, search, and what a name stands for there."""
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from corten.api.docker.params import AuthConfig, registry_auth
+from corten.api.docker.params import AuthConfig, parse_auth, registry_auth
 from corten.engine.models import RegistryAuth
 from corten.errors import InvalidArgument
 
@@ -17,6 +17,8 @@ if TYPE_CHECKING:
 
 def add_routes(router: Router) -> None:
     router.add("POST", "/auth", login)
+    router.add("GET", "/distribution/{name...}/json", distribution)
+    router.add("GET", "/images/search", search)
 
 
 async def login(call: Call) -> web.Response:
@@ -27,3 +29,16 @@ async def login(call: Call) -> web.Response:
         raise InvalidArgument("invalid auth: it is not base64 of a name and a password") from None
     token = await call.backends.registries.login(auth)
     return call.json({"IdentityToken": token, "Status": "Login Succeeded"})
+
+
+async def distribution(call: Call) -> web.Response:
+    auth = parse_auth(call.request.headers.get("X-Registry-Auth"))
+    return call.json(await call.backends.registries.distribution(call.args[0], auth))
+
+
+async def search(call: Call) -> web.Response:
+    if not (term := call.query.text("term")):
+        raise InvalidArgument("term must be given")
+    auth = parse_auth(call.request.headers.get("X-Registry-Auth"))
+    limit = call.query.number("limit") or 0
+    return call.json(await call.backends.registries.search(term, call.query.filters(), limit, auth))

@@ -222,6 +222,14 @@ class RegistryBackend(Protocol):
     async def login(self, auth: RegistryAuth) -> str:
         """The identity token to be kept instead of the password, "" for none. Raises Unauthorized."""
 
+    async def distribution(self, ref: str, auth: RegistryAuth | None) -> dict[str, Any]:
+        """What `ref` stands for at its registry: `Descriptor` and `Platforms`."""
+
+    async def search(
+        self, term: str, filters: Filters, limit: int, auth: RegistryAuth | None
+    ) -> Sequence[dict[str, Any]]:
+        """Repositories that an index finds for `term`; `limit` 0 for as many as it likes."""
+
 
 class CheckBackend(Protocol):
     def check(self, *, repair: bool, auths: Mapping[str, RegistryAuth]) -> AsyncIterator[ProgressMessage]:

@@ -21,7 +21,6 @@ PUT    /containers/{id}/archive       PutContainerArchive
 POST   /build                         ImageBuild
 POST   /build/prune                   BuildPrune
 POST   /build/cancel                  BuildCancel
-GET    /images/search                 ImageSearch
 GET    /images/{name...}/attestations ImageAttestations
 PUT    /volumes/{name}                VolumeUpdate
 DELETE /networks/{id}                 NetworkDelete
@@ -68,7 +67,6 @@ POST   /configs/create                ConfigCreate
 GET    /configs/{id}                  ConfigInspect
 DELETE /configs/{id}                  ConfigDelete
 POST   /configs/{id}/update           ConfigUpdate
-GET    /distribution/{name...}/json   DistributionInspect
 POST   /session                       Session
 POST   /grpc                          Grpc
 """
