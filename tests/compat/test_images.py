@@ -252,3 +252,34 @@ def test_import(daemon: Daemon, place: Path, client: str) -> None:
     with open(place / "root.tar", "rb") as archive:
         done = call(daemon, client, "import", "-c", 'CMD ["x"]', "-", "stdin:1", stdin=archive)
     assert daemon.inspect("stdin:1")["Id"] == done.lines[-1]
+
+
+_INDEX = """
+import http.server, json, sys
+ENTRY = {"name": "team/box", "description": "words", "star_count": 5, "is_official": True, "is_automated": False}
+class Handler(http.server.BaseHTTPRequestHandler):
+    def do_GET(self):
+        body = json.dumps({"results": [ENTRY]} if self.path.startswith("/v1/search?q=box&") else {}).encode()
+        self.send_response(200)
+        self.send_header("Content-Length", str(len(body)))
+        self.end_headers()
+        self.wfile.write(body)
+http.server.HTTPServer(("127.0.0.1", 8098), Handler).serve_forever()
+"""
+
+
+def test_search(daemon: Daemon, client: str) -> None:
+    server = subprocess.Popen(daemon.host.inside("python3", "-c", _INDEX), stderr=subprocess.DEVNULL)
+    try:
+        url = "http://127.0.0.1:8098/"
+        until(lambda: daemon.host.run(BUSYBOX, "wget", "-qO/dev/null", url).code == 0, what="the index")
+        format_ = "{{.Name}}|{{.Description}}|{{.StarCount}}|{{.IsOfficial}}"
+        assert call(daemon, client, "search", "--format", format_, "127.0.0.1:8098/box").lines == [
+            "team/box|words|5|[OK]"
+        ]
+        assert call(daemon, client, "search", "-f", "stars=6", "--format", format_, "127.0.0.1:8098/box").lines == []
+        refused = call(daemon, client, "search", "--limit", "101", "127.0.0.1:8098/box")
+        assert "limit 101 is outside the range of [1, 100]" in refused.err
+    finally:
+        server.kill()
+        server.wait()
