@@ -65,6 +65,7 @@ class DaemonConfig:
     max_concurrent_downloads: int = 3
     max_concurrent_uploads: int = 5
     max_download_attempts: int = 5
+    storage_limit: int = 0
     max_layer_size: int = LayerLimits().size
     max_layer_entries: int = LayerLimits().entries
     max_layer_ratio: int = LayerLimits().ratio
@@ -111,6 +112,23 @@ def _count(key: str, value: Any) -> int:
     if isinstance(value, int) and not isinstance(value, bool) and value > 0:
         return value
     raise InvalidArgument(f"{key} must be a whole number above 0")
+
+
+_UNITS = {"": 1, "b": 1, "kb": 10**3, "mb": 10**6, "gb": 10**9, "tb": 10**12}
+_UNITS |= {"kib": 1 << 10, "mib": 1 << 20, "gib": 1 << 30, "tib": 1 << 40}
+
+
+def size(key: str, value: Any) -> int:
+    """Bytes, as a number or with a unit: 20GB are 20 billion, 20GiB are 20 << 30. Raises InvalidArgument."""
+    text = str(value).strip().lower() if isinstance(value, int | str) and not isinstance(value, bool) else ""
+    number = text.rstrip("bkmgti")
+    try:
+        bytes_ = int(float(number) * _UNITS[text[len(number) :].strip()])
+    except (ValueError, KeyError, OverflowError):
+        raise InvalidArgument(f"{key} must be a size such as 20GB, not {value}") from None
+    if bytes_ < 0:
+        raise InvalidArgument(f"{key} must be a size such as 20GB, not {value}")
+    return bytes_
 
 
 def _level(key: str, value: Any) -> str:
@@ -179,6 +197,7 @@ KEYS: dict[str, tuple[str, Callable[[str, Any], Any]]] = {
     "max-concurrent-downloads": ("max_concurrent_downloads", _count),
     "max-concurrent-uploads": ("max_concurrent_uploads", _count),
     "max-download-attempts": ("max_download_attempts", _count),
+    "storage-limit": ("storage_limit", size),
     "max-layer-size": ("max_layer_size", _count),
     "max-layer-entries": ("max_layer_entries", _count),
     "max-layer-ratio": ("max_layer_ratio", _count),
@@ -217,6 +236,7 @@ DOCKER_ONLY = frozenset(
 )
 RELOADABLE = (
     *("log_level", "insecure_registries", "registry_mirrors"),
+    "storage_limit",
     *("max_concurrent_downloads", "max_concurrent_uploads", "max_download_attempts"),
 )
 

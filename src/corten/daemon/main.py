@@ -15,7 +15,7 @@ import click
 
 import corten
 from corten.daemon import logsetup
-from corten.daemon.config import LOG_LEVELS, DaemonConfig, RuntimeEntry, exec_options, load_file, merge
+from corten.daemon.config import LOG_LEVELS, DaemonConfig, RuntimeEntry, exec_options, load_file, merge, size
 from corten.daemon.listen import Listener, open_listeners
 from corten.daemon.lock import data_root_lock, pidfile
 from corten.errors import CortenError, InvalidArgument
@@ -47,6 +47,8 @@ def _flags(given: dict[str, Any]) -> dict[str, Any]:
             settings[name] = dict(map(_runtime, value))
         elif name == "cgroup_driver":
             settings[name] = exec_options("--exec-opt", list(value))
+        elif name == "storage_limit":
+            settings[name] = size("--storage-limit", value)
         elif name == "debug":
             settings["log_level"] = "debug"
         elif name in ("data_root", "exec_root", "pidfile"):
@@ -87,6 +89,7 @@ def read_config(given: dict[str, Any]) -> DaemonConfig:
 @click.option("--registry-mirror", "registry_mirrors", multiple=True, help="URL to ask before Docker Hub.")
 @click.option("--max-concurrent-downloads", type=click.IntRange(1), help="Layers that a pull fetches at a time. [3]")
 @click.option("--max-concurrent-uploads", type=click.IntRange(1), help="Layers that a push sends at a time. [5]")
+@click.option("--storage-limit", help="What all that is stored may take, such as 20GB: pulls stop there. [none]")
 @click.option("--max-layer-size", type=click.IntRange(1), help="Bytes that a layer may have unpacked. [256 GiB]")
 @click.option("--max-layer-entries", type=click.IntRange(1), help="Files that a layer may have. [10 million]")
 @click.option("--max-layer-ratio", type=click.IntRange(1), help="Times its packed size, from 4 GiB unpacked on. [200]")

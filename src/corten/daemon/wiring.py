@@ -6,8 +6,9 @@ import asyncio
 import logging
 import os
 from collections.abc import AsyncIterator
-from contextlib import AsyncExitStack
+from contextlib import AsyncExitStack, suppress
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -46,7 +47,7 @@ from corten.storage.copying import CopySnapshotter
 from corten.storage.database import Database
 from corten.storage.documents import Documents
 from corten.storage.overlay import OverlaySnapshotter
-from corten.storage.snapshots import SnapshotterBase
+from corten.storage.snapshots import SnapshotterBase, count_usage
 from corten.storage.types import LayerLimits
 from corten.storage.workers import CopyUp, WorkerApplier, WorkerVerifier
 
@@ -88,6 +89,7 @@ class Parts:
         self.registries.settings = replace(_registries(config), proxies=self.registries.settings.proxies)
         self.images.max_downloads = config.max_concurrent_downloads
         self.images.max_uploads = config.max_concurrent_uploads
+        self.images.layers.budget.limit = config.storage_limit
         for name, value in _reloadable(config).items():
             setattr(self.settings, name, value)
 
@@ -174,6 +176,7 @@ def _reloadable(config: DaemonConfig) -> dict[str, Any]:
         "default_runtime": config.default_runtime or EMBEDDED,
         "runtimes": runtimes,
         "labels": config.labels,
+        "storage_limit": config.storage_limit,
         "debug": config.log_level == "debug",
         "insecure_registries": config.insecure_registries,
         "registry_mirrors": config.registry_mirrors,
@@ -223,6 +226,8 @@ def _images(
             events=_ImageEvents(events),
             in_use=lambda image_id: [(user.id, user.state.running) for user in catalog.image_users(image_id)],
             max_downloads=config.max_concurrent_downloads,
+            storage_limit=config.storage_limit,
+            stored=partial(_stored, config.data_root, storage),
             max_uploads=config.max_concurrent_uploads,
         )
     )
@@ -275,6 +280,19 @@ async def build(config: DaemonConfig, stack: AsyncExitStack) -> Parts:
     access, checks = RegistryService(registries), _checks(storage, images, volumes, deps, registries)
     backends = Backends(containers, execs, images, networks, volumes, events, system, access, commits, checks)
     return Parts(backends, events, runtime, controller, networks, images, containers, registries, deps, settings)
+
+
+def _stored(data_root: Path, storage: _Storage) -> int:
+    """Bytes of everything: as accounted for blobs and layers, counted now for what containers write."""
+    content, snapshotter = storage.content, storage.snapshotter
+    total = content.size()
+    for info in snapshotter.walk():
+        with suppress(CortenError):  # removed meanwhile
+            total += snapshotter.usage(info.key).size
+    for name in ("volumes", "containers"):
+        with suppress(OSError):
+            total += count_usage(data_root / name).size
+    return total
 
 
 def _checks(

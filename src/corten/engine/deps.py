@@ -78,6 +78,8 @@ class EngineSettings:
     warnings: tuple[str, ...] = ()
     """What `docker info` is to say about faults of the start."""
     remap: Remap | None = None
+    storage_limit: int = 0
+    """Bytes that all that is stored may take; 0 for no limit."""
     insecure_registries: tuple[str, ...] = ()
     registry_mirrors: tuple[str, ...] = ()
     proxies: ProxySettings = field(default_factory=ProxySettings)

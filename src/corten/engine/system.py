@@ -14,6 +14,7 @@ from typing import Any
 
 import corten
 from corten.engine.deps import EngineDeps, EngineSettings
+from corten.engine.images.budget import in_units
 from corten.engine.models import Container, Image, Status, Volume
 from corten.engine.registries import INDEX_SERVER
 from corten.engine.spec import security
@@ -64,9 +65,7 @@ class SystemService:
             "ID": self._id,
             **self._counts(),
             "Driver": self._deps.snapshotter.name,
-            "DriverStatus": [
-                ["Backing Filesystem", "overlay" if self._deps.snapshotter.name == "overlayfs" else "any"]
-            ],
+            "DriverStatus": self._driver_status(),
             "DockerRootDir": str(settings.data_root),
             "Plugins": {"Volume": ["local"], "Network": ["bridge", "host", "null"], "Log": sorted(DRIVERS)},
             **self._limits(),
@@ -105,6 +104,11 @@ class SystemService:
             "FirewallBackend": {"Driver": "nftables"},
             "Warnings": self._warnings(),
         }
+
+    def _driver_status(self) -> list[list[str]]:
+        rows = [["Backing Filesystem", "overlay" if self._deps.snapshotter.name == "overlayfs" else "any"]]
+        limit = self._settings.storage_limit
+        return [*rows, ["Storage Limit", in_units(limit)]] if limit else rows
 
     def _counts(self) -> dict[str, int]:
         states = [entry.container.state.status for entry in self._deps.catalog.entries()]

@@ -236,6 +236,15 @@ class LocalContentStore:
                 except FileNotFoundError:
                     continue
 
+    def size(self) -> int:
+        """Bytes of all blobs, and of those on their way in."""
+        ingests = 0
+        with os.scandir(self._ingests) as entries:
+            for entry in entries:
+                with suppress(FileNotFoundError):
+                    ingests += entry.stat().st_size
+        return ingests + sum(info.size for info in self.walk())
+
     def verify(self, digest: str) -> BlobInfo:
         """Read the whole blob and compare. Raises NotFound or DataCorrupt."""
         info = self.info(digest)

@@ -123,3 +123,21 @@ def test_plain_tcp_only_on_insistence() -> None:
 
 def test_every_key_of_docker_is_either_served_or_refused_by_name() -> None:
     assert not DOCKER_ONLY & (set(KEYS) | set(TLS_KEYS))
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [("20GB", 20 * 10**9), ("1.5 GiB", 3 << 29), ("512mb", 512 * 10**6), (4096, 4096), ("4096", 4096), ("0", 0)],
+)
+def test_a_storage_limit_has_units(tmp_path: Path, text: str | int, expected: int) -> None:
+    file = tmp_path / "daemon.json"
+    file.write_text(json.dumps({"storage-limit": text}))
+    assert merge({}, load_file(file)).storage_limit == expected
+
+
+@pytest.mark.parametrize("text", ["much", "-1", "", True, "GB", "1PB", None, "inf"])
+def test_a_storage_limit_that_is_none_is_refused(tmp_path: Path, text: object) -> None:
+    file = tmp_path / "daemon.json"
+    file.write_text(json.dumps({"storage-limit": text}))
+    with pytest.raises(InvalidArgument, match="storage-limit must be a size such as 20GB"):
+        load_file(file)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+import errno
 import hashlib
 import itertools
 import secrets
@@ -9,11 +11,17 @@ from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager
 from typing import BinaryIO, Protocol
 
+from corten.engine.images.budget import STEP
 from corten.engine.images.layers import LayerStore
+from corten.errors import SystemFault
 from corten.storage.types import ContentStore
 
 CHUNK = 1 << 20
 _MAGIC = ((b"\x1f\x8b", "gzip"), (b"\x28\xb5\x2f\xfd", "zstd"), (b"BZh", "bzip2"), (b"\xfd7zXZ\x00", "xz"))
+
+
+More = Callable[[int], int]
+"""Called by a worker thread that wants that many bytes more: makes room, and gives what may come now."""
 
 
 class Readable(Protocol):
@@ -28,10 +36,13 @@ def compression_of(start: bytes) -> str:
 class Intake:
     """Blobs that one request brings. Its methods block and are called by worker threads."""
 
-    def __init__(self, content: ContentStore, hold: Callable[[str], bool], taken: set[str]) -> None:
+    def __init__(
+        self, content: ContentStore, hold: Callable[[str], bool], taken: set[str], left: int | None, more: More
+    ) -> None:
         """`hold` as in `LayerStore.holding`; `taken` gets what was not in the store before this request, or others
-        that may yet fail.
+        that may yet fail. `left` are the bytes that may come, None for any number; then `more` is asked.
         """
+        self._left, self._more = left, more
         self._content, self._hold, self._taken = content, hold, taken
         self._prefix = f"intake-{secrets.token_hex(8)}"
         self._serial = itertools.count(1)
@@ -42,6 +53,7 @@ class Intake:
         try:
             hasher = hashlib.sha256()
             for part in source:
+                self._count(len(part))
                 if not expected:
                     hasher.update(part)
                 ingest.write(part)
@@ -56,6 +68,15 @@ class Intake:
             self._taken.add(digest)
         return digest
 
+    def _count(self, size: int) -> None:
+        if self._left is not None:
+            if self._left < size:
+                self._left = self._more(size)
+            self._left -= size
+            if self._left < 0:
+                text = "the archive is larger than what is left below the storage limit; remove images, or raise it"
+                raise SystemFault(text, step=STEP, errno=errno.ENOSPC)
+
     def put(self, data: bytes) -> str:
         return self.store(iter([data]))
 
@@ -69,7 +90,12 @@ async def intake(layers: LayerStore) -> AsyncIterator[Intake]:
     taken: set[str] = set()
     try:
         with layers.holding() as hold:
-            yield Intake(layers.content, hold, taken)
+            loop = asyncio.get_running_loop()
+
+            def more(wanted: int) -> int:
+                return asyncio.run_coroutine_threadsafe(layers.budget.left(wanted), loop).result() or 0
+
+            yield Intake(layers.content, hold, taken, await layers.budget.left(), more)
     finally:
         await layers.free(sorted(taken), [])
 

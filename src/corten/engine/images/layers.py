@@ -19,6 +19,7 @@ from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Sequenc
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 
+from corten.engine.images.budget import Budget
 from corten.engine.images.downloads import BlobSource, Downloads, Feed
 from corten.engine.images.jobs import Report, SharedJobs, Update, together
 from corten.engine.images.threads import in_thread, settled
@@ -86,6 +87,7 @@ class LayerStore:
     ) -> None:
         self.content, self.snapshotter, self.tasks = content, snapshotter, tasks
         self._used = used
+        self.budget = Budget(lambda: 0, _nothing)
         self._applier = applier
         self.downloads = Downloads(content, tasks)
         self._layer_jobs = SharedJobs[None](tasks)
@@ -286,6 +288,7 @@ class LayerStore:
             self._check_diff_id(layer, unpacked)
             if parent_done is not None:
                 await parent_done.wait()
+            await self.budget.check(f"layer {digests.short(layer.descriptor.digest)}")
             if await in_thread(self.hollow, layer.chain_id):
                 await self._replace(layer, unpacked, lambda: "")
                 await self._drop_snapshot(key)
@@ -327,6 +330,7 @@ class LayerStore:
                 self.snapshotter.layer_dir(key),
                 lambda done: report(Update("Extracting", done, size)),
             )
+            await self.budget.check("the image")
             if await in_thread(self.committed, applied.diff_id):
                 await self._drop_snapshot(key)
             else:
@@ -435,6 +439,11 @@ class _Extracting:
     def show(self) -> None:
         self._shown = True
         self.note(self._done)
+
+
+async def _nothing(needed: int) -> int:
+    """Without a limit nothing is freed."""
+    return 0
 
 
 def _ignore(update: Update) -> None:

@@ -98,7 +98,8 @@ class Puller:
         found = await self._find(client)
         self._say_from(reference)
         keys = [*found.blobs, *(layer.chain_id for layer in found.layers)]
-        async with self._layers.lease(keys):
+        needed = await in_thread(self._needed, found.layers) if self._layers.budget.limit else 0
+        async with self._layers.lease(keys), self._layers.budget.room(needed, reference.familiar):
             await self._bring(found)
             await self._store(found, reference)
         self._stream.status(f"Digest: {found.target.digest}")
@@ -192,6 +193,12 @@ class Puller:
                 "operating system is not supported"
             )
         return config
+
+    def _needed(self, layers: list[Layer]) -> int:
+        """Bytes that what is missing takes at least: each blob, and its files, which are rarely less."""
+        blobs = {layer.descriptor.digest: layer.descriptor.size for layer in layers}
+        missing = sum(size for digest, size in blobs.items() if not self._layers.content.exists(digest))
+        return missing + sum(layer.descriptor.size for layer in layers if not self._layers.committed(layer.chain_id))
 
     async def _bring(self, found: Found) -> None:
         for data in found.documents.values():

@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import builtins
 from collections import OrderedDict
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Callable, Coroutine, Sequence
 from contextlib import AbstractAsyncContextManager, aclosing
 from dataclasses import dataclass
 from functools import partial
+from typing import Any
 
 import msgspec
 
 from corten.clock import Clock
 from corten.engine.images import committing, family, importing, selecting
+from corten.engine.images.budget import Budget, disk_full
 from corten.engine.images.committing import Commitment
 from corten.engine.images.importing import ImportOptions
 from corten.engine.images.index import ImageIndex, StoredImage
@@ -25,7 +27,7 @@ from corten.engine.images.removal import Changes, Emit, InUse, Remover
 from corten.engine.images.saving import Saver
 from corten.engine.images.threads import in_thread, to_the_end
 from corten.engine.models import Filters, Image, ImageDetails, ImageManifest, ProgressMessage, RegistryAuth
-from corten.errors import CortenError, InvalidArgument, NotFound
+from corten.errors import CortenError, InvalidArgument, NotFound, SystemFault
 from corten.registry import download
 from corten.registry.auth import Credentials
 from corten.registry.client import RegistryClient
@@ -64,6 +66,9 @@ class ImageParts:
     events: Emit
     in_use: InUse
     max_downloads: int = 3
+    storage_limit: int = 0
+    stored: Callable[[], int] = lambda: 0
+    """Bytes that count against the limit (blocking); asked only where there is one."""
     max_uploads: int = 5
 
 
@@ -77,6 +82,7 @@ class ImageService:
         self._layers = LayerStore(parts.content, parts.snapshotter, parts.applier, self._tasks, self._index.referenced)
         # For what looks after the stores beside this service: the check of them.
         self.index, self.layers = self._index, self._layers
+        self._layers.budget = Budget(parts.stored, self._free_dangling, parts.storage_limit)
         self.max_downloads = parts.max_downloads
         """Layers that each pull from now on fetches at a time."""
         self.max_uploads = parts.max_uploads
@@ -140,7 +146,9 @@ class ImageService:
         client = RegistryClient(self._registries, reference, _credentials(auth))
         stream = ProgressStream(self._clock)
         puller = Puller(self._index, self._layers, client, platform, stream, self.max_downloads)
-        done = puller.run(lambda name: self._emit("pull", name.familiar, {"name": name.familiar_name}))
+        done = self._with_room(
+            lambda: puller.run(lambda name: self._emit("pull", name.familiar, {"name": name.familiar_name}))
+        )
         async with aclosing(stream.run(self._tasks, f"pull {reference.familiar}", done)) as told:
             async for line in told:
                 yield line
@@ -246,6 +254,33 @@ class ImageService:
             changes, freed = await to_the_end(self._tasks, "prune", self._remover.prune(chosen))
         self._emit("prune", "", {"reclaimed": str(freed)})
         return changes, freed
+
+    async def _with_room(self, run: Callable[[], Coroutine[Any, Any, None]]) -> None:
+        """Run, and once more when the disk was full and something could be freed."""
+        try:
+            await run()
+        except SystemFault as error:
+            if not disk_full(error) or not await self._layers.budget.rescue():
+                raise
+            await run()
+
+    async def _free_dangling(self, needed: int) -> int:
+        """Remove what `prune` would, the oldest first, until `needed` bytes are free. The bytes that came free."""
+        freed = 0
+        async with self._index.lock:
+            chosen = sorted(await self._prunable({}), key=lambda image: image.last_tagged_ns or image.created_ns)
+            for image in chosen:
+                if freed >= needed:
+                    break
+                sizes = await in_thread(self._blob_sizes, image)
+                _, gained = await to_the_end(self._tasks, "make room", self._remover.prune([image]))
+                await self._layers.free(image.blobs, image.chain_ids)
+                kept = self._index.referenced()[0]
+                freed += gained + sum(size for blob, size in sizes.items() if blob not in kept)
+        return freed
+
+    def _blob_sizes(self, image: StoredImage) -> dict[str, int]:
+        return {blob: _blob_size(self._layers.content, blob) for blob in image.blobs}
 
     async def _prunable(self, filters: Filters) -> builtins.list[StoredImage]:
         selection = selecting.parse(filters, self._clock.now_ns())
