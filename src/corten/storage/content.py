@@ -279,7 +279,11 @@ class LocalContentStore:
 
     def _reread(self, path: Path, digest: str) -> None:
         """Something has written to the blob, or only copied the store: its bytes decide."""
-        with host("read blob"), path.open("rb") as file:
+        try:
+            opened = path.open("rb")
+        except FileNotFoundError:
+            raise NotFound("blob", digest, f"content {digest}: not found") from None
+        with host("read blob"), opened as file:
             status = os.fstat(file.fileno())
             if (actual := hashlib.file_digest(file, "sha256").hexdigest()) != path.name:
                 raise _altered(digest, actual)

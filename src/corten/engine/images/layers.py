@@ -345,14 +345,15 @@ class LayerStore:
         snapshots, a container or a layer above it.
         """
         for chain_id in reversed(chains):
-            if chain_id not in self._used()[1]:
-                await self._delete(chain_id, lambda key=chain_id: self.snapshotter.remove(key))  # type: ignore[misc]
+            await self._delete(chain_id, self.snapshotter.remove, lambda: self._used()[1])
         for digest in blobs:
-            if digest not in self._used()[0]:
-                await self._delete(digest, lambda key=digest: self.content.delete(key))  # type: ignore[misc]
+            await self._delete(digest, self.content.delete, lambda: self._used()[0])
 
-    async def _delete(self, key: str, delete: Callable[[], None]) -> None:
-        if self._leases[key] > 0 or key in self._deleting:
+    async def _delete(self, key: str, delete: Callable[[str], None], needed: Callable[[], set[str]]) -> None:
+        # Another try may fail for what has gone meanwhile, such as a layer above: ours is made after it.
+        while (going := self._deleting.get(key)) is not None:
+            await asyncio.wait([going])
+        if self._leases[key] > 0 or key in needed():
             return
         done: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self._deleting[key] = done
@@ -366,10 +367,10 @@ class LayerStore:
             del self._deleting[key]
             done.set_result(None)
 
-    def _delete_unless_held(self, key: str, delete: Callable[[], None]) -> None:
+    def _delete_unless_held(self, key: str, delete: Callable[[str], None]) -> None:
         with self._hold_lock:
             if not any(key in held for held in self._holders):
-                delete()
+                delete(key)
 
     @contextlib.contextmanager
     def holding(self) -> Iterator[Callable[[str], bool]]:
@@ -388,7 +389,9 @@ class LayerStore:
         try:
             yield hold
         finally:
-            self._holders.remove(held)
+            # By identity: two that hold the same are equal, and the other one goes on.
+            with self._hold_lock:
+                self._holders[:] = [other for other in self._holders if other is not held]
 
     async def sweep(self, now: float) -> None:
         """At a start: remove what unpacking left behind, and what no image needs. `now` in seconds since the epoch."""

@@ -95,7 +95,8 @@ def test_nothing_listed_is_ever_broken(world: World, seed: int) -> None:
                 for done in asyncio.as_completed(work):
                     await done
                     async with images.index.lock:
-                        assert broken(world, images) == []
+                        found = broken(world, images)
+                        assert not found, "\n".join(found)
             await images.prune({"dangling": ["false"]})
             await images.layers.sweep(2e10)
             await until_async(lambda: world.blobs() == set() and world.snapshots() == set())
