@@ -7,17 +7,13 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import random
-from collections.abc import Awaitable, Callable, Iterator
-from pathlib import Path
+from collections.abc import Awaitable, Callable
 from typing import Any
 
 import pytest
 
 from corten.engine.images import ImageService
 from corten.errors import Conflict, NotFound
-from corten.storage.content import LocalContentStore
-from corten.storage.database import Database
-from corten.storage.overlay import OverlaySnapshotter
 from corten.testing.registry import FakeRegistry
 from tests.unit.engine.images.support import World, collect, make_image, pieces, publish
 from tests.unit.engine.images.test_archives import docker_archive
@@ -29,18 +25,9 @@ IMAGES = [make_image(*(LAYERS[at] for at in stack)) for stack in ((0, 1, 2), (0,
 ROUNDS, AT_ONCE = 12, 6
 
 
-@pytest.fixture(params=["memory", "disk"])
-def world(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[World]:
-    made = World()
-    if request.param == "memory":
-        yield made
-        return
-    database = Database(tmp_path / "db")
-    made.content = LocalContentStore(tmp_path / "content")  # type: ignore[assignment]
-    made.snapshotter = OverlaySnapshotter(tmp_path / "snapshots", database)  # type: ignore[assignment]
-    yield made
-    made.snapshotter.settle()  # type: ignore[attr-defined]
-    database.close()
+@pytest.fixture
+def world() -> World:
+    return World()
 
 
 def broken(world: World, images: ImageService) -> list[str]:
