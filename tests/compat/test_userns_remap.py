@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from tests import foreign
 from tests.compat.remapped import RemappedDaemon, place_of_a_daemon, private_folder, remapped_daemon
 from tests.waiting import until
 
@@ -54,6 +55,19 @@ def test_root_inside_is_a_subordinate_outside(daemon: RemappedDaemon, runtime: s
     assert daemon.ok("exec", "box", "cat", "/proc/self/uid_map").split() == ["0", str(uid), "65536"]
     assert daemon.ok("exec", "box", "cat", "/proc/self/gid_map").split() == ["0", str(gid), "65536"]
     assert daemon.inspect("box")["HostConfig"]["UsernsMode"] == ""
+
+
+@pytest.mark.parametrize("name", foreign.NAMES)
+def test_the_null_device_stays_the_hosts(tmp_path: Path, name: str) -> None:
+    """crun gives the streams that it is called with to root of the container."""
+    before = os.stat("/dev/null")
+    program = foreign.program(name, tmp_path)
+    with remapped_daemon("--userns-remap", "default", "--add-runtime", f"other={program}") as daemon:
+        daemon.ok("run", "-d", "--name", "box", "--runtime", "other", "busybox", *SLEEP)
+        assert daemon.ok("exec", "box", "sh", "-c", "echo x >/dev/null; echo 1") == "1"
+        after = os.stat("/dev/null")
+        daemon.ok("rm", "-f", "box")
+    assert (after.st_uid, after.st_gid) == (before.st_uid, before.st_gid)
 
 
 def test_files_are_roots_inside_and_unshifted_on_disk(daemon: RemappedDaemon, runtime: str) -> None:

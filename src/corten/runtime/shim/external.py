@@ -41,6 +41,7 @@ ENVIRONMENT = {"PATH": "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:
 # Words of the runtimes' messages by which Docker too tells what kept a program from starting.
 _NOT_FOUND = ("executable file not found", "no such file or directory", "executable file `")
 _NOT_EXECUTABLE = ("permission denied", "not a directory", "is a directory", "exec format error")
+_NULL_DEVICE = os.makedev(1, 3)
 
 
 class External:
@@ -192,8 +193,8 @@ class External:
         _unlink(log)
         state = self._run_dir + "/runtime"
         argv = [self._program, *self._arguments, "--root", state, "--log", log, "--log-format", "json", *arguments]
-        null = os.open("/dev/null", os.O_RDWR | os.O_CLOEXEC)
-        streams = stdio or (null, null, null)
+        null = _null_device()
+        streams = [null if _is_null(fd) else fd for fd in stdio or (null, null, null)]
         os.chdir(self._run_dir)
         try:
             pid = os.posix_spawn(
@@ -252,6 +253,30 @@ def mount_mapped(
         os.close(tree)
     if user is not None:
         os.close(user.fd)
+
+
+def _is_null(fd: int) -> bool:
+    status = os.fstat(fd)
+    return stat.S_ISCHR(status.st_mode) and status.st_rdev == _NULL_DEVICE
+
+
+def _null_device() -> int:
+    """A null device for the runtime's program, which is not the host's: crun gives its streams to the container's user,
+    and with them the host's /dev/null. Where no device may be made it is the host's all the same."""
+    try:
+        fs = api.fsopen("tmpfs")
+        try:
+            api.fsconfig_create(fs)
+            directory = api.fsmount(fs)
+        finally:
+            os.close(fs)
+        try:
+            os.mknod("null", stat.S_IFCHR | 0o666, _NULL_DEVICE, dir_fd=directory)
+            return os.open("null", os.O_RDWR | os.O_CLOEXEC, dir_fd=directory)
+        finally:
+            os.close(directory)
+    except OSError:
+        return os.open("/dev/null", os.O_RDWR | os.O_CLOEXEC)
 
 
 def _receive_console(listener: _socket.socket) -> int:
