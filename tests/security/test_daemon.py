@@ -211,12 +211,19 @@ def test_an_error_of_the_cli_does_not_carry_escapes(daemon: Daemon) -> None:
 
 
 def test_what_a_container_names_does_not_make_lines_of_the_daemons_log(daemon: Daemon) -> None:
-    """Log injection. The defence: values are quoted by daemon/logsetup.py."""
-    forged = "x\ntime=2026 level=error msg=forged"
-    daemon.docker("run", "--rm", "busybox", forged)
-    daemon.docker("exec", forged, "true")
-    daemon.curl("/v1.44/containers/a%0Atime=2026%20level=error%20msg=forged/json")
-    assert not [line for line in daemon.log().splitlines() if line.startswith("time=2026 level=error msg=forged")]
+    """Log injection: a program that removes itself cannot be restarted, and the daemon logs why, with its name.
+
+    The defence: `OneLine` in daemon/logsetup.py writes control characters out.
+    """
+    forged = "2026-01-01 00:00:00,000 ERROR corten.daemon: forged"
+    program = f"/v/x\n{forged}"
+    write = 'printf "#!/bin/sh\\nrm \\"\\$0\\"\\n" >"$0"; chmod +x "$0"'
+    daemon.ok("run", "--rm", "-v", "vol:/v", "busybox", "sh", "-c", write, program)
+    daemon.ok("run", "-d", "--name", "box", "--restart", "always", "-v", "vol:/v", "busybox", program)
+    until(lambda: "box could not be restarted" in daemon.log(), what="the daemon's complaint")
+    daemon.curl("/v1.44/containers/a%0A" + forged.replace(" ", "%20") + "/json")
+    assert forged in daemon.log()
+    assert not [line for line in daemon.log().splitlines() if line.startswith(forged)]
 
 
 def test_shared_memory_of_several_containers_has_no_setuid_programs(daemon: Daemon) -> None:

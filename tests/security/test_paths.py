@@ -45,7 +45,7 @@ def test_a_mount_point_swapped_for_a_link_while_it_is_made(lab: Lab, tmp_path: P
     link to a path of the host.
 
     The defence: `ensure` in runtime/child/root.py, which resolves in the root and returns a descriptor, and move_mount
-    on that descriptor in runtime/child/mounts.py. With a path of the host in `_open_target` (os.makedirs and os.open
+    on that descriptor in runtime/child/mounts.py. With a path of the host in `open_target` (os.makedirs and os.open
     of root_path + target) the directory "made" appears outside within a few tries.
     """
     volume, outside, data = tmp_path / "volume", tmp_path / "outside", tmp_path / "data"

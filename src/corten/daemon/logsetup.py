@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import logging
 import sys
+from types import TracebackType
+
+from corten.cli.harmless import harmless
 
 _LEVELS = {
     "debug": logging.DEBUG,
@@ -14,9 +17,25 @@ _LEVELS = {
 }
 
 
+class OneLine(logging.Formatter):
+    """Names and words of containers, images and registries are in messages: none makes a line that looks like ours.
+
+    Control characters are written out; the lines of a traceback are indented.
+    """
+
+    def formatMessage(self, record: logging.LogRecord) -> str:  # noqa: N802  # the library's spelling
+        record.message = harmless(record.message, kept="")
+        return super().formatMessage(record)
+
+    def formatException(  # noqa: N802  # the library's spelling
+        self, ei: tuple[type[BaseException], BaseException, TracebackType | None] | tuple[None, None, None]
+    ) -> str:
+        return "\n".join("  " + harmless(line, kept="") for line in super().formatException(ei).splitlines())
+
+
 def set_up(level: str) -> None:
     handler = logging.StreamHandler(sys.stderr)
-    handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(name)s: %(message)s"))
+    handler.setFormatter(OneLine("%(asctime)s %(levelname)s %(name)s: %(message)s"))
     root = logging.getLogger()
     root.handlers[:] = [handler]
     set_level(level)
