@@ -1,9 +1,9 @@
 """The closed error taxonomy.
 
-Code below `api` raises these (or lets an OSError through to the nearest service, which translates it); `api/docker`
-maps
-each class to a status code in one function. A message is a complete sentence in Docker's wording where clients match
-on it. Text that came from outside (a registry, an image, a container) is bounded by `clip` before it enters one.
+Code below `api` raises these (or lets an OSError through to the nearest service, which translates it);
+`api/docker` maps each class to a status code in one function. A message is a complete sentence in Docker's wording
+where clients match on it. Text that came from outside (a registry, an image, a container) is bounded by `clip` before
+it enters one.
 """
 
 from __future__ import annotations

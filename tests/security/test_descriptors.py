@@ -148,24 +148,39 @@ assert not os.path.exists("/opt/evil.py")
     assert done.execs[0]["warnings"] == ["refused"]
 
 
-def test_a_volume_at_dev_fd(lab: Lab, tmp_path: Path) -> None:
-    """/dev/fd is a link to /proc/self/fd: a mount there must not land on a descriptor of ours."""
-    (tmp_path / "data").mkdir()
+def test_a_volume_behind_our_descriptors(lab: Lab, tmp_path: Path) -> None:
+    """Mount points that the image links through /proc/self/fd/N, as /dev/fd does, to a directory of the host.
+
+    The defence: `open_in_root` of linux/openat2.py, which takes no such link. With os.open(path, dir_fd=root_fd) there
+    the mount point is made on the host.
+    """
+    data, outside = tmp_path / "data", tmp_path / "outside"
+    data.mkdir()
+    outside.mkdir()
+    for number in NUMBERS:
+        (lab.lower / f"way{number}").symlink_to(f"proc/self/fd/{number}/..{outside}")
 
     def change(spec: Spec) -> None:
-        spec.mounts.append(
-            Mount(destination="/dev/fd/9/data", type="bind", source=str(tmp_path / "data"), options=["rbind"])
-        )
+        spec.mounts.append(Mount(destination=f"/way{number}/made", type="bind", source=str(data), options=["rbind"]))
 
-    done = lab.run("true", change=change)
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["data", "lower", "run", "upper", "work"]
-    assert done.failure is None or done.failure[0] == "mount"
+    for number in NUMBERS:
+        done = lab.run("true", change=change)
+        assert list(outside.iterdir()) == [], number
+        assert done.failure is None or done.failure[0] == "mount"
 
 
 @pytest.mark.parametrize("runtime", ["runc", "crun"])
 def test_only_the_standard_streams_reach_a_program_of_another_runtime(tmp_path: Path, runtime: str) -> None:
-    """The shim calls it with descriptors of its own: log, sockets, the terminal's. The defence: close-on-exec."""
-    program = foreign.program(runtime, tmp_path)
+    """The shim calls it with descriptors of its own open: log, sockets, the terminal's, pipes. They do not even reach
+    the runtime, which would close them: a script in front of it writes down what it is given.
+
+    The defence: close-on-exec from birth, in the shim.
+    """
+    inherited = tmp_path / "inherited"
+    program = str(tmp_path / "runtime")
+    script = f'#!/bin/sh\nls /proc/self/fd >>{inherited}\nexec {foreign.program(runtime, tmp_path)} "$@"\n'
+    Path(program).write_text(script)
+    os.chmod(program, 0o755)
 
     async def main() -> None:
         async with boxes(tmp_path) as b:
@@ -175,3 +190,4 @@ def test_only_the_standard_streams_reach_a_program_of_another_runtime(tmp_path: 
             assert b.logged("c").split() == ["0", "1", "2"]
 
     asyncio.run(main())
+    assert set(inherited.read_text().split()) == {"0", "1", "2", "3"}  # 3 is the directory that ls reads

@@ -260,3 +260,24 @@ def test_passwd_files_of_all_kinds(lab: Lab, tmp_path: Path) -> None:
     passwd.write_text("web:x:1000:1001::/:/bin/sh\n")
     os.truncate(passwd, 1 << 30)
     assert lab.run("sh", "-c", "id -u", user="web").out == "1000\n"
+
+
+def test_a_passwd_file_that_another_container_feeds(lab: Lab, tmp_path: Path) -> None:
+    """A FIFO in a shared volume over /etc, with somebody at its other end: who a user is would change with each look.
+
+    The defence: `read_file` in runtime/child/root.py takes regular files only.
+    """
+    (tmp_path / "etc").mkdir()
+    os.mkfifo(tmp_path / "etc/passwd")
+    feeding = os.open(tmp_path / "etc/passwd", os.O_RDWR)
+
+    def change(spec: Spec) -> None:
+        spec.mounts.append(Mount(destination="/etc", type="bind", source=str(tmp_path / "etc"), options=["rbind"]))
+
+    try:
+        os.write(feeding, b"web:x:0:0::/:/bin/sh\n" * 10)
+        done = lab.run("id", "-u", user="web", change=change)
+    finally:
+        os.close(feeding)
+    assert done.failure is not None
+    assert "unable to find user web" in done.failure[2]

@@ -6,6 +6,8 @@ The tests stand on a copy of the interpreter in a temporary directory, so that o
 from __future__ import annotations
 
 import asyncio
+import ctypes
+import errno
 import os
 import shutil
 import subprocess
@@ -16,6 +18,7 @@ from pathlib import Path
 
 import pytest
 
+from corten.linux import capability
 from corten.linux.memfd import is_sealed
 from corten.runtime.types import LaunchRequest
 from corten.specs.oci_runtime import Capabilities
@@ -115,7 +118,8 @@ def test_init_is_the_runtimes_program(tmp_path: Path, victim: Path, capability: 
 
     async def work(b: Boxes) -> None:
         (b.base / "root/bin/ls").symlink_to("busybox")
-        capabilities = (capability,) if capability else ()
+        # What init has, too: the kernel denies it to processes with less, whatever init's dumpable flag is.
+        capabilities = ("CAP_KILL", capability) if capability else ("CAP_KILL",)
         request = with_evil(b, "c", "sh", "-c", script, capabilities=capabilities)
         object.__setattr__(request, "init", True)
         await b.client.launch(request, ())
@@ -143,6 +147,40 @@ def test_spawner_shim_and_init_run_from_sealed_copies(tmp_path: Path, victim: Pa
                 os.write(os.open(f"/proc/{process}/exe", os.O_WRONLY), b"overwritten")
 
     run(tmp_path, work)
+
+
+def test_spawner_shim_and_init_are_not_dumpable(tmp_path: Path) -> None:
+    """What has all of our capabilities, save CAP_SYS_PTRACE in effect, still cannot trace them, read their memory, or
+    have them dump it.
+
+    The defence: PR_SET_DUMPABLE 0 in `main` of runtime/spawner.py, inherited by shims and init, and again in `_clone`
+    of runtime/child/launch.py. With 1 in both places PTRACE_SEIZE succeeds.
+    """
+
+    async def work(b: Boxes) -> None:
+        request = b.request("c", "sleep", "1000")
+        object.__setattr__(request, "init", True)
+        pid = (await b.client.launch(request, ())).pid
+        shim = int(Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[1])
+        if _seize(os.getpid()):
+            pytest.skip("Yama forbids it whatever the flag is")
+        assert [_seize(process) for process in (b.client.spawner_pid, shim, pid)] == [errno.EPERM] * 3
+
+    run(tmp_path, work)
+
+
+def _seize(pid: int) -> int:
+    """The errno of PTRACE_SEIZE by a process that has our capabilities permitted, and none in effect."""
+    child = os.fork()
+    if child == 0:
+        try:
+            _, permitted, inheritable = capability.capget()
+            capability.capset(0, permitted, inheritable)
+            libc = ctypes.CDLL(None, use_errno=True)
+            os._exit(0 if libc.ptrace(0x4206, pid, None, None) == 0 else ctypes.get_errno())
+        finally:
+            os._exit(255)
+    return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
 
 
 @pytest.fixture

@@ -6,8 +6,6 @@ import logging
 import sys
 from types import TracebackType
 
-from corten.cli.harmless import harmless
-
 _LEVELS = {
     "debug": logging.DEBUG,
     "info": logging.INFO,
@@ -17,6 +15,10 @@ _LEVELS = {
 }
 
 
+def _escaped(text: str) -> str:
+    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
+
+
 class OneLine(logging.Formatter):
     """Names and words of containers, images and registries are in messages: none makes a line that looks like ours.
 
@@ -24,13 +26,13 @@ class OneLine(logging.Formatter):
     """
 
     def formatMessage(self, record: logging.LogRecord) -> str:  # noqa: N802  # the library's spelling
-        record.message = harmless(record.message, kept="")
+        record.message = _escaped(record.message)
         return super().formatMessage(record)
 
     def formatException(  # noqa: N802  # the library's spelling
         self, ei: tuple[type[BaseException], BaseException, TracebackType | None] | tuple[None, None, None]
     ) -> str:
-        return "\n".join("  " + harmless(line, kept="") for line in super().formatException(ei).splitlines())
+        return "\n".join("  " + _escaped(line) for line in super().formatException(ei).splitlines())
 
 
 def set_up(level: str) -> None:
