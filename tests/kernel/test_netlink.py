@@ -72,7 +72,7 @@ table inet corten {
 """
 
 
-@pytest.mark.skipif(shutil.which("nft") is None, reason="nft shows what the kernel has; it is not needed to run")
+@pytest.mark.skipif(shutil.which("nft") is None, reason="nft, which shows what the kernel has, is not installed")
 def test_nft_reads_the_table_as_it_is_meant() -> None:
     def work() -> None:
         with NetlinkSocket(NETLINK_NETFILTER) as nfnl:

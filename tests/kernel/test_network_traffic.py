@@ -12,6 +12,7 @@ import pytest
 from corten.network.types import PortMapping
 from corten.testing.network import bridge_spec
 from tests.kernel.netlab import HOST, OUTSIDE, Lab, in_lab, tcp_peer, udp_peer
+from tests.waiting import patience
 
 pytestmark = pytest.mark.root
 GATEWAY = "10.123.0.1"
@@ -217,12 +218,12 @@ def test_a_udp_client_that_never_stops_follows_the_port(tmp_path: Path) -> None:
 
     async def scenario(lab: Lab) -> None:
         with lab.outside.udp() as caller:
-            caller.settimeout(1)
+            caller.settimeout(patience(20))
             caller.connect((HOST, 5353))
 
             def served_by(place_socket: socket.socket) -> bool:
                 caller.send(b"question")
-                place_socket.settimeout(1)
+                place_socket.settimeout(patience(20))
                 question, peer = place_socket.recvfrom(100)
                 place_socket.sendto(question, peer)
                 return caller.recv(100) == b"question"

@@ -9,6 +9,7 @@ import signal
 import socket
 import subprocess
 import sys
+import traceback
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, NoReturn
@@ -94,6 +95,8 @@ def _become(words: list[str], outputs: list[Path]) -> NoReturn:
         os.closerange(3, 1 << 16)
         sys.stdout, sys.stderr = open(1, "w"), open(2, "w", buffering=1)  # noqa: SIM115  # pytest has its own
         main(words)
+    except BaseException:
+        traceback.print_exc()
     finally:
         os._exit(99)
 

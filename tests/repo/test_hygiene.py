@@ -7,6 +7,7 @@ from __future__ import annotations
 import ast
 import re
 import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -67,3 +68,14 @@ def test_no_copied_reference_data() -> None:
     """The reference descriptions are read from beside the repository, never kept in it."""
     names = {path.name for path in tracked()}
     assert not names & {"docker-engine-api.yaml", "seccomp-default.json", "compose-spec.json"}
+
+
+def test_a_skip_does_not_hide_what_the_set_up_should_have_installed() -> None:
+    """As scripts/test runs the tests, here without the openssl that makes their certificate."""
+    command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "tests/unit/client/test_tls.py"]
+    for set_up, code in ({"CORTEN_TEST_SET_UP": "1"}, 1), ({}, 0):
+        ran = subprocess.run(
+            command, cwd=ROOT, env={"PATH": "/nonexistent", **set_up}, capture_output=True, text=True, check=False
+        )
+        assert ran.returncode == code, ran.stdout
+        assert ("was not run though everything is set up" in ran.stdout) == bool(set_up)

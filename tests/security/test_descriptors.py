@@ -81,8 +81,25 @@ def test_the_first_process_through_the_hosts_proc(lab: Lab) -> None:
     assert all(failure is not None and failure[0] == "find command" for failure in seen), seen
 
 
+def test_the_first_processs_working_directory_through_the_hosts_proc(lab: Lab, host_tool: Path) -> None:
+    """WORKDIR of the image (second attack of CVE-2024-21626), which is entered with all of our capabilities.
+
+    The defences, each enough alone: RESOLVE_IN_ROOT and RESOLVE_NO_MAGICLINKS in `_change_directory` of
+    runtime/child/process.py, and the look at where it is afterwards.
+    """
+
+    def change(spec: Spec) -> None:
+        assert spec.process is not None
+        spec.process.cwd = f"/proc/self/fd/{number}/{os.getpid()}/root{host_tool.parent}"
+
+    for number in NUMBERS:
+        done = lab.run("./echo", RAN, change=change)
+        assert done.out == "", number
+        assert done.failure is not None
+
+
 def test_path_entries_and_the_working_directory(lab: Lab, host_tool: Path) -> None:
-    """ENV PATH and WORKDIR of the image, for exec as for the start (first and second attack of CVE-2024-21626).
+    """ENV PATH and WORKDIR of an exec session (first and second attack of CVE-2024-21626).
 
     The defences: `Context.let_go`, and RESOLVE_NO_MAGICLINKS in `_change_directory` of runtime/child/process.py.
     """

@@ -16,7 +16,9 @@ from corten.client.client import Client
 from corten.client.errors import CannotConnect
 from corten.client.transport import TlsFiles, parse_endpoint
 
-pytestmark = pytest.mark.skipif(not shutil.which("openssl"), reason="openssl makes the certificate")
+pytestmark = pytest.mark.skipif(
+    not shutil.which("openssl"), reason="openssl, which makes the certificate, is not installed"
+)
 
 
 @pytest.fixture(scope="module")

@@ -167,7 +167,7 @@ def judge(program: bytes, number: int, arch: int = X86_64, args: tuple[int, ...]
 def library_or_skip() -> None:
     try:
         seccomp._Library.get()
-    except Exception as error:
+    except SystemFault as error:
         pytest.skip(str(error))
     if libc.MACHINE != "x86_64":
         pytest.skip("numbers of x86_64")
