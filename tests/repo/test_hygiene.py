@@ -55,6 +55,18 @@ def test_tests_never_sleep() -> None:
     assert not found, "\n".join(found)
 
 
+def test_what_a_checker_is_told_to_overlook_has_its_reason() -> None:
+    """At the end of the line, after the code: the next reader is to know whether it still holds."""
+    bare = re.compile(r"# (?:type: ignore\[[^]]*\]|noqa: [A-Z0-9, ]+)\s*$")
+    found = [
+        f"{path.relative_to(ROOT)}:{number}: {line.strip()}"
+        for path in tracked("src/*.py")
+        for number, line in enumerate(path.read_text().splitlines(), 1)
+        if bare.search(line)
+    ]
+    assert not found, "\n".join(found)
+
+
 def test_requirements_are_pinned_with_hashes_and_name_no_index() -> None:
     for path in tracked("requirements/*.txt"):
         text = path.read_text()

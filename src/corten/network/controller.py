@@ -128,8 +128,8 @@ class BridgeController:
         await self._run(lambda: self._host.commit(self._host.rules.whole(specs, known)))
         while (now := published(self._ledger.endpoints())) != known:
             added, removed = now - known, known - now
-            await self._run(lambda added=added: self._host.publish(added))  # type: ignore[misc]
-            await self._run(lambda removed=removed: self._host.unpublish(removed))  # type: ignore[misc]
+            await self._run(lambda added=added: self._host.publish(added))  # type: ignore[misc]  # the default of a lambda
+            await self._run(lambda removed=removed: self._host.unpublish(removed))  # type: ignore[misc]  # the default of a lambda
             known = now
 
     async def close(self, *, keep: bool = True) -> None:

@@ -78,7 +78,7 @@ class Connection(RequestHandler):
         if len(self._held) > MAX_HELD and self.transport is not None:
             self.transport.pause_reading()
 
-    def eof_received(self) -> bool | None:  # type: ignore[override]
+    def eof_received(self) -> bool | None:  # type: ignore[override]  # theirs is said to return None
         """A client may have said all it has to say to the container before we answer: its connection lives on."""
         self._eof = True
         return self._held is not None

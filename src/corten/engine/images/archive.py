@@ -137,7 +137,7 @@ def _take(tar: tarfile.TarFile, archive: Archive, blobs: Intake) -> None:
                 expected = f"sha256:{name.removeprefix(_BLOBS)}" if name.startswith(_BLOBS) else ""
                 archive.blobs[name] = blobs.store(pieces(file), expected if digests.is_digest(expected) else "")
         # TarFile remembers all members, which a stream never asks for again.
-        tar.members = []  # type: ignore[attr-defined]
+        tar.members = []  # type: ignore[attr-defined]  # undocumented
 
 
 def _normalised(name: str) -> str:

@@ -54,7 +54,7 @@ def launch(
 
         HANDLERS.update(rare.HANDLERS)
     if plan["listener"]:
-        import corten.runtime.child.listener  # noqa: F401
+        import corten.runtime.child.listener  # noqa: F401  # as above
     cgroup = _make_cgroup(plan)
     try:
         ours, theirs = messages.pair()

@@ -26,7 +26,6 @@ if TYPE_CHECKING:
 _REFUSED = (errno.EPERM, errno.EACCES)
 _INFINITY = (1 << 64) - 1
 _REAL_TIME = (1, 2)  # SCHED_FIFO and SCHED_RR: kernels with RT_GROUP_SCHED give a new group no time for them
-_ALL = (1 << 64) - 1
 _NULL_DEVICE = os.makedev(1, 3)
 
 

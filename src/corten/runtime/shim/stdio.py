@@ -87,7 +87,7 @@ class Stdio:
             if self._open_stdin:
                 self._input = os.dup(console)
         for fd in self._outputs:
-            self._loop.watch(fd, IN, lambda events, fd=fd: self._readable(fd))  # type: ignore[misc]
+            self._loop.watch(fd, IN, lambda events, fd=fd: self._readable(fd))  # type: ignore[misc]  # its default
         for client in list(self._clients):
             client.start()
 
@@ -123,7 +123,7 @@ class Stdio:
                 if not self._pump(fd):
                     break
         for fd in self._stalled & set(self._outputs):
-            self._loop.watch(fd, IN, lambda events, fd=fd: self._readable(fd))  # type: ignore[misc]
+            self._loop.watch(fd, IN, lambda events, fd=fd: self._readable(fd))  # type: ignore[misc]  # its default
         self._stalled.clear()
         return not self._outputs
 
@@ -210,7 +210,7 @@ class Stdio:
         if not self._stalled or any(client.queued >= QUEUE_LIMIT for client in self._clients):
             return
         for fd in self._stalled:
-            self._loop.watch(fd, IN, lambda events, fd=fd: self._readable(fd))  # type: ignore[misc]
+            self._loop.watch(fd, IN, lambda events, fd=fd: self._readable(fd))  # type: ignore[misc]  # its default
         self._stalled.clear()
 
     def _left(self, client: Attached) -> None:
