@@ -294,7 +294,8 @@ def test_health_checks_top_and_stats(daemon: RemappedDaemon) -> None:
     until(lambda: daemon.inspect("box")["State"]["Health"]["Status"] == "healthy", what="health")
     rows = daemon.ok("top", "box", "-eo", "uid,pid,args").splitlines()
     assert rows[1].split()[0] == str(daemon.ranges()[0])
-    assert daemon.ok("stats", "--no-stream", "--format", "{{.PIDs}}", "box") == "1"
+    stats = ("stats", "--no-stream", "--format", "{{.PIDs}}", "box")
+    until(lambda: daemon.ok(*stats) == "1", what="a look between two health checks")
     daemon.ok("pause", "box")
     daemon.ok("unpause", "box")
     daemon.ok("restart", "-t", "0", "box")

@@ -256,6 +256,9 @@ class Shim:
 
     def _do_exec(self, target: str, settings: dict[str, Any], fds: list[int]) -> int:
         self._must_run()
+        if self._paused:
+            # The new process would be frozen on its way in, and we with it, as we wait for what it has to say.
+            raise Refusal(protocol.CONFLICT, "the container is paused, unpause it before exec")
         stdio = Stdio(self.loop, settings["terminal"], settings["open_stdin"], settings["stdin_once"])
         process = Process(target, stdio)
         stdio.on_idle = lambda: self._idle(process)
