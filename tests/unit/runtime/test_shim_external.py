@@ -29,8 +29,9 @@ def child() -> Iterator[int]:
     os.waitpid(pid, 0)
 
 
-def test_a_signal_that_comes_too_late_is_no_error(tmp_path: Path, child: int) -> None:
+def test_a_signal_that_comes_too_late_is_no_error(tmp_path: Path, child: int, monkeypatch: pytest.MonkeyPatch) -> None:
     """runc says "container not running" of a process that has ended and that the shim has not reaped yet."""
+    monkeypatch.chdir(tmp_path)  # a shim goes to its run directory and then to /: not the tests after this one
     settings = {"id": "c", "runtime": "/bin/false", "runtime_args": (), "run_dir": str(tmp_path), "cgroup": ""}
     runtime = External({**settings, "root_steps": [], "root_users": None, "root_volumes": [], "config": (b"", {})})
     process = Process("", cast(Stdio, None))
