@@ -212,6 +212,8 @@ def test_pause_and_resume(tmp_path: Path) -> None:
         await b.client.pause("c")
         with pytest.raises(IllegalTransition):
             await b.client.pause("c")
+        with pytest.raises(Conflict, match="paused"):
+            await b.exec("c", "x", "true")
         await terminal.send(b"frozen\n")
         with pytest.raises(BlockingIOError):
             terminal.sock.recv(1)
