@@ -7,9 +7,8 @@ from __future__ import annotations
 
 import datetime
 import re
-from typing import Any, TypeVar
+from typing import Any
 
-import msgspec
 from msgspec import Struct, field
 
 from corten.errors import InvalidArgument, clip
@@ -49,7 +48,6 @@ ANNOTATION_IMAGE_NAME = "io.containerd.image.name"
 MAX_LAYERS = 512
 """More than any builder makes, few enough that a hostile manifest costs nothing."""
 
-T = TypeVar("T")
 _TIME = re.compile(r"(\d{4}-\d\d-\d\d[Tt ]\d\d:\d\d:\d\d)(?:\.(\d{1,9})\d*)?([Zz]|[+-]\d\d:\d\d)")
 
 
@@ -154,7 +152,12 @@ class ImageConfig(Struct, kw_only=True, omit_defaults=True):
 
 def parse_manifest(data: bytes) -> Manifest:
     """Raises InvalidArgument for what is no manifest of schema 2, or names something that is no digest."""
-    manifest = _decode(data, Manifest, "manifest")
+    raw = _parse(data, "manifest")
+    if "manifests" in raw or "fsLayers" in raw:
+        raise InvalidArgument("invalid manifest: it is something else too")  # CVE-2021-41190
+    manifest = wire.convert(raw, Manifest, "manifest")
+    if manifest.media_type not in ("", *MANIFEST_TYPES):
+        raise InvalidArgument(f"invalid manifest: it says that it is {clip(manifest.media_type, 100)}")
     if manifest.schema_version != 2:
         raise InvalidArgument(f"unsupported manifest schema version {manifest.schema_version}")
     if len(manifest.layers) > MAX_LAYERS:
@@ -166,7 +169,12 @@ def parse_manifest(data: bytes) -> Manifest:
 
 def parse_index(data: bytes) -> Index:
     """Raises InvalidArgument for what is no index, or names something that is no digest."""
-    index = _decode(data, Index, "image index")
+    raw = _parse(data, "image index")
+    if "layers" in raw or "config" in raw or "fsLayers" in raw:
+        raise InvalidArgument("invalid image index: it is something else too")  # CVE-2021-41190
+    index = wire.convert(raw, Index, "image index")
+    if index.media_type not in ("", *INDEX_TYPES):
+        raise InvalidArgument(f"invalid image index: it says that it is {clip(index.media_type, 100)}")
     if index.schema_version != 2:
         raise InvalidArgument(f"unsupported image index schema version {index.schema_version}")
     for descriptor in index.manifests:
@@ -176,16 +184,13 @@ def parse_index(data: bytes) -> Index:
 
 def parse_config(data: bytes) -> ImageConfig:
     """Raises InvalidArgument for what is no image config. Commands given as one string become a list of one."""
-    try:
-        raw = wire.drop_nulls(msgspec.json.decode(data))
-    except (msgspec.DecodeError, UnicodeDecodeError) as error:
-        raise InvalidArgument(f"invalid image config: {clip(str(error))}") from None
-    run = raw.get("config") if isinstance(raw, dict) else None
+    raw = _parse(data, "image config")
+    run = raw.get("config")
     if isinstance(run, dict):
         for key in ("Cmd", "Entrypoint", "Shell", "OnBuild"):
             if isinstance(run.get(key), str):
                 run[key] = [run[key]]
-    config = _convert(raw, ImageConfig, "image config")
+    config = wire.convert(raw, ImageConfig, "image config")
     for diff_id in config.rootfs.diff_ids:
         digests.parse(diff_id)
     return config
@@ -198,8 +203,8 @@ def kind_of(data: bytes) -> str:
     CVE-2021-41190 is about).
     """
     try:
-        raw = msgspec.json.decode(data)
-    except (msgspec.DecodeError, UnicodeDecodeError):
+        raw = wire.parse(data)
+    except InvalidArgument:
         return ""
     if not isinstance(raw, dict) or ("manifests" in raw and ("layers" in raw or "config" in raw)):
         return ""
@@ -229,22 +234,14 @@ def format_time(ns: int) -> str:
     return f"{moment}{fraction}Z"
 
 
-def _decode(data: bytes, kind: type[T], what: str) -> T:
-    try:
-        raw = msgspec.json.decode(data)
-    except (msgspec.DecodeError, UnicodeDecodeError) as error:
-        raise InvalidArgument(f"invalid {what}: {clip(str(error))}") from None
-    return _convert(wire.drop_nulls(raw), kind, what)
-
-
-def _convert(raw: Any, kind: type[T], what: str) -> T:
-    try:
-        return msgspec.convert(raw, kind)
-    except msgspec.ValidationError as error:
-        raise InvalidArgument(f"invalid {what}: {clip(str(error))}") from None
+def _parse(data: bytes, what: str) -> dict[str, Any]:
+    raw = wire.parse(data, what)
+    if not isinstance(raw, dict):
+        raise InvalidArgument(f"invalid {what}: it is no object")
+    return raw
 
 
 def _check(descriptor: Descriptor) -> None:
     digests.parse(descriptor.digest)
-    if descriptor.size < 0:
-        raise InvalidArgument(f"invalid descriptor: {descriptor.digest} has a negative size")
+    if not 0 <= descriptor.size < 1 << 63:
+        raise InvalidArgument(f"invalid descriptor: {descriptor.digest} has {descriptor.size} bytes")

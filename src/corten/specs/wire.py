@@ -10,6 +10,9 @@ from corten.errors import InvalidArgument, clip
 
 T = TypeVar("T")
 
+MAX_DEPTH = 200
+"""Objects and lists in each other; Docker's own documents have a dozen."""
+
 # Words of a Python name that Go's API spells in capitals or irregularly; all others are capitalised.
 _NAMES = {
     "uts_mode": "UTSMode",
@@ -40,23 +43,46 @@ def go_name(name: str) -> str:
     return _NAMES.get(name) or "".join(word.capitalize() for word in name.split("_"))
 
 
-def drop_nulls(value: Any) -> Any:
-    """`value` without object members that are null, as Go's decoder leaves a field alone that is null."""
+def drop_nulls(value: Any, depth: int = MAX_DEPTH) -> Any:
+    """`value` without object members that are null, as Go's decoder leaves a field alone that is null.
+
+    Raises InvalidArgument for more than `depth` objects and lists in each other: what comes later goes down them too.
+    """
+    if depth < 0:
+        raise InvalidArgument("nested too deep")
     if isinstance(value, dict):
-        return {key: drop_nulls(member) for key, member in value.items() if member is not None}
+        return {key: drop_nulls(member, depth - 1) for key, member in value.items() if member is not None}
     if isinstance(value, list):
-        return [drop_nulls(member) for member in value]
+        return [drop_nulls(member, depth - 1) for member in value]
     return value
+
+
+def parse(data: bytes | str, what: str = "JSON") -> Any:
+    """The JSON in `data`, without nulls. Raises InvalidArgument that begins with "invalid `what`"."""
+    try:
+        return drop_nulls(msgspec.json.decode(data))
+    except RecursionError:
+        raise InvalidArgument(f"invalid {what}: nested too deep") from None
+    except (msgspec.DecodeError, UnicodeDecodeError, InvalidArgument) as error:
+        raise InvalidArgument(f"invalid {what}: {clip(str(error))}") from None
+
+
+def convert(value: Any, kind: type[T], what: str = "JSON") -> T:
+    """What `parse` gave as `kind`. Raises InvalidArgument that names the member at fault."""
+    try:
+        return msgspec.convert(value, kind)
+    except msgspec.ValidationError as error:
+        raise InvalidArgument(f"invalid {what}: {clip(str(error))}") from None
+
+
+def read(data: bytes | str, kind: type[T], what: str = "JSON") -> T:
+    """`parse` and `convert`."""
+    return convert(parse(data, what), kind, what)
 
 
 def decode(body: bytes | str, kind: type[T]) -> T:
     """`body` as `kind`. Raises InvalidArgument that names the member at fault; an empty body is an empty object."""
-    try:
-        return msgspec.convert(drop_nulls(msgspec.json.decode(body or b"{}")), kind)
-    except msgspec.ValidationError as error:
-        raise InvalidArgument(f"invalid JSON: {clip(str(error))}") from None
-    except (msgspec.DecodeError, UnicodeDecodeError) as error:
-        raise InvalidArgument(f"invalid JSON: {clip(str(error))}") from None
+    return read(body or b"{}", kind)
 
 
 encode = msgspec.json.encode

@@ -11,6 +11,7 @@ from corten.storage.tarstream import TarReader
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
+    from typing import NoReturn
 
     from corten.storage.tarstream import Entry
 
@@ -20,12 +21,17 @@ _NO_LIMIT = 1 << 62
 class Bounds:
     """The worker's side of `storage.types.LayerLimits`, whose fields these are; none where they are left out."""
 
-    __slots__ = ("entries", "ratio", "ratio_from", "size")
+    __slots__ = ("entries", "ratio", "ratio_from", "size", "what")
 
     def __init__(
-        self, size: int = _NO_LIMIT, entries: int = _NO_LIMIT, ratio: int = _NO_LIMIT, ratio_from: int = _NO_LIMIT
+        self,
+        size: int = _NO_LIMIT,
+        entries: int = _NO_LIMIT,
+        ratio: int = _NO_LIMIT,
+        ratio_from: int = _NO_LIMIT,
+        what: str = "layer",
     ) -> None:
-        self.size, self.entries, self.ratio, self.ratio_from = size, entries, ratio, ratio_from
+        self.size, self.entries, self.ratio, self.ratio_from, self.what = size, entries, ratio, ratio_from, what
 
     def pieces(self, source: Iterator[bytes], compressed: Callable[[], int]) -> Iterator[bytes]:
         """`source` as long as it stays within; `compressed` is how many bytes it came from so far.
@@ -36,15 +42,13 @@ class Bounds:
         for piece in source:
             total += len(piece)
             if total > self.size:
-                raise InvalidArgument(
-                    f"the layer is larger than {self.size} bytes unpacked, which is the daemon's limit (max-layer-size)"
-                )
+                self._refuse(f"larger than {self.size} bytes unpacked", "size")
             if total > self.ratio_from and total > self.ratio * compressed():
-                raise InvalidArgument(
-                    f"the layer is {self.ratio} times as large unpacked as it is packed, which is the daemon's limit"
-                    " (max-layer-ratio)"
-                )
+                self._refuse(f"{self.ratio} times as large unpacked as it is packed", "ratio")
             yield piece
+
+    def _refuse(self, excess: str, bound: str) -> NoReturn:
+        raise InvalidArgument(f"the {self.what} is {excess}, which is the daemon's limit (max-layer-{bound})")
 
 
 class BoundedReader(TarReader):

@@ -14,6 +14,7 @@ if TYPE_CHECKING:
 
 CHUNK = 256 << 10
 _EOF = "unexpected EOF"
+_XZ_MEMORY = 256 << 20  # what its header may ask for; xz -9 needs 65 MiB
 
 
 def chunks(source: Callable[[], bytes], consumed: Callable[[int], None]) -> Iterator[bytes]:
@@ -54,7 +55,7 @@ def _gzip() -> Any:
 def _xz() -> Any:
     import lzma
 
-    return lzma.LZMADecompressor()
+    return lzma.LZMADecompressor(memlimit=_XZ_MEMORY)
 
 
 def _bzip2() -> Any:

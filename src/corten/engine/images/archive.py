@@ -6,17 +6,13 @@ documents are kept in memory, everything else becomes a blob.
 
 from __future__ import annotations
 
-import bz2
-import gzip
-import lzma
+import os
 import posixpath
-import tarfile
-import zlib
+from collections.abc import Iterator
 from dataclasses import dataclass, field
-from typing import Any, BinaryIO, cast
+from typing import Any, Protocol
 
 import msgspec
-import zstandard
 
 from corten.engine.images import legacy
 from corten.engine.images.intake import Intake, compression_of, pieces
@@ -24,17 +20,23 @@ from corten.engine.images.threads import ThreadBody
 from corten.errors import InvalidArgument, clip
 from corten.specs import digest as digests
 from corten.specs import oci_image as oci
+from corten.specs import wire
 from corten.specs.oci_image import Descriptor, Index, Manifest
-from corten.storage.types import ContentStore
+from corten.storage.bounds import Bounds
+from corten.storage.decompress import chunks
+from corten.storage.tarstream import HARD_LINK, REGULAR, SYMLINK, Entry, TarReader
+from corten.storage.types import ContentStore, LayerLimits
 
 MAX_DOCUMENT = 8 << 20
 MAX_DOCUMENTS = 64 << 20
-"""Bytes of one document at the archive's top, and of all of them together."""
+"""Bytes of one document at the archive's top, and of all of them and all names together."""
 
 MAX_MEMBERS = 100_000
+MAX_IMAGES = 4096
+_PIECE = 1 << 18
+_MAGIC = 16  # bytes that tell how the whole is compressed
 _BLOBS = "blobs/sha256/"
 _MAX_LINKS = 8
-_BROKEN = (tarfile.TarError, EOFError, zlib.error, lzma.LZMAError, zstandard.ZstdError, gzip.BadGzipFile)
 
 
 class _DockerEntry(msgspec.Struct, rename="pascal"):
@@ -70,74 +72,92 @@ class Candidate:
     names: list[str]
 
 
-class _Front:
-    """A file whose first bytes were read already."""
-
-    def __init__(self, start: bytes, rest: ThreadBody) -> None:
-        self._start, self._rest = start, rest
-
-    def read(self, size: int = -1) -> bytes:
-        if not self._start:
-            return self._rest.read(size)
-        if size < 0:
-            return self._start + self._rest.read()
-        part, self._start = self._start[:size], self._start[size:]
-        return part
+class _Readable(Protocol):
+    def read(self, size: int = -1, /) -> bytes: ...
 
 
 def receive(body: ThreadBody, blobs: Intake) -> Archive:
     """Read an archive to its end (blocking). Raises InvalidArgument for one that is broken or too large to be true."""
-    start = b""
-    while len(start) < 16 and (part := body.read(1 << 16)):
-        start += part
     archive = Archive()
-    try:
-        plain = _decompressed(start, _Front(start, body))
-        # A stream has no names to go back to, so members are taken as they come.
-        with tarfile.open(mode="r|", fileobj=plain, bufsize=1 << 20) as tar:
-            _take(tar, archive, blobs)
-        for _ in pieces(body):
-            pass  # what follows the end, so that the client can finish sending
-    except _BROKEN as error:
-        raise InvalidArgument(f"invalid archive: {clip(str(error)) or 'unexpected end of data'}") from None
+    reader = TarReader(decompressed(body))
+    _take(reader, archive, blobs)
+    reader.drain()
+    for _ in pieces(body):
+        pass  # what follows the end, so that the client can finish sending
     return archive
 
 
-def _decompressed(start: bytes, file: _Front) -> BinaryIO:
-    kind = compression_of(start)
-    source = cast(BinaryIO, file)
-    if kind == "gzip":
-        return cast(BinaryIO, gzip.GzipFile(fileobj=source))
-    if kind == "zstd":
-        return cast(BinaryIO, zstandard.ZstdDecompressor().stream_reader(source, read_across_frames=True))
-    if kind == "bzip2":
-        return cast(BinaryIO, bz2.BZ2File(source))
-    return cast(BinaryIO, lzma.LZMAFile(source)) if kind == "xz" else source
+def decompressed(body: _Readable) -> Iterator[bytes]:
+    """What an archive holds that may be compressed, in pieces (blocking).
+
+    Raises InvalidArgument for one that is broken, or larger than what it came in can say in good faith.
+    """
+    taken = 0
+
+    def count(size: int) -> None:
+        nonlocal taken
+        taken += size
+
+    def read() -> bytes:
+        part = body.read(_PIECE)
+        while taken == 0 and len(part) < _MAGIC and (more := body.read(_PIECE)):
+            part += more
+        return part
+
+    limits = LayerLimits()
+    bounds = Bounds(ratio=limits.ratio, ratio_from=limits.ratio_from, what="archive")
+    try:
+        yield from bounds.pieces(chunks(read, count), lambda: taken)
+    except InvalidArgument as error:
+        raise InvalidArgument(f"invalid archive: {error}") from None
 
 
-def _take(tar: tarfile.TarFile, archive: Archive, blobs: Intake) -> None:
+def _take(reader: TarReader, archive: Archive, blobs: Intake) -> None:
     total = 0
-    for count, member in enumerate(tar, 1):
+    for count, entry in enumerate(_entries(reader), 1):
         if count > MAX_MEMBERS:
             raise InvalidArgument(f"invalid archive: more than {MAX_MEMBERS} members")
-        name = _normalised(member.name)
-        if member.issym():
-            archive.links[name] = _normalised(posixpath.join(posixpath.dirname(name), member.linkname))
-        elif member.islnk():
-            archive.links[name] = _normalised(member.linkname)
-        elif member.isreg():
-            file = tar.extractfile(member)
-            assert file is not None
-            if _is_document(name, member.size):
-                total += member.size
-                if total > MAX_DOCUMENTS:
-                    raise InvalidArgument("invalid archive: its documents are too large")
-                archive.documents[name] = file.read()
-            else:
-                expected = f"sha256:{name.removeprefix(_BLOBS)}" if name.startswith(_BLOBS) else ""
-                archive.blobs[name] = blobs.store(pieces(file), expected if digests.is_digest(expected) else "")
-        # TarFile remembers all members, which a stream never asks for again.
-        tar.members = []  # type: ignore[attr-defined]  # undocumented
+        name, link = _normalised(os.fsdecode(entry.name)), os.fsdecode(entry.link)
+        total += len(name) + len(link)
+        if entry.kind == SYMLINK:
+            archive.links[name] = _normalised(posixpath.join(posixpath.dirname(name), link))
+        elif entry.kind == HARD_LINK:
+            archive.links[name] = _normalised(link)
+        elif entry.kind == REGULAR and _is_document(name, entry.size):
+            total += entry.size
+            archive.documents[name] = b"".join(_data(reader))
+        elif entry.kind == REGULAR:
+            expected = f"sha256:{name.removeprefix(_BLOBS)}" if name.startswith(_BLOBS) else ""
+            archive.blobs[name] = blobs.store(_data(reader), expected if digests.is_digest(expected) else "")
+        if total > MAX_DOCUMENTS:
+            raise InvalidArgument("invalid archive: its documents are too large")
+
+
+def _entries(reader: TarReader) -> Iterator[Entry]:
+    members = iter(reader)
+    while True:
+        try:
+            entry = next(members, None)
+        except InvalidArgument as error:
+            raise _broken(error) from None
+        if entry is None:
+            return
+        if entry.sparse is not None:
+            raise InvalidArgument(f"invalid archive: {clip(os.fsdecode(entry.name), 128)} is a sparse member")
+        yield entry
+
+
+def _data(reader: TarReader) -> Iterator[bytes]:
+    try:
+        for piece in reader.data():
+            yield bytes(piece)
+    except InvalidArgument as error:
+        raise _broken(error) from None
+
+
+def _broken(error: InvalidArgument) -> InvalidArgument:
+    text = str(error)
+    return error if text.startswith("invalid archive") else InvalidArgument(f"invalid archive: {text}")
 
 
 def _normalised(name: str) -> str:
@@ -163,10 +183,10 @@ def candidates(archive: Archive, content: ContentStore, blobs: Intake) -> list[C
 
 
 def _docker_entries(archive: Archive) -> list[_DockerEntry]:
-    try:
-        return msgspec.json.decode(archive.documents.get("manifest.json", b"[]"), type=list[_DockerEntry])
-    except (msgspec.MsgspecError, UnicodeDecodeError) as error:
-        raise InvalidArgument(f"invalid archive: manifest.json: {clip(str(error))}") from None
+    entries = wire.read(archive.documents.get("manifest.json", b"[]"), list[_DockerEntry], "archive: manifest.json")
+    if len(entries) > MAX_IMAGES:
+        raise InvalidArgument(f"invalid archive: more than {MAX_IMAGES} images")
+    return entries
 
 
 def _from_layout(archive: Archive, content: ContentStore) -> list[Candidate]:
@@ -181,6 +201,8 @@ def _from_layout(archive: Archive, content: ContentStore) -> list[Candidate]:
         if descriptor.media_type in oci.MANIFEST_TYPES and content.exists(descriptor.digest):
             config = oci.parse_manifest(content.read(descriptor.digest)).config.digest
             candidate.names.extend(tags.get(_BLOBS + digests.hex_of(config), []))
+        if len(found) > MAX_IMAGES:
+            raise InvalidArgument(f"invalid archive: more than {MAX_IMAGES} images")
     if not found:
         raise InvalidArgument("invalid archive: its index names no image")
     return list(found.values())
@@ -214,6 +236,10 @@ def _candidate(
     config: bytes, layer_digests: list[str], names: list[str], content: ContentStore, blobs: Intake
 ) -> Candidate:
     """An image of these layers, lowest first, with a manifest of our own."""
+    if len(layer_digests) > oci.MAX_LAYERS:
+        raise InvalidArgument(
+            f"invalid archive: an image of {len(layer_digests)} layers, at most {oci.MAX_LAYERS} are supported"
+        )
     config_digest = blobs.put(config)
     layers = [describe_layer(content, digest) for digest in layer_digests]
     descriptor = Descriptor(media_type=oci.OCI_CONFIG, digest=config_digest, size=len(config))

@@ -2,23 +2,21 @@
 
 from __future__ import annotations
 
-import bz2
-import lzma
-from collections.abc import AsyncIterator, Iterator, Sequence
+from collections.abc import AsyncIterator, Sequence
 from contextlib import aclosing
 from dataclasses import dataclass
 
 import msgspec
 
 from corten.engine.images import changes as instructions
-from corten.engine.images.archive import describe_layer, encode_manifest
+from corten.engine.images.archive import decompressed, describe_layer, encode_manifest
 from corten.engine.images.index import ImageIndex, StoredImage, Target
 from corten.engine.images.intake import Intake, compression_of, intake, pieces
 from corten.engine.images.jobs import Update
 from corten.engine.images.layers import LayerStore
 from corten.engine.images.progress import ProgressStream
 from corten.engine.images.threads import ThreadBody, in_thread, to_the_end
-from corten.errors import InvalidArgument, clip
+from corten.errors import InvalidArgument
 from corten.registry import download
 from corten.specs import digest as digests
 from corten.specs import oci_image as oci
@@ -90,32 +88,21 @@ def _receive(blobs: Intake, body: ThreadBody) -> str:
     start = body.read(1 << 16)
     if not start:
         raise InvalidArgument("the archive is empty")
-    kind = compression_of(start)
-    source = _chained(start, body)
-    try:
-        return blobs.store(_decompressed(kind, source) if kind in ("bzip2", "xz") else source)
-    except (lzma.LZMAError, EOFError, ValueError) as error:
-        raise InvalidArgument(f"invalid archive: {clip(str(error))}") from None
+    whole = _Whole(start, body)
+    if compression_of(start) in ("bzip2", "xz"):  # which image layers may not have
+        return blobs.store(decompressed(whole))
+    return blobs.store(pieces(whole))
 
 
-def _chained(start: bytes, body: ThreadBody) -> Iterator[bytes]:
-    yield start
-    yield from pieces(body)
+class _Whole:
+    """A body whose first bytes were read already."""
 
+    def __init__(self, start: bytes, rest: ThreadBody) -> None:
+        self._start, self._rest = start, rest
 
-def _decompressed(kind: str, source: Iterator[bytes]) -> Iterator[bytes]:
-    """Compressions that image layers may not have are taken off."""
-    decompressor: bz2.BZ2Decompressor | lzma.LZMADecompressor
-    decompressor = bz2.BZ2Decompressor() if kind == "bzip2" else lzma.LZMADecompressor()
-    for part in source:
-        if decompressor.eof:
-            break
-        try:
-            yield decompressor.decompress(part)
-        except OSError as error:
-            raise InvalidArgument(f"invalid archive: {clip(str(error))}") from None
-    if not decompressor.eof:
-        raise InvalidArgument("invalid archive: unexpected end of data")
+    def read(self, size: int = -1, /) -> bytes:
+        start, self._start = self._start, b""
+        return start or self._rest.read(size)
 
 
 async def _record(blobs: Intake, config: ImageConfig, layer: Descriptor, diff_id: str) -> StoredImage:

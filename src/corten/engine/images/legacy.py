@@ -10,6 +10,7 @@ import msgspec
 
 from corten.errors import InvalidArgument, clip
 from corten.specs import platform as platforms
+from corten.specs import wire
 
 MAX_CHAIN = 1024
 
@@ -78,7 +79,4 @@ def _history(step: _Step) -> dict[str, Any]:
 
 
 def _decode(name: str, data: bytes, kind: Any) -> Any:
-    try:
-        return msgspec.json.decode(data, type=kind)
-    except (msgspec.MsgspecError, UnicodeDecodeError) as error:
-        raise InvalidArgument(f"invalid archive: {clip(name, 128)}: {clip(str(error))}") from None
+    return wire.read(data, kind, f"archive: {clip(name, 128)}")

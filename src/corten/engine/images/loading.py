@@ -129,7 +129,7 @@ class Loader:
 
         Raises NotFound for a platform that was asked for and is not in the archive.
         """
-        offers, extra = self._offers(top, 0)
+        offers, extra = self._offers(top, set(), 0)
         found = [self._read(top, offer) for offer in offers]
         here = [choice.config.platform for choice in found]
         if self._platforms:
@@ -146,9 +146,10 @@ class Loader:
             choice.documents.extend(digest for about, digest in extra if about == choice.target.manifest)
         return chosen
 
-    def _offers(self, top: Descriptor, depth: int) -> tuple[list[_Offer], list[tuple[str, str]]]:
+    def _offers(self, top: Descriptor, seen: set[str], depth: int) -> tuple[list[_Offer], list[tuple[str, str]]]:
         """Manifests of images below `top` that are here, with the documents on the way; and (the manifest that is
-        described, blob) of what is said about them.
+        described, blob) of what is said about them. What is in `seen` is left out: indexes that hold the same ones a
+        thousand times each would otherwise be gone through a thousand times a thousand times.
         """
         content = self._layers.content
         if top.media_type not in oci.INDEX_TYPES:
@@ -163,10 +164,13 @@ class Loader:
             about = child.annotations.get(ANNOTATION_DESCRIBES, "")
             if child.media_type not in (*oci.MANIFEST_TYPES, *oci.INDEX_TYPES) or not content.exists(child.digest):
                 continue
+            if child.digest in seen:
+                continue
+            seen.add(child.digest)
             if about:
                 extra += [(about, found.digest) for found in closure(content, child.digest, child.media_type) or []]
                 continue
-            inner, said = self._offers(child, depth + 1)
+            inner, said = self._offers(child, seen, depth + 1)
             offers += [_Offer(offer.manifest, [top.digest, *offer.documents]) for offer in inner]
             extra += said
         return offers, extra

@@ -23,7 +23,7 @@ from corten.specs.reference import Reference
 from corten.storage.types import ContentStore
 
 CHUNK = 1 << 20
-
+_MAX_DEPTH = 8  # of indexes in indexes
 
 _Entry = dict[str, Any]
 
@@ -65,23 +65,31 @@ def missing(digest: str) -> NotFound:
 
 def closure(content: ContentStore, digest: str, media_type: str) -> list[Descriptor] | None:
     """A manifest or index and all below it, the lowest first; None when the store has not all of it (blocking)."""
+    found: dict[str, Descriptor] = {}
+    return list(found.values()) if _collect(content, digest, media_type, found, 0) else None
+
+
+def _collect(content: ContentStore, digest: str, media_type: str, found: dict[str, Descriptor], depth: int) -> bool:
+    """Add what `closure` gives for one document; each once, however often indexes name it."""
+    if digest in found:
+        return True
     if not content.exists(digest):
-        return None
+        return False
+    if depth > _MAX_DEPTH:
+        raise InvalidArgument("the image index holds indexes too deep to follow")
     data = content.read(digest)
-    here = Descriptor(media_type=media_type, digest=digest, size=len(data))
     if media_type in oci.INDEX_TYPES:
-        children = [closure(content, child.digest, child.media_type) for child in oci.parse_index(data).manifests]
+        for child in oci.parse_index(data).manifests:
+            if not _collect(content, child.digest, child.media_type, found, depth + 1):
+                return False
     elif media_type in oci.MANIFEST_TYPES:
         manifest = oci.parse_manifest(data)
-        children = [[blob] if content.exists(blob.digest) else None for blob in (*manifest.layers, manifest.config)]
-    else:
-        return [here]
-    below: dict[str, Descriptor] = {}
-    for child in children:
-        if child is None:
-            return None
-        below.update((descriptor.digest, descriptor) for descriptor in child)
-    return [*below.values(), here]
+        for blob in (*manifest.layers, manifest.config):
+            if not content.exists(blob.digest):
+                return False
+            found[blob.digest] = blob
+    found[digest] = Descriptor(media_type=media_type, digest=digest, size=len(data))
+    return True
 
 
 def present(
@@ -91,14 +99,21 @@ def present(
 
     Empty when no image of it is here whole (blocking).
     """
+    return _present(content, digest, media_type, wanted, set())
+
+
+def _present(
+    content: ContentStore, digest: str, media_type: str, wanted: Collection[str] | None, seen: set[str]
+) -> list[Descriptor]:
+    if digest in seen or not content.exists(digest):
+        return []
+    seen.add(digest)
     if media_type not in oci.INDEX_TYPES:
         return closure(content, digest, media_type) or [] if wanted is None or digest in wanted else []
-    if not content.exists(digest):
-        return []
     data = content.read(digest)
     below: dict[str, Descriptor] = {}
     for child in oci.parse_index(data).manifests:
-        below.update((found.digest, found) for found in present(content, child.digest, child.media_type, wanted))
+        below.update((found.digest, found) for found in _present(content, child.digest, child.media_type, wanted, seen))
     if not any(found.media_type in oci.MANIFEST_TYPES for found in below.values()):
         return []
     return [*below.values(), Descriptor(media_type=media_type, digest=digest, size=len(data))]

@@ -54,7 +54,7 @@ class ThreadBody:
         self._left = b""
         self._ended = False
         self._closed = False
-        self._pending: concurrent.futures.Future[bytes | None] | None = None
+        self._pulling: asyncio.Task[bytes | None] | None = None  # only the event loop's thread looks at it
 
     async def run(self, function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
         """`function`, which reads this body, in a worker thread. When the caller is cancelled, reading fails at once,
@@ -65,8 +65,8 @@ class ThreadBody:
             return await asyncio.shield(future)
         except asyncio.CancelledError:
             self._closed = True
-            if self._pending is not None:
-                self._pending.cancel()
+            if self._pulling is not None:
+                self._pulling.cancel()
             await settled(future)
             raise
 
@@ -80,9 +80,9 @@ class ThreadBody:
         return part
 
     def _next(self) -> bytes:
-        self._pending = asyncio.run_coroutine_threadsafe(self._pull(), self._loop)
+        pending = asyncio.run_coroutine_threadsafe(self._pull(), self._loop)
         try:
-            part = self._pending.result()
+            part = pending.result()
         except concurrent.futures.CancelledError:
             raise GivenUp("the request was given up") from None
         if part is None:
@@ -92,7 +92,11 @@ class ThreadBody:
     async def _pull(self) -> bytes | None:
         if self._closed:
             raise asyncio.CancelledError
-        return await anext(self._source, None)
+        self._pulling = asyncio.current_task()
+        try:
+            return await anext(self._source, None)
+        finally:
+            self._pulling = None
 
 
 class GivenUp(Exception):

@@ -172,7 +172,7 @@ def wrong_blob(made: Made) -> bytes:
         (tar_of({"manifest.json": "[{"}), InvalidArgument, "manifest.json"),
         (tar_of({"manifest.json": '[{"Config":"../../etc/passwd"}]'}), InvalidArgument, "etc/passwd is missing"),
         (tar_of({"index.json": '{"schemaVersion":2,"manifests":[]}'}), InvalidArgument, "names no image"),
-        (docker_archive(make_image(BASE, TOP), ["x:1"])[:8192], InvalidArgument, "unexpected end of data"),
+        (docker_archive(make_image(BASE, TOP), ["x:1"])[:8192], InvalidArgument, "unexpected EOF"),
         (gzip.compress(docker_archive(make_image(BASE), ["x:1"]))[:-20], InvalidArgument, "invalid archive"),
         (docker_archive(make_image(BASE), ["Bad Name"]), InvalidArgument, "invalid reference format"),
         (docker_archive(make_image(BASE, diff_ids=["sha256:" + "1" * 64]), ["x:1"]), DataCorrupt, "diff id mismatch"),
