@@ -20,11 +20,15 @@ from urllib.parse import urlencode, urlsplit
 
 import msgspec
 
-from corten.errors import CortenError, Unauthorized, Unavailable, clip
+from corten.errors import CortenError, InvalidArgument, Unauthorized, Unavailable, clip
+from corten.specs import wire
 
 CLIENT_ID = "corten"
 EXPIRY_MARGIN = 10.0
 """Seconds before its end at which a token is no longer used: a request takes time to arrive."""
+
+MAX_TOKEN = 64 << 10
+"""Characters; it goes into a header of each request."""
 
 DEFAULT_LIFETIME = 60.0
 """Seconds that a token lives when its server does not say, by the distribution specification."""
@@ -209,11 +213,11 @@ class RegistryAuth:
     def granted(self, request: TokenRequest, body: bytes, now: float) -> None:
         """The token server said yes with `body`. Raises Unauthorized for an answer without a usable token."""
         try:
-            answer = msgspec.json.decode(body, type=_TokenAnswer)
-        except (msgspec.MsgspecError, UnicodeDecodeError):
+            answer = wire.read(body, _TokenAnswer)
+        except InvalidArgument:
             raise Unauthorized("the token server's answer cannot be read") from None
         token = answer.token or answer.access_token or ""
-        if not token or not token.isascii() or not token.isprintable():
+        if not token or len(token) > MAX_TOKEN or not token.isascii() or not token.isprintable():
             raise Unauthorized("authorization server did not include a token in the response")
         if answer.refresh_token and (self._offline or self.identity_token):
             self.identity_token = answer.refresh_token
@@ -245,6 +249,6 @@ def refused_token(request: TokenRequest, status: int, body: bytes) -> CortenErro
     if status not in (400, 401, 403):
         return Unavailable(f"failed to fetch a token: {place}: unexpected status {status}")
     text = "incorrect username or password" if request.authorization or request.form else "authentication required"
-    with contextlib.suppress(msgspec.MsgspecError, UnicodeDecodeError):
-        text = msgspec.json.decode(body, type=_TokenRefusal).details or text
+    with contextlib.suppress(InvalidArgument):
+        text = wire.read(body, _TokenRefusal).details or text
     return Unauthorized(f"{place}: unauthorized: {clip(text)}")

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import asyncio
 import re
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Sequence
 from contextlib import aclosing, asynccontextmanager
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, BinaryIO
-from urllib.parse import quote, urljoin
+from urllib.parse import quote
 
 import msgspec
 
@@ -24,10 +25,11 @@ from corten.registry import hosts
 from corten.registry.auth import Credentials
 from corten.registry.endpoints import Endpoint
 from corten.registry.faults import Refused, translate
-from corten.registry.transport import BrokenOff, Request, Transport, Waiting, read_bounded
+from corten.registry.transport import BrokenOff, Request, Transport, Waiting, target_of
 from corten.registry.uploads import Blob, Upload, Way
 from corten.specs import digest as digests
 from corten.specs import oci_image as oci
+from corten.specs import wire
 from corten.specs.reference import Reference
 
 if TYPE_CHECKING:
@@ -37,11 +39,19 @@ MAX_MANIFEST = 8 << 20
 """Bytes of a manifest, an index or an image config."""
 
 MAX_TAG_PAGES = 1000
+MAX_TAGS = 1_000_000
 CHUNK = 1 << 20
+
+SLOWEST = 64
+"""Bytes a second below which a blob's connection counts as broken."""
+
+PROGRESS = 16 << 10
+"""Bytes that a connection must have brought to count for more than one that brought none."""
+
 _ACCEPT = ", ".join((*oci.INDEX_TYPES, *oci.MANIFEST_TYPES))
 
 
-_NEXT_LINK = re.compile(r'<([^>]+)>\s*;\s*rel="?next"?')
+_NEXT_LINK = re.compile(r'<([^<>]+)>\s*;\s*rel="?next"?')
 _CONTENT_RANGE = re.compile(r"bytes (\d{1,18})-\d{1,18}/(\*|\d{1,18})")
 
 
@@ -127,7 +137,7 @@ class RegistryClient:
         for attempt in range(1, self._transport.settings.attempts + 1):
             try:
                 async with self._send(request) as response:
-                    data = await read_bounded(response, MAX_MANIFEST)
+                    data = await self._transport.read(response, MAX_MANIFEST)
                     said = response.headers.get("Content-Type", "").partition(";")[0].strip()
                     return data, said, response.headers.get("Docker-Content-Digest", "")
             except BrokenOff:
@@ -151,22 +161,25 @@ class RegistryClient:
         found: set[str] = set()
         for _ in range(MAX_TAG_PAGES):
             data, link = await self._tags_page(request)
+            known = len(found)
             try:
-                found.update(msgspec.json.decode(data, type=_Tags).tags or ())
-            except (msgspec.MsgspecError, UnicodeDecodeError):
+                found.update(wire.read(data, _Tags).tags or ())
+            except InvalidArgument:
                 text = f"the registry's list of tags of {self.reference.familiar_name} cannot be read"
                 raise SystemFault(text, step="registry") from None
             if not link:
                 return sorted(found)
+            if not known < len(found) < MAX_TAGS:
+                break  # it goes in circles, or has no end
             request = Request("GET", link, self._scope, {}, missing="NAME_UNKNOWN")
         raise SystemFault(f"{self.reference.familiar_name} has too many tags to list", step="registry")
 
     async def _tags_page(self, request: Request) -> tuple[bytes, str]:
         """One page of tags, and the URL of the next ("" for none)."""
         async with self._send(request) as response:
-            data = await read_bounded(response, MAX_MANIFEST)
+            data = await self._transport.read(response, MAX_MANIFEST)
             match = _NEXT_LINK.search(", ".join(response.headers.getall("Link", [])))
-            return data, urljoin(str(response.url), match[1]) if match else ""
+            return data, target_of(str(response.url), match[1]) if match else ""
 
     async def blob(
         self,
@@ -179,9 +192,9 @@ class RegistryClient:
     ) -> AsyncGenerator[bytes, None]:
         """The bytes of a blob from `offset` on, `size` being the whole.
 
-        A connection that breaks is taken up where it broke, several times in a row without a byte at most; `waiting`
-        hears of the pauses before that. The caller compares the digest. A blob that the registry has not is looked
-        for at `urls`, without credentials. Raises DataCorrupt for a blob that is longer than `size`.
+        A connection that breaks, or crawls, is taken up where it broke, several times in a row without much at most;
+        `waiting` hears of the pauses before that. The caller compares the digest. A blob that the registry has not is
+        looked for at `urls`, without credentials. Raises DataCorrupt for a blob that is longer than `size`.
         """
         places = ["", *(url for url in urls if url.startswith(("http://", "https://")))]
         while True:
@@ -205,14 +218,18 @@ class RegistryClient:
             try:
                 request = self._blob_request(place, digest, waiting)
                 start = offset if ranged else 0
+                began = offset
                 async with aclosing(self._blob_once(request, digest, size, offset, start)) as parts:
                     async for part in parts:
                         offset += len(part)
-                        failures = 0
+                        if offset - began >= PROGRESS:
+                            failures = 0
                         yield part
                 if offset < size:
                     raise BrokenOff(f"unexpected EOF: {digest} ended after {offset} of {size} bytes")
             except _NoRange:
+                if not ranged:
+                    raise SystemFault(f"the registry sends a part of {digest} for the whole", step="registry") from None
                 ranged = False
             except BrokenOff:
                 failures += 1
@@ -239,7 +256,7 @@ class RegistryClient:
             if skip < 0:
                 raise SystemFault(f"the registry sent another range of {digest} than was asked for", step="registry")
             left = size - offset
-            async for data in response.content.iter_any():
+            async for data in self._at_a_pace(response):
                 part = data[skip:] if skip else data
                 skip = max(0, skip - len(data))
                 left -= len(part)
@@ -247,6 +264,25 @@ class RegistryClient:
                     raise DataCorrupt(f"{digest} is longer than the {size} bytes that its descriptor says")
                 if part:
                     yield part
+
+    async def _at_a_pace(self, response: aiohttp.ClientResponse) -> AsyncIterator[bytes]:
+        """The body in pieces. Raises BrokenOff when so little comes that it would never end."""
+        window = self._transport.settings.stall_timeout
+        now = asyncio.get_running_loop().time
+        waited, came = 0.0, 0
+        pieces = aiter(response.content.iter_any())
+        while True:
+            begin = now()
+            data = await anext(pieces, b"")
+            waited += now() - begin  # only that: whoever takes the pieces may be slow as well
+            if not data:
+                return
+            yield data
+            came += len(data)
+            if waited >= window:
+                if came < SLOWEST * window:
+                    raise BrokenOff(f"{response.url.host}: only {came} bytes came in {waited:.0f} seconds")
+                waited, came = 0.0, 0
 
     async def has_blob(self, digest: str) -> bool:
         try:

@@ -3,9 +3,6 @@
 from __future__ import annotations
 
 import http
-from typing import Any
-
-import msgspec
 
 from corten.errors import (
     CortenError,
@@ -19,6 +16,7 @@ from corten.errors import (
     clip,
 )
 from corten.registry.auth import Challenge
+from corten.specs import wire
 from corten.specs.reference import Reference
 
 _TEXTS = {
@@ -65,8 +63,8 @@ def read_refusal(status: int, body: bytes, challenges: list[Challenge], missing:
 
 def _first_error(body: bytes) -> tuple[str, str]:
     try:
-        raw: Any = msgspec.json.decode(body)
-    except (msgspec.DecodeError, UnicodeDecodeError):
+        raw = wire.parse(body)
+    except InvalidArgument:
         return "", ""
     if not isinstance(raw, dict):
         return "", ""

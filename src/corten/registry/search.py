@@ -11,7 +11,8 @@ from corten.errors import InvalidArgument, SystemFault, clip
 from corten.registry.auth import Credentials
 from corten.registry.endpoints import HUB, Endpoint
 from corten.registry.faults import Refused
-from corten.registry.transport import Request, Transport, read_bounded
+from corten.registry.transport import Request, Transport
+from corten.specs import wire
 
 HUB_INDEX = "index.docker.io"
 DEFAULT_LIMIT, MAX_LIMIT = 25, 100
@@ -56,13 +57,13 @@ async def search(transport: Transport, term: str, limit: int, credentials: Crede
     query = urlencode({"q": words, "n": limit})
     try:
         async with transport.send(endpoint, credentials, Request("GET", f"/v1/search?{query}")) as response:
-            data = await read_bounded(response, MAX_ANSWER)
+            data = await transport.read(response, MAX_ANSWER)
     except Refused as refused:
         text = f"Unexpected status code {refused.status}"
         raise SystemFault(f"search at {host} failed: {text}: {refused.detail}", step="registry") from None
     try:
-        found = msgspec.json.decode(data, type=_Answer).results
-    except (msgspec.MsgspecError, UnicodeDecodeError) as error:
+        found = wire.read(data, _Answer).results
+    except InvalidArgument as error:
         raise SystemFault(f"search at {host} failed: {clip(str(error))}", step="registry") from None
     return found[:limit]
 

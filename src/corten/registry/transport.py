@@ -25,6 +25,7 @@ from urllib.parse import urljoin, urlsplit
 from corten import __version__
 from corten.clock import Clock
 from corten.errors import CortenError, SystemFault, Unauthorized, Unavailable, clip
+from corten.registry.addresses import open_socket
 from corten.registry.auth import Credentials, RegistryAuth, TokenRequest, parse_challenges, refused_token
 from corten.registry.endpoints import Endpoint, RegistrySettings
 from corten.registry.faults import Refused, read_refusal
@@ -121,6 +122,20 @@ class Transport:
             else:
                 response.close()
 
+    async def read(self, response: aiohttp.ClientResponse, limit: int) -> bytes:
+        """A body that is a document. Raises SystemFault when it is longer than `limit`, TimeoutError when it comes
+        so slowly that nobody would wait for it.
+        """
+        parts: list[bytes] = []
+        size = 0
+        async with asyncio.timeout(4 * self.settings.stall_timeout):
+            async for part in response.content.iter_any():
+                size += len(part)
+                if size > limit:
+                    raise SystemFault(f"the registry's answer is longer than {limit} bytes", step="registry")
+                parts.append(part)
+        return b"".join(parts)
+
     async def _persist(self, endpoint: Endpoint, credentials: Credentials, request: Request) -> aiohttp.ClientResponse:
         attempts = request.attempts or self.settings.attempts
         for attempt in range(1, attempts + 1):
@@ -183,8 +198,9 @@ class Transport:
         return self._auths[key]
 
     async def _connected(self, endpoint: Endpoint, request: Request, used: str) -> aiohttp.ClientResponse:
-        if "://" in request.path:
-            url = _upgraded(request.path, endpoint, self._schemes.get(endpoint.host, ""))
+        if not request.path.startswith("/"):
+            url = _upgraded(target_of("", request.path), endpoint, self._schemes.get(endpoint.host, ""))
+            _check_scheme(url, endpoint)
             return await self._redirected(endpoint, request, url, used)
         known = self._schemes.get(endpoint.host)
         schemes = (known,) if known in endpoint.schemes else endpoint.schemes
@@ -216,7 +232,8 @@ class Transport:
             if response.status not in _REDIRECTS or not location:
                 return response
             response.close()
-            url = _target(url, location, endpoint)
+            url = target_of(url, location)
+            _check_scheme(url, endpoint)
         raise SystemFault(f"stopped after {MAX_REDIRECTS} redirects", step="registry")
 
     async def _raw(
@@ -231,22 +248,25 @@ class Transport:
             trust = replace(trust, client=None)
         verify = await self._contexts.of(trust, verify=not endpoint.unverified) if url.startswith("https:") else True
         proxy = settings.proxies.of(url)
+        # Each header may come a byte at a time. What we have to send takes the time that it takes.
+        patience = 2 * settings.stall_timeout + settings.connect_timeout if body is None else None
         try:
-            return await self._opened().request(
-                method,
-                yarl.URL(url, encoded=True),
-                headers=headers,
-                data=body() if body is not None else None,
-                ssl=verify,
-                proxy=proxy,
-                allow_redirects=False,
-                timeout=aiohttp.ClientTimeout(
-                    total=None,
-                    sock_connect=endpoint.dial_timeout or settings.connect_timeout,
-                    sock_read=settings.stall_timeout,
-                ),
-            )
-        except aiohttp.InvalidURL as error:
+            async with asyncio.timeout(patience):
+                return await self._opened().request(
+                    method,
+                    yarl.URL(url, encoded=True),
+                    headers=headers,
+                    data=body() if body is not None else None,
+                    ssl=verify,
+                    proxy=proxy,
+                    allow_redirects=False,
+                    timeout=aiohttp.ClientTimeout(
+                        total=None,
+                        sock_connect=endpoint.dial_timeout or settings.connect_timeout,
+                        sock_read=settings.stall_timeout,
+                    ),
+                )
+        except (aiohttp.InvalidURL, UnicodeError) as error:
             text = f"the registry gave an address that is none: {clip(str(error))}"
             raise SystemFault(text, step="registry") from None
         except (TimeoutError, OSError, _client_error()) as error:
@@ -260,7 +280,7 @@ class Transport:
         for attempt in range(1, self.settings.attempts + 1):
             response = await self._ask_token(endpoint, wanted)
             async with self._reading(response):
-                data = await read_bounded(response, MAX_TOKEN_BODY)
+                data = await self.read(response, MAX_TOKEN_BODY)
             if response.status < 300:
                 return data
             wait = self._retry_after(response)
@@ -278,7 +298,8 @@ class Transport:
             if response.status not in _REDIRECTS or not location:
                 return response
             response.close()
-            target = _target(url, location, endpoint)
+            target = target_of(url, location)
+            _check_scheme(target, endpoint)
             if _origin(target) != _origin(url):
                 if wanted.form:
                     raise Unauthorized(f"the token server sends us on to another one: {clip(target.split('?')[0])}")
@@ -300,7 +321,7 @@ class Transport:
         body = b""
         with contextlib.suppress(CortenError):
             async with self._reading(response):
-                body = await read_bounded(response, MAX_ERROR_BODY)
+                body = await self.read(response, MAX_ERROR_BODY)
         return read_refusal(response.status, body, challenges, request.missing)
 
     def _opened(self) -> aiohttp.ClientSession:
@@ -308,7 +329,9 @@ class Transport:
             import aiohttp
 
             self._session = aiohttp.ClientSession(
-                connector=aiohttp.TCPConnector(limit=64, limit_per_host=16, ttl_dns_cache=60),
+                connector=aiohttp.TCPConnector(
+                    limit=64, limit_per_host=16, ttl_dns_cache=60, socket_factory=open_socket
+                ),
                 headers={"User-Agent": USER_AGENT, "Accept-Encoding": "identity"},
                 # Blobs are what their digest says, whatever Content-Encoding a proxy puts on them.
                 auto_decompress=False,
@@ -327,13 +350,14 @@ class Transport:
     def _retry_after(self, response: aiohttp.ClientResponse) -> float | None:
         """The seconds that a Retry-After header asks for, a number or a date; None without one that can be read."""
         value = response.headers.get("Retry-After", "").strip()
-        if value.isdigit():
+        if value.isascii() and value.isdigit():
             return float(value[:9])
         try:
             when = parsedate_to_datetime(value)
-        except (ValueError, TypeError, IndexError):
+            seconds = when.timestamp()
+        except (ValueError, TypeError, IndexError, OverflowError):
             return None
-        return max(0.0, when.timestamp() - self._clock.now_ns() / 1e9)
+        return max(0.0, seconds - self._clock.now_ns() / 1e9)
 
 
 def _upgraded(url: str, endpoint: Endpoint, known: str) -> str:
@@ -361,28 +385,24 @@ def _origin(url: str) -> tuple[str, str | None, int | None]:
         return "", None, None
 
 
-def _target(url: str, location: str, endpoint: Endpoint) -> str:
-    """Where a redirect leads. Raises SystemFault for where nobody should go."""
+def target_of(url: str, location: str) -> str:
+    """Where `location` leads from `url`, its scheme in lower case. Raises SystemFault for what is no address."""
     try:
         target = urljoin(url, location)
-        scheme = urlsplit(target).scheme
+        scheme, separator, rest = target.partition(":")
+        urlsplit(target)
     except ValueError:
         raise SystemFault(f"the registry redirects to what is no address: {clip(location)}", step="registry") from None
-    if scheme not in ("http", "https") or (scheme == "http" and not endpoint.plain):
-        raise SystemFault(f"the registry redirects to an unsafe address: {clip(target)}", step="registry")
-    return target
+    return scheme.lower() + separator + rest
 
 
-async def read_bounded(response: aiohttp.ClientResponse, limit: int) -> bytes:
-    """The body. Raises SystemFault when it is longer than `limit`."""
-    parts: list[bytes] = []
-    size = 0
-    async for part in response.content.iter_any():
-        size += len(part)
-        if size > limit:
-            raise SystemFault(f"the registry's answer is longer than {limit} bytes", step="registry")
-        parts.append(part)
-    return b"".join(parts)
+def _check_scheme(url: str, endpoint: Endpoint) -> None:
+    """Raises SystemFault for where nobody should go."""
+    parts = urlsplit(url)
+    scheme = parts.scheme
+    # A name and password in it would be sent there: somebody else's, in our name.
+    if scheme not in ("http", "https") or (scheme == "http" and not endpoint.plain) or "@" in parts.netloc:
+        raise SystemFault(f"the registry redirects to an unsafe address: {clip(url)}", step="registry")
 
 
 def _client_error() -> type[Exception]:

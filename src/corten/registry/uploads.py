@@ -24,10 +24,10 @@ from collections.abc import AsyncIterator, Callable
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, BinaryIO, Protocol
-from urllib.parse import urlencode, urljoin
+from urllib.parse import urlencode
 
 from corten.errors import InvalidArgument, NotFound, SystemFault, Unauthorized, Unavailable
-from corten.registry.transport import Request
+from corten.registry.transport import Request, target_of
 
 if TYPE_CHECKING:
     import aiohttp
@@ -138,7 +138,7 @@ class Upload:
 
     async def _in_pieces(self, location: str) -> str:
         """All of the blob; where to close the upload. Raises _Lost when it has to be begun anew."""
-        offset = failures = 0
+        offset = failures = furthest = 0
         while offset < self._blob.size:
             length = min(self._way.chunk, self._blob.size - offset)
             request = self._request("PATCH", location, offset=offset, length=length)
@@ -147,7 +147,10 @@ class Upload:
                 async with self._way.send(request) as response:
                     location = _location(response)
                     offset = self._arrived(response, offset + length)
-                failures = 0
+                failures = 0 if offset > furthest else failures + 1
+                furthest = max(furthest, offset)
+                if failures >= self._way.attempts:
+                    raise SystemFault("the registry takes no more of what it is sent", step="registry")
             except NotFound:
                 raise _Lost from None
             except (Unavailable, InvalidArgument):
@@ -165,7 +168,7 @@ class Upload:
         try:
             async with self._way.send(request) as response:
                 arrived = self._arrived(response, 0)
-                return urljoin(str(response.url), response.headers.get("Location", location)), arrived
+                return target_of(str(response.url), response.headers.get("Location", location)), arrived
         except NotFound:
             raise _Lost from None
 
@@ -209,4 +212,4 @@ def _location(response: aiohttp.ClientResponse) -> str:
     location = response.headers.get("Location", "")
     if not location:
         raise SystemFault("the registry took an upload without saying where", step="registry")
-    return urljoin(str(response.url), location)
+    return target_of(str(response.url), location)
