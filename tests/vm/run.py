@@ -2,8 +2,9 @@
 
     scripts/test-vm [--emulate] [--limit SECONDS] [PYTEST-ARGUMENTS]
 
-Without arguments the set of `.ci/run` runs, in two machines at a time: tests/vm and most of tests/kernel. Prints what pytest
-prints; the exit status is pytest's, or 99 when a machine did not come to an end. docs/design/testing-v2.md says more.
+Without arguments the set of `.ci/run` runs, in two machines at a time: tests/vm and most of tests/kernel. Prints what
+pytest prints; the exit status is pytest's, or 99 when a machine did not come to an end. docs/design/testing-v2.md says
+more.
 """
 
 from __future__ import annotations
@@ -22,8 +23,8 @@ from pathlib import Path
 from tests.vm import qemu
 from tests.vm.image import TOP, image, say
 
-# A machine for each set, as one machine's tests keep one processor busy. What is left out starts dozens of interpreters,
-# which takes minutes here, for words that are the same on every kernel.
+# A machine for each set, as one machine's tests keep one processor busy. What is left out starts dozens of
+# interpreters, which takes minutes here, for words that are the same on every kernel.
 WORDS = ("cli", "bad_input", "hooks", "options")
 DEFAULT = {
     "tests/vm": ["tests/vm"],
