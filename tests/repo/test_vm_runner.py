@@ -77,6 +77,11 @@ def test_what_is_packed(tmp_path: Path) -> None:
     assert text.endswith("-k 'a b'\n")
 
 
+def test_what_is_left_out_is_there() -> None:
+    """A file that has got another name would be run, or run twice."""
+    assert all((TOP / path).is_file() for path in run.WORDS + run.APART)
+
+
 def test_the_initial_file_system_can_be_unpacked(tmp_path: Path) -> None:
     modules = tmp_path / "root/lib/modules/6.1"
     (modules / "kernel").mkdir(parents=True)

@@ -9,7 +9,6 @@ import socket
 import subprocess
 import sys
 import time
-from contextlib import suppress
 from pathlib import Path
 
 import corten
@@ -73,8 +72,11 @@ class SpawnerProcess:
         if self._sock is not None and self._process is not None:
             self._sock.close()
             self._sock = None
-            with suppress(subprocess.TimeoutExpired):
+            try:
                 await asyncio.to_thread(self._process.wait, GOODBYE)  # it ends at once, with its socket
+            except subprocess.TimeoutExpired:
+                self._process.kill()  # nothing depends on it: the shims are its children, and stay
+                await asyncio.to_thread(self._process.wait)
 
     async def _wait(self) -> socket.socket:
         try:
