@@ -35,3 +35,8 @@ async def until_async(probe: Callable[[], T], *, seconds: float = 20, what: str 
         assert time.monotonic() < deadline, f"not within {seconds} s: {what or probe}"
         await asyncio.sleep(0.01)
     return value
+
+
+async def linger(seconds: float) -> None:
+    """Be slow where slowness is what is tested, as of a server that sends a byte now and then. Waits for nothing."""
+    await asyncio.sleep(seconds)

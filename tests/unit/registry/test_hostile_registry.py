@@ -22,6 +22,7 @@ from corten.specs import digest as digests
 from corten.specs import oci_image as oci
 from corten.specs import reference
 from tests.unit.registry.test_client import EagerClock
+from tests.waiting import linger
 
 BLOB = bytes(range(256)) * 100
 DIGEST = digests.of(BLOB)
@@ -89,7 +90,7 @@ def crawling(start: bytes, more: bytes) -> Answer:
         while True:
             writer.write(more)
             await writer.drain()
-            await asyncio.sleep(0.02)
+            await linger(0.02)
 
     return answer
 
@@ -198,7 +199,7 @@ def test_a_blob_that_comes_byte_by_byte_is_given_up() -> None:
             writer.write(b"x")
             sent += 1
             await writer.drain()
-            await asyncio.sleep(0.05)
+            await linger(0.05)
 
     async def script(client: RegistryClient, liar: Liar) -> None:
         with pytest.raises(Unavailable, match=r"only \d+ bytes came in"):
@@ -229,7 +230,7 @@ def test_a_taker_that_is_slow_is_not_taken_for_a_slow_registry() -> None:
     async def script(client: RegistryClient, liar: Liar) -> None:
         got = b""
         async for part in client.blob(DIGEST, len(BLOB)):
-            await asyncio.sleep(0.3)
+            await linger(0.3)
             got += part
         assert got == BLOB
         assert len(liar.heads) == 1
