@@ -2,7 +2,7 @@
 
     scripts/test-vm [--emulate] [--limit SECONDS] [PYTEST-ARGUMENTS]
 
-Without arguments the set of `.ci/run` runs, in two machines at a time: tests/vm and most of tests/kernel. Prints what
+Without arguments the usual set runs, in two machines at a time: tests/vm and most of tests/kernel. Prints what
 pytest prints; the exit status is pytest's, or 99 when a machine did not come to an end. docs/design/testing-v2.md says
 more.
 """
