@@ -26,27 +26,26 @@ def size(fd: int = 1) -> tuple[int, int] | None:
     return (rows, columns) if rows and columns else None
 
 
-class RawMode:
-    """While entered, the terminal at `fd` passes every byte as it is typed, Ctrl-C too. Does nothing to a file."""
+class _Mode:
+    """While entered, the terminal at `fd` has its settings changed by `_change`. Does nothing to a file."""
 
     def __init__(self, fd: int, *, wanted: bool = True) -> None:
         self._fd = fd
         self._wanted = wanted and is_terminal(fd)
         self._saved: list[Any] | None = None
 
-    def __enter__(self) -> RawMode:
+    def _change(self, mode: list[Any]) -> None:
+        """`mode` as tcgetattr gives it."""
+        raise NotImplementedError
+
+    def __enter__(self) -> None:
         if self._wanted:
-            import termios as t
+            import termios
 
-            self._saved = t.tcgetattr(self._fd)
-            mode = t.tcgetattr(self._fd)
-            mode[0] &= ~(t.IGNBRK | t.BRKINT | t.PARMRK | t.ISTRIP | t.INLCR | t.IGNCR | t.ICRNL | t.IXON)
-            mode[1] &= ~t.OPOST
-            mode[2] = mode[2] & ~(t.CSIZE | t.PARENB) | t.CS8
-            mode[3] &= ~(t.ECHO | t.ECHONL | t.ICANON | t.ISIG | t.IEXTEN)
-            mode[6][t.VMIN], mode[6][t.VTIME] = 1, 0
-            t.tcsetattr(self._fd, t.TCSANOW, mode)
-        return self
+            self._saved = termios.tcgetattr(self._fd)
+            mode = termios.tcgetattr(self._fd)
+            self._change(mode)
+            termios.tcsetattr(self._fd, termios.TCSANOW, mode)
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
@@ -58,31 +57,26 @@ class RawMode:
             self._saved = None
 
 
-class Hidden:
-    """While entered, the terminal at `fd` does not show what is typed. Ctrl-C goes on working."""
+class RawMode(_Mode):
+    """Every byte is passed as it is typed, Ctrl-C too."""
 
-    def __init__(self, fd: int) -> None:
-        self._fd = fd
-        self._saved: list[Any] | None = None
+    def _change(self, mode: list[Any]) -> None:
+        import termios as t
 
-    def __enter__(self) -> Hidden:
-        if is_terminal(self._fd):
-            import termios as t
+        mode[0] &= ~(t.IGNBRK | t.BRKINT | t.PARMRK | t.ISTRIP | t.INLCR | t.IGNCR | t.ICRNL | t.IXON)
+        mode[1] &= ~t.OPOST
+        mode[2] = mode[2] & ~(t.CSIZE | t.PARENB) | t.CS8
+        mode[3] &= ~(t.ECHO | t.ECHONL | t.ICANON | t.ISIG | t.IEXTEN)
+        mode[6][t.VMIN], mode[6][t.VTIME] = 1, 0
 
-            self._saved = t.tcgetattr(self._fd)
-            mode = t.tcgetattr(self._fd)
-            mode[3] &= ~t.ECHO
-            t.tcsetattr(self._fd, t.TCSANOW, mode)
-        return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        if self._saved is not None:
-            import termios
+class Hidden(_Mode):
+    """What is typed is not shown. Ctrl-C goes on working."""
 
-            termios.tcsetattr(self._fd, termios.TCSANOW, self._saved)
-            self._saved = None
+    def _change(self, mode: list[Any]) -> None:
+        import termios
+
+        mode[3] &= ~termios.ECHO
 
 
 class DetachKeys:

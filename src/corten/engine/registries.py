@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import Any
 
 import msgspec
 
-from corten.engine.models import Filters, RegistryAuth
-from corten.errors import InvalidArgument, clip
+from corten.engine.models import RegistryAuth
 from corten.registry.auth import Credentials
 from corten.registry.client import Fetched, RegistryClient
 from corten.registry.login import login
-from corten.registry.search import Found, search
+from corten.registry.search import search
 from corten.registry.transport import Transport
 from corten.specs import oci_image as oci
 from corten.specs import reference as references
@@ -37,11 +35,10 @@ class RegistryService:
         descriptor = {"mediaType": top.media_type, "digest": top.digest, "size": len(top.data)}
         return {"Descriptor": descriptor, "Platforms": await _platforms(client, top)}
 
-    async def search(self, term: str, filters: Filters, limit: int, auth: RegistryAuth | None) -> list[dict[str, Any]]:
-        """Repositories, in the API's shape. Raises InvalidArgument for a filter that does not exist."""
-        wanted = _selection(filters)
+    async def search(self, term: str, limit: int, auth: RegistryAuth | None) -> list[dict[str, Any]]:
+        """Repositories, in the API's shape."""
         found = await search(self._registries, term, limit, _credentials(auth))
-        return [msgspec.structs.asdict(entry) for entry in found if wanted(entry)]
+        return [msgspec.structs.asdict(entry) for entry in found]
 
 
 def _credentials(auth: RegistryAuth | None) -> Credentials:
@@ -60,29 +57,3 @@ async def _platforms(client: RegistryClient, top: Fetched) -> list[dict[str, Any
         found = [oci.parse_config(await client.config(config)).platform]
     shown = [msgspec.to_builtins(platform) for platform in found]
     return [platform for platform in shown if platform]
-
-
-def _selection(filters: Filters) -> Callable[[Found], bool]:
-    for name in filters:
-        if name not in ("is-official", "is-automated", "stars"):
-            raise InvalidArgument(f"invalid filter '{clip(name, 64)}'")
-    official, automated = _flag(filters, "is-official"), _flag(filters, "is-automated")
-    least = 0
-    for text in filters.get("stars", []):
-        if not text.isascii() or not text.isdigit():
-            raise InvalidArgument(f"invalid filter 'stars=[{clip(text, 64)}]'")
-        least = max(least, int(text))
-    return lambda entry: (
-        official in (None, entry.is_official) and automated in (None, entry.is_automated) and entry.star_count >= least
-    )
-
-
-def _flag(filters: Filters, name: str) -> bool | None:
-    values = filters.get(name)
-    if not values:
-        return None
-    if values in (["1"], ["true"]):
-        return True
-    if values in (["0"], ["false"]):
-        return False
-    raise InvalidArgument(f"invalid filter '{name}=[{clip(' '.join(values), 64)}]'")

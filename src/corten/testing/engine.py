@@ -366,9 +366,7 @@ class MemoryRegistries:
         descriptor = {"mediaType": "application/vnd.oci.image.manifest.v1+json", "digest": "sha256:00", "size": 1}
         return {"Descriptor": descriptor, "Platforms": [{"architecture": "amd64", "os": "linux"}]}
 
-    async def search(
-        self, term: str, filters: Filters, limit: int, auth: RegistryAuth | None
-    ) -> Sequence[dict[str, Any]]:
+    async def search(self, term: str, limit: int, auth: RegistryAuth | None) -> Sequence[dict[str, Any]]:
         return [{"name": term, "description": "", "star_count": limit, "is_official": True, "is_automated": False}]
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from corten.api.docker.params import AuthConfig, parse_auth, registry_auth
+from corten.api.docker.search_filters import search_test
 from corten.engine.models import RegistryAuth
 from corten.errors import InvalidArgument
 
@@ -41,4 +42,6 @@ async def search(call: Call) -> web.Response:
         raise InvalidArgument("term must be given")
     auth = parse_auth(call.request.headers.get("X-Registry-Auth"))
     limit = call.query.number("limit") or 0
-    return call.json(await call.backends.registries.search(term, call.query.filters(), limit, auth))
+    wanted = search_test(call.query.filters())
+    found = await call.backends.registries.search(term, limit, auth)
+    return call.json([entry for entry in found if wanted(entry)])

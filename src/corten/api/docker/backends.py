@@ -225,9 +225,7 @@ class RegistryBackend(Protocol):
     async def distribution(self, ref: str, auth: RegistryAuth | None) -> dict[str, Any]:
         """What `ref` stands for at its registry: `Descriptor` and `Platforms`."""
 
-    async def search(
-        self, term: str, filters: Filters, limit: int, auth: RegistryAuth | None
-    ) -> Sequence[dict[str, Any]]:
+    async def search(self, term: str, limit: int, auth: RegistryAuth | None) -> Sequence[dict[str, Any]]:
         """Repositories that an index finds for `term`; `limit` 0 for as many as it likes."""
 
 

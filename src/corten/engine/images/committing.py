@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import asyncio
 import json
 import os
 import subprocess
 import sys
-from collections.abc import AsyncGenerator, Callable, Iterator
+from collections.abc import Iterator
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,6 +15,7 @@ from typing import IO
 import msgspec
 
 from corten.engine.images.archive import describe_layer, encode_manifest, read_manifest
+from corten.engine.images.downloads import NoSource
 from corten.engine.images.index import ImageIndex, StoredImage, Target
 from corten.engine.images.intake import Intake, intake, pieces
 from corten.engine.images.jobs import together
@@ -94,7 +94,7 @@ async def _store(
     blobs = sorted({digest, manifest.config.digest, *(layer.digest for layer in manifest.layers)})
     async with layers.lease([*blobs, *(layer.chain_id for layer in plan)]):
         if plan:
-            await together(layers.ensure(plan, len(plan) - 1, _NoSource(), lambda update: None))
+            await together(layers.ensure(plan, len(plan) - 1, NoSource(_lost), lambda update: None))
         image = await describe(layers, target, config, manifest, plan, blobs)
         image.parent_id = wanted.parent
         async with index.lock:
@@ -156,15 +156,7 @@ def _whole(out: IO[bytes], said: IO[bytes], report: dict[str, object]) -> Iterat
         raise SystemFault(f"the container's changes could not be read: {text}", step="commit")
 
 
-class _NoSource:
+def _lost(descriptor: Descriptor) -> NotFound:
     """The layers of the parent and the new one are here; what is not is lost."""
-
-    def __init__(self) -> None:
-        self.slots = asyncio.Semaphore(1)
-
-    async def blob(
-        self, descriptor: Descriptor, offset: int, waiting: Callable[[int], None]
-    ) -> AsyncGenerator[bytes, None]:
-        text = f"content of {descriptor.digest} is missing; pull the image again"
-        raise NotFound("blob", descriptor.digest, text)
-        yield b""
+    text = f"content of {descriptor.digest} is missing; pull the image again"
+    return NotFound("blob", descriptor.digest, text)

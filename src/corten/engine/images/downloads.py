@@ -34,6 +34,20 @@ class BlobSource(Protocol):
         """`waiting` hears of the seconds left before another attempt."""
 
 
+class NoSource:
+    """Where everything should be in the store before layers are made: what is not there is `missing`."""
+
+    def __init__(self, missing: Callable[[Descriptor], CortenError]) -> None:
+        self.slots = asyncio.Semaphore(1)
+        self._missing = missing
+
+    async def blob(
+        self, descriptor: Descriptor, offset: int, waiting: Callable[[int], None]
+    ) -> AsyncGenerator[bytes, None]:
+        raise self._missing(descriptor)
+        yield b""
+
+
 class Feed:
     """A blob that is being downloaded, for who reads along: see `storage.types.GrowingBlob`.
 

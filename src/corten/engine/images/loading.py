@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import asyncio
-from collections.abc import AsyncGenerator, AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Sequence
 from dataclasses import dataclass
 
 from corten.engine.images import archive as archives
 from corten.engine.images.archive import Candidate
+from corten.engine.images.downloads import NoSource
 from corten.engine.images.family import ANNOTATION_DESCRIBES
 from corten.engine.images.index import ImageIndex, StoredImage, Target
 from corten.engine.images.intake import Intake, intake
@@ -26,17 +26,8 @@ from corten.specs.oci_image import Descriptor, ImageConfig, Manifest
 from corten.specs.reference import Reference
 
 
-class _NoSource:
-    """Everything that an archive brings is in the store before layers are made; what is not there is missing in it."""
-
-    def __init__(self) -> None:
-        self.slots = asyncio.Semaphore(1)
-
-    async def blob(
-        self, descriptor: Descriptor, offset: int, waiting: Callable[[int], None]
-    ) -> AsyncGenerator[bytes, None]:
-        raise InvalidArgument(f"invalid archive: blob {descriptor.digest} is missing")
-        yield b""
+def _missing(descriptor: Descriptor) -> InvalidArgument:
+    return InvalidArgument(f"invalid archive: blob {descriptor.digest} is missing")
 
 
 @dataclass(frozen=True, slots=True)
@@ -122,7 +113,7 @@ class Loader:
             if update.status == "Extracting" and not self._quiet:
                 self._stream.layer(id, Update("Loading layer", update.current, update.total))
 
-        await self._layers.ensure(plan, at, _NoSource(), report)
+        await self._layers.ensure(plan, at, NoSource(_missing), report)
 
     def _choose(self, top: Descriptor) -> list[_Choice]:
         """The images to load of what the names in the archive stand for, the one that they will mean first (blocking).
