@@ -154,11 +154,12 @@ def test_systemd_without_a_bus() -> None:
     process = subprocess.Popen(["sleep", "1000"])
     try:
         cgroups_systemd.start_scope(cgroups_systemd.PRIVATE, "p-direct.scope", [("TasksMax", "t", 7)], process.pid)
-        assert text(ROOT / "system.slice/p-direct.scope/pids.max") == "7"
+        limit = ROOT / "system.slice/p-direct.scope/pids.max"
+        until(lambda: text(limit) == "7", what="the limit")
         cgroups_systemd.set_properties(cgroups_systemd.PRIVATE, "p-direct.scope", [("TasksMax", "t", 8)])
-        assert text(ROOT / "system.slice/p-direct.scope/pids.max") == "8"
+        until(lambda: text(limit) == "8", what="the new limit")
         cgroups_systemd.stop_scope(cgroups_systemd.PRIVATE, "p-direct.scope")
-        assert scopes() == []
+        until(lambda: scopes() == [], what="the end of the scope")
     finally:
         process.kill()
         process.wait()
