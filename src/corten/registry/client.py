@@ -75,8 +75,10 @@ class Fetched:
 class RegistryClient:
     """Access to the repository of `reference` with one set of credentials.
 
-    Reading asks the mirrors first and falls back, request by request. Errors: Unauthorized, Forbidden, NotFound,
-    Unavailable, SystemFault and DataCorrupt, with the name of the reference in Docker's words.
+    Where the registry is, and its mirrors, is read from disk at the first request, beside the event loop, and kept for
+    all that follow. Reading asks the mirrors first and falls back, request by request. Errors: Unauthorized, Forbidden,
+    NotFound, Unavailable, SystemFault and DataCorrupt, with the name of the reference in Docker's words, and
+    InvalidArgument for settings on disk that make no sense.
     """
 
     def __init__(
@@ -87,11 +89,24 @@ class RegistryClient:
         self._credentials = credentials or Credentials()
         self._push = push
         self._scope = f"repository:{reference.path}:{'pull,push' if push else 'pull'}"
-        self._endpoints = transport.settings.endpoints(reference.domain, push=push)
+        self._settings = transport.settings
+        self._endpoints: tuple[Endpoint, ...] = ()
+        self._locating = asyncio.Lock()
 
     def at(self, reference: Reference) -> RegistryClient:
         """The same access to another name in the same repository."""
         return RegistryClient(self._transport, reference, self._credentials, push=self._push)
+
+    async def locate(self) -> tuple[Endpoint, ...]:
+        """Where to ask, in order. Requests do it themselves; whoever wants to hear of an InvalidArgument before that
+        calls it.
+        """
+        async with self._locating:
+            if not self._endpoints:
+                # The files may lie on a disk that sleeps, or on another machine's.
+                find = self._settings.endpoints
+                self._endpoints = await asyncio.to_thread(find, self.reference.domain, push=self._push)
+        return self._endpoints
 
     async def resolve(self) -> str | None:
         """The digest that the reference stands for now, by HEAD; None where the registry does not say."""
@@ -334,7 +349,7 @@ class RegistryClient:
     @asynccontextmanager
     async def _send(self, request: Request) -> AsyncIterator[aiohttp.ClientResponse]:
         response = None
-        *mirrors, last = self._places(request)
+        *mirrors, last = self._places(request, await self.locate())
         for mirror in mirrors:
             try:
                 async with self._sending(mirror, replace(request, attempts=1)) as response:
@@ -346,14 +361,14 @@ class RegistryClient:
         async with self._sending(last, request) as response:
             yield response
 
-    def _places(self, request: Request) -> list[Endpoint]:
+    def _places(self, request: Request, endpoints: tuple[Endpoint, ...]) -> list[Endpoint]:
         """Where to ask, in order: what a name stands for now is not every mirror's to say."""
         if self._push:
-            return list(self._endpoints)
+            return list(endpoints)
         _, manifest, name = request.path.rpartition("/manifests/")
         by_name = "/tags/list" in request.path or (bool(manifest) and ":" not in name)
         needed = hosts.RESOLVE if by_name else hosts.PULL
-        places = [endpoint for endpoint in self._endpoints if needed in endpoint.capabilities]
+        places = [endpoint for endpoint in endpoints if needed in endpoint.capabilities]
         if not places:
             domain = self.reference.domain
             raise InvalidArgument(f"nothing may be pulled from {domain}: hosts.toml gives none of its hosts the right")

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+
 from corten.errors import SystemFault, Unauthorized
 from corten.registry.auth import Credentials, RegistryAuth, RejectedPassword
 from corten.registry.faults import Refused, status_text
@@ -17,7 +19,7 @@ async def login(transport: Transport, address: str, credentials: Credentials) ->
     Returns the identity token to be kept instead of the password, "" where the registry gives none. Raises
     Unauthorized when they are not, in Docker's words; InvalidArgument, Unavailable or SystemFault when nobody can say.
     """
-    endpoint = transport.settings.registry(address)
+    endpoint = await asyncio.to_thread(transport.settings.registry, address)
     # What is known of the registry from pulls must not answer for it.
     auth = RegistryAuth(credentials, offline=True)
     try:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import dataclasses
 from urllib.parse import urlencode
 
@@ -53,7 +54,7 @@ async def search(transport: Transport, term: str, limit: int, credentials: Crede
         raise InvalidArgument(f"limit {limit} is outside the range of [1, {MAX_LIMIT}]")
     limit = limit or DEFAULT_LIMIT
     host, words = split(term)
-    endpoint = _index(transport, host)
+    endpoint = await _index(transport, host)
     query = urlencode({"q": words, "n": limit})
     try:
         async with transport.send(endpoint, credentials, Request("GET", f"/v1/search?{query}")) as response:
@@ -68,6 +69,6 @@ async def search(transport: Transport, term: str, limit: int, credentials: Crede
     return found[:limit]
 
 
-def _index(transport: Transport, host: str) -> Endpoint:
-    endpoint = transport.settings.registry(host)
+async def _index(transport: Transport, host: str) -> Endpoint:
+    endpoint = await asyncio.to_thread(transport.settings.registry, host)
     return dataclasses.replace(endpoint, host=HUB_INDEX) if host == HUB else endpoint

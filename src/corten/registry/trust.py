@@ -26,18 +26,22 @@ class TlsContexts:
         if verify and trust == SYSTEM:
             return True
         files = [*trust.ca, *(trust.client or ())]
-        try:
-            stamp = tuple((path, (stat := os.stat(path)).st_mtime_ns, stat.st_size) for path in files)
-        except OSError as error:
-            raise InvalidArgument(f"cannot read {error.filename}: {error.strerror}") from None
-        key = (trust, verify, stamp)
+        key = (trust, verify, await asyncio.to_thread(_stamp, files) if files else ())
         if key not in self._kept:
             # The system's authorities are some hundred files; reading them takes long enough to be noticed.
-            self._kept[key] = await asyncio.to_thread(_make, trust, verify=verify)
+            made = await asyncio.to_thread(_make, trust, verify=verify)
+            self._kept[key] = self._kept.get(key, made)
             while len(self._kept) > _KEPT:
                 self._kept.popitem(last=False)
         self._kept.move_to_end(key)
         return self._kept[key]
+
+
+def _stamp(files: list[str]) -> _Stamp:
+    try:
+        return tuple((path, (stat := os.stat(path)).st_mtime_ns, stat.st_size) for path in files)
+    except OSError as error:
+        raise InvalidArgument(f"cannot read {error.filename}: {error.strerror}") from None
 
 
 def _make(trust: Trust, *, verify: bool) -> ssl.SSLContext:

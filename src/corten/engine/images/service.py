@@ -144,6 +144,7 @@ class ImageService:
     ) -> AsyncIterator[ProgressMessage]:
         reference = references.parse(ref, default_tag=not all_tags)
         client = RegistryClient(self._registries, reference, _credentials(auth))
+        await client.locate()
         stream = ProgressStream(self._clock)
         puller = Puller(self._index, self._layers, client, platform, stream, self.max_downloads)
         done = self._with_room(
@@ -162,6 +163,7 @@ class ImageService:
             name = reference.familiar_name
             raise NotFound("image", ref, f"An image does not exist locally with the tag: {name}")
         client = RegistryClient(self._registries, reference, _credentials(auth), push=True)
+        await client.locate()
         stream = ProgressStream(self._clock)
         pusher = Pusher(self._index, self._layers, client, stream, self.max_uploads)
         done = pusher.run(names, platform, lambda name: self._emit("push", name.familiar, {"name": name.familiar_name}))
