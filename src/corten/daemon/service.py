@@ -61,14 +61,14 @@ async def running(config: DaemonConfig) -> AsyncIterator[Parts]:
     """All services, recovered and running; let go of at the end."""
     async with AsyncExitStack() as stack:
         parts = await build(config, stack)
-        live = parts.containers.load()
+        live = parts.containers.recovery.load()
         await parts.controller.start(await parts.networks.load(), live.endpoints, live.sandboxes)
         stack.push_async_callback(parts.controller.close, keep=True)
         await parts.runtime.start()
         stack.push_async_callback(parts.runtime.close)
         await stack.enter_async_context(parts.images)
-        await parts.containers.recover()
-        stack.push_async_callback(parts.containers.shutdown)
+        await parts.containers.recovery.recover()
+        stack.push_async_callback(parts.containers.close)
         yield parts
 
 
@@ -87,9 +87,9 @@ def _reload(parts: Parts, read_config: Callable[[], DaemonConfig]) -> None:
 async def clean_up(config: DaemonConfig) -> None:
     """End every container that still runs and remove links, rules and namespaces. Images, volumes and records stay."""
     async with running(config) as parts:
-        for container in list(parts.containers.list()):
+        for container in list(parts.containers.inspection.list()):
             if container.state.running:
-                await parts.containers.stop(container.id, timeout=0)
+                await parts.containers.life_cycle.stop(container.id, timeout=0)
     # The services are down; what the network left for running containers goes too.
     async with AsyncExitStack() as stack:
         parts = await build(config, stack)

@@ -12,17 +12,16 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from corten.api.docker.backends import Backends
+from corten.api.docker.backends import Backends, ContainerBackends
 from corten.clock import SystemClock
 from corten.daemon import apparmor, idmapping, subids
 from corten.daemon.config import DaemonConfig
 from corten.engine import hostfacts
-from corten.engine.catalog import Catalog
 from corten.engine.commit import CommitService
-from corten.engine.containers import ContainerService
+from corten.engine.containers.assembly import Containers, assemble
+from corten.engine.containers.catalog import Catalog
 from corten.engine.deps import EMBEDDED, SYSTEMD, EngineDeps, EngineSettings, RuntimeChoice
 from corten.engine.events import EventBus
-from corten.engine.execs import ExecService
 from corten.engine.images.checking import CheckParts, CheckService, User
 from corten.engine.images.service import ImageParts, ImageService
 from corten.engine.models import Container, LogWindow
@@ -69,7 +68,7 @@ class Parts:
     controller: BridgeController
     networks: NetworkService
     images: ImageService
-    containers: ContainerService
+    containers: Containers
     registries: Transport
     deps: EngineDeps
     settings: EngineSettings
@@ -274,12 +273,32 @@ async def build(config: DaemonConfig, stack: AsyncExitStack) -> Parts:
         places = [config.data_root / "snapshots", config.data_root / "volumes"]
         overlay = config.storage_driver == "overlayfs"
         await asyncio.to_thread(idmapping.check, settings.remap, places, overlay=overlay)
-    execs = ExecService(deps, settings)
-    containers = ContainerService(deps, settings, execs)
-    system, commits = SystemService(deps, settings), CommitService(deps, containers, images)
+    containers = assemble(deps, settings)
     access, checks = RegistryService(registries), _checks(storage, images, volumes, deps, registries)
-    backends = Backends(containers, execs, images, networks, volumes, events, system, access, commits, checks)
+    backends = Backends(
+        containers=_faces(containers),
+        execs=containers.execs,
+        images=images,
+        networks=networks,
+        volumes=volumes,
+        events=events,
+        system=SystemService(deps, settings),
+        registries=access,
+        commits=CommitService(deps, containers.life_cycle, images),
+        checks=checks,
+    )
     return Parts(backends, events, runtime, controller, networks, images, containers, registries, deps, settings)
+
+
+def _faces(containers: Containers) -> ContainerBackends:
+    return ContainerBackends(
+        creation=containers.creation,
+        life_cycle=containers.life_cycle,
+        removal=containers.removal,
+        inspection=containers.inspection,
+        streams=containers.streams,
+        configuration=containers.configuration,
+    )
 
 
 def _stored(data_root: Path, storage: _Storage) -> int:

@@ -8,8 +8,8 @@ from typing import Protocol
 
 import msgspec
 
-from corten.engine import imagemerge
-from corten.engine.announce import Announcer
+from corten.engine.containers import imagemerge
+from corten.engine.containers.announce import Announcer
 from corten.engine.deps import EngineDeps
 from corten.engine.images import changes
 from corten.engine.images.committing import Commitment, parse_name
@@ -21,8 +21,6 @@ from corten.specs.oci_image import RunConfig
 
 class Holder(Protocol):
     """Holds containers still."""
-
-    def get(self, ref: str) -> Container: ...
 
     async def pause(self, ref: str) -> None: ...
 
@@ -43,7 +41,7 @@ class CommitService:
 
     async def commit(self, ref: str, options: CommitOptions) -> str:
         """The new image's id. Raises NotFound, Conflict, InvalidArgument for a bad name or change."""
-        container = self._containers.get(ref)
+        container = self._deps.catalog.find(ref).container
         if self._deps.snapshotter.name == "copy":
             raise NotImplementedYet("commit is not implemented for the storage driver copy")
         status = container.state.status

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from corten.clock import Clock
-from corten.engine.catalog import Catalog
+from corten.engine.containers.catalog import Catalog
 from corten.engine.events import EventBus
 from corten.engine.hostfacts import HostFacts
 from corten.engine.models import Container, Image, LogWindow, Volume

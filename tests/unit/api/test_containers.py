@@ -181,7 +181,7 @@ def test_logs_need_a_stream(api: Api) -> None:
 def test_resizing_a_terminal(api: Api) -> None:
     container_id = api.started(Tty=True)
     assert api.post(f"/containers/{container_id}/resize?h=40&w=120").status == 200
-    assert api.do(lambda: api.engine.containers.size(container_id)) == (40, 120)
+    assert api.do(lambda: api.engine.containers.terminal_sizes[container_id]) == (40, 120)
     answer = api.post(f"/containers/{container_id}/resize?h=x&w=120")
     assert (answer.status, answer.json) == (400, {"message": 'invalid resize height "x": invalid syntax'})
 

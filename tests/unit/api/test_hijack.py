@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from corten.testing.engine import frame
+from corten.testing.engine_containers import frame
 from tests.unit.api.support import Api, read_all, read_head, serve
 
 UPGRADE = b"Host: docker\r\nConnection: Upgrade\r\nUpgrade: tcp\r\n"

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from corten.testing.engine import frame
+from corten.testing.engine_containers import frame
 from tests.unit.api.support import TIMEOUT, Api, serve
 from tests.unit.api.test_hijack import attach_request
 

@@ -11,11 +11,10 @@ from pathlib import Path
 from typing import Any
 
 from corten.clock import ManualClock
-from corten.engine.catalog import Catalog
-from corten.engine.containers import ContainerService
+from corten.engine.containers.assembly import assemble
+from corten.engine.containers.catalog import Catalog
 from corten.engine.deps import EngineDeps, EngineSettings
 from corten.engine.events import EventBus
-from corten.engine.execs import ExecService
 from corten.engine.hostfacts import HostFacts
 from corten.engine.models import Container, Event, Hijacked, Image, LogWindow, Status
 from corten.engine.volumes import VolumeService
@@ -175,18 +174,18 @@ class Engine:
             seccomp=FakeSeccomp(),
             logs=FakeLogs(),
         )
-        self.execs = ExecService(self.deps, self.settings)
-        self.containers = ContainerService(self.deps, self.settings, self.execs)
+        self.containers = assemble(self.deps, self.settings)
+        self.execs = self.containers.execs
 
     async def start(self) -> None:
-        live = self.containers.load()
+        live = self.containers.recovery.load()
         await self.controller.start(list(NETWORKS.values()), live.endpoints, live.sandboxes)
-        await self.containers.recover()
+        await self.containers.recovery.recover()
         await settle()
 
     async def restart(self, *, keep_runtime: bool = True) -> None:
         """The daemon is killed and started again."""
-        await self.containers.shutdown()
+        await self.containers.close()
         old = self.runtime.containers if keep_runtime else {}
         self.runtime = FakeRuntime(self.clock)
         self.runtime.containers = old
@@ -196,15 +195,15 @@ class Engine:
 
     async def create(self, name: str = "box", *, image: str = "busybox", **host: Any) -> str:
         request = CreateRequest(image=image, host_config=HostConfig(**host))
-        return (await self.containers.create(name, request)).id
+        return (await self.containers.creation.create(name, request)).id
 
     async def run(self, name: str = "box", **host: Any) -> str:
         id = await self.create(name, **host)
-        await self.containers.start(id)
+        await self.containers.life_cycle.start(id)
         return id
 
     def status(self, ref: str) -> Status:
-        return self.containers.get(ref).state.status
+        return self.containers.inspection.get(ref).state.status
 
     def told(self, type: str = "container") -> list[str]:
         """Actions that were published so far."""
@@ -222,7 +221,7 @@ async def engine(root: Path) -> AsyncIterator[Engine]:
     try:
         yield built
     finally:
-        await built.containers.shutdown()
+        await built.containers.close()
 
 
 async def settle() -> None:

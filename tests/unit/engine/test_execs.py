@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from corten.engine.execs import KEPT_S
+from corten.engine.containers.execs import KEPT_S
 from corten.engine.models import Hijacked
 from corten.errors import Conflict, InvalidArgument, NotFound, StartFailed
 from corten.specs.container import CreateRequest, ExecRequest, HealthConfig
@@ -29,7 +29,7 @@ def test_a_session(tmp_path: Path) -> None:
             id = await e.run("web", cap_drop=["ALL"])
             request = ExecRequest(cmd=["ls", "-l"], attach_stdout=True, env=["A=1"], user="nobody", working_dir="/tmp")
             exec_id = await e.execs.exec_create("web", request)
-            assert e.containers.get(id).exec_ids == [exec_id]
+            assert e.containers.inspection.get(id).exec_ids == [exec_id]
             with client() as (ours, hijacked):
 
                 async def upgrade() -> Hijacked:
@@ -43,7 +43,7 @@ def test_a_session(tmp_path: Path) -> None:
                 await e.runtime.finish_exec(id, exec_id, 3)
                 assert ours.recv(1) == b""
             assert (session.running, session.exit_code) == (False, 3)
-            assert e.containers.get(id).exec_ids == []
+            assert e.containers.inspection.get(id).exec_ids == []
             with pytest.raises(Conflict, match="has already run"):
                 await begin(e, exec_id)
             made = e.runtime.containers[id].execs[exec_id].request
@@ -88,11 +88,11 @@ def test_refusals(tmp_path: Path) -> None:
             id = await e.create("web")
             with pytest.raises(Conflict, match=f"container {id} is not running"):
                 await e.execs.exec_create("web", ExecRequest(cmd=["ls"]))
-            await e.containers.start("web")
+            await e.containers.life_cycle.start("web")
             with pytest.raises(InvalidArgument, match="No exec command specified"):
                 await e.execs.exec_create("web", ExecRequest())
             exec_id = await e.execs.exec_create("web", ExecRequest(cmd=["ls"]))
-            await e.containers.pause("web")
+            await e.containers.life_cycle.pause("web")
             with pytest.raises(Conflict, match="is paused, unpause the container before exec"):
                 await begin(e, exec_id)
             with pytest.raises(NotFound, match="No such exec instance: nope"):
@@ -110,7 +110,7 @@ def test_sessions_end_with_their_container_and_are_forgotten_later(tmp_path: Pat
             await e.runtime.finish(id)
             assert e.execs.exec_get(exec_id).exit_code == 137
             await e.clock.advance(KEPT_S + 1)
-            await e.containers.start(id)
+            await e.containers.life_cycle.start(id)
             await e.execs.exec_create("web", ExecRequest(cmd=["ls"]))
             with pytest.raises(NotFound):
                 e.execs.exec_get(exec_id)
@@ -122,7 +122,7 @@ async def probe(e: Engine, id: str, code: int) -> None:
     """Let the next probe begin and end."""
     await e.clock.advance(10)
     await settle()
-    (exec_id,) = e.containers.get(id).exec_ids
+    (exec_id,) = e.containers.inspection.get(id).exec_ids
     await e.runtime.finish_exec(id, exec_id, code)
     await settle()
 
@@ -131,11 +131,11 @@ def test_health_goes_through_its_states(tmp_path: Path) -> None:
     async def story() -> None:
         async with engine(tmp_path) as e:
             check = HealthConfig(test=["CMD", "ok"], interval=10_000_000_000, retries=2)
-            id = (await e.containers.create("web", CreateRequest(image="busybox", healthcheck=check))).id
-            await e.containers.start(id)
+            id = (await e.containers.creation.create("web", CreateRequest(image="busybox", healthcheck=check))).id
+            await e.containers.life_cycle.start(id)
 
             def status() -> str:
-                health = e.containers.get(id).state.health
+                health = e.containers.inspection.get(id).state.health
                 assert health is not None
                 return health.status
 
@@ -154,11 +154,11 @@ def test_health_goes_through_its_states(tmp_path: Path) -> None:
             await settle()
             await e.clock.advance(31)
             await settle()
-            health = e.containers.get(id).state.health
+            health = e.containers.inspection.get(id).state.health
             assert health is not None
             assert health.log[-1].exit_code == -1
             assert health.log[-1].output == "Health check exceeded timeout (30s)"
-            await e.containers.stop(id)
+            await e.containers.life_cycle.stop(id)
 
     asyncio.run(story())
 
@@ -167,8 +167,8 @@ def test_no_health_without_a_check(tmp_path: Path) -> None:
     async def story() -> None:
         async with engine(tmp_path) as e:
             check = HealthConfig(test=["NONE"])
-            id = (await e.containers.create("web", CreateRequest(image="busybox", healthcheck=check))).id
-            await e.containers.start(id)
-            assert e.containers.get(id).state.health is None
+            id = (await e.containers.creation.create("web", CreateRequest(image="busybox", healthcheck=check))).id
+            await e.containers.life_cycle.start(id)
+            assert e.containers.inspection.get(id).state.health is None
 
     asyncio.run(story())

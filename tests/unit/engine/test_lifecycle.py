@@ -21,9 +21,9 @@ def test_run_and_exit(tmp_path: Path) -> None:
             id = await e.create("web", port_bindings={"80/tcp": [PortBinding(host_port="8080")]})
             assert e.status("web") is Status.CREATED
             assert e.records.durable_puts == 1
-            waiter = await e.containers.wait(id, "next-exit")
-            await e.containers.start(id)
-            container = e.containers.get("web")
+            waiter = await e.containers.life_cycle.wait(id, "next-exit")
+            await e.containers.life_cycle.start(id)
+            container = e.containers.inspection.get("web")
             assert e.status("web") is Status.RUNNING
             assert container.state.pid == e.runtime.containers[id].pid
             assert container.networks["bridge"].ip_address == "172.17.0.2"
@@ -54,12 +54,12 @@ def test_out_of_memory_is_told_when_it_happens_and_once(tmp_path: Path) -> None:
         async with engine(tmp_path) as e:
             id = await e.run("hungry")
             await e.runtime.kill_for_memory(id)
-            assert e.containers.get("hungry").state.oom_killed
+            assert e.containers.inspection.get("hungry").state.oom_killed
             assert e.status("hungry") is Status.RUNNING
             await e.runtime.finish(id, 137, oom_killed=True)
             assert e.told()[-2:] == ["oom", "die"]
-            await e.containers.start(id)
-            assert not e.containers.get("hungry").state.oom_killed
+            await e.containers.life_cycle.start(id)
+            assert not e.containers.inspection.get("hungry").state.oom_killed
             await e.runtime.finish(id, 137, oom_killed=True)  # by a shim that nobody had heard before
             assert e.told()[-2:] == ["oom", "die"]
             await e.runtime.kill_for_memory("0" * 64)  # of a container that is gone: no error
@@ -74,11 +74,11 @@ def test_remove_after_exit_takes_everything(tmp_path: Path) -> None:
                 "once", auto_remove=True, binds=["kept:/kept"], mounts=[Mount(type="volume", target="/anon")]
             )
             assert len(e.volumes.list()) == 2
-            gone = await e.containers.wait(id, "removed")
+            gone = await e.containers.life_cycle.wait(id, "removed")
             await e.runtime.finish(id, 3)
             assert (await gone).status_code == 3
             with pytest.raises(NotFound):
-                e.containers.get("once")
+                e.containers.inspection.get("once")
             assert e.records.all() == {}
             assert e.snapshots.active == set()
             assert [volume.name for volume in e.volumes.list()] == ["kept"]
@@ -96,14 +96,14 @@ def test_a_failed_start_leaves_a_reason_and_nothing_else(tmp_path: Path) -> None
             id = await e.create("bad")
             e.runtime.fail_next(StartFailed("no such program", step="execve", errno=2, exit_code=127))
             with pytest.raises(StartFailed, match='exec: "sh": executable file not found in \\$PATH'):
-                await e.containers.start(id)
-            state = e.containers.get(id).state
+                await e.containers.life_cycle.start(id)
+            state = e.containers.inspection.get(id).state
             assert (state.status, state.exit_code) == (Status.CREATED, 127)
             assert "executable file not found" in state.error
             assert e.controller.sandboxes == {}
             assert "start" not in e.told()
-            await e.containers.start(id)
-            assert e.containers.get(id).state.error == ""
+            await e.containers.life_cycle.start(id)
+            assert e.containers.inspection.get(id).state.error == ""
 
     asyncio.run(story())
 
@@ -112,12 +112,12 @@ def test_a_failed_start_with_rm_removes(tmp_path: Path) -> None:
     async def story() -> None:
         async with engine(tmp_path) as e:
             id = await e.create("bad", auto_remove=True)
-            gone = await e.containers.wait(id, "removed")
+            gone = await e.containers.life_cycle.wait(id, "removed")
             e.runtime.fail_next(StartFailed("no", exit_code=126))
             with pytest.raises(StartFailed, match="permission denied"):
-                await e.containers.start(id)
+                await e.containers.life_cycle.start(id)
             assert (await gone).status_code == 126
-            assert list(e.containers.list()) == []
+            assert list(e.containers.inspection.list()) == []
 
     asyncio.run(story())
 
@@ -135,12 +135,12 @@ def test_name_conflict_in_dockers_words(tmp_path: Path) -> None:
             assert str(refused.value) == words
             await e.create("db")
             with pytest.raises(Conflict) as refused:
-                await e.containers.rename("db", "web")
+                await e.containers.configuration.rename("db", "web")
             assert str(refused.value) == words
-            await e.containers.rename("db", "store")
-            assert e.containers.get("store").name == "store"
+            await e.containers.configuration.rename("db", "store")
+            assert e.containers.inspection.get("store").name == "store"
             with pytest.raises(NotFound):
-                e.containers.get("db")
+                e.containers.inspection.get("db")
 
     asyncio.run(story())
 
@@ -164,11 +164,11 @@ def test_start_and_stop_twice(tmp_path: Path) -> None:
         async with engine(tmp_path) as e:
             id = await e.run()
             with pytest.raises(NotModified):
-                await e.containers.start(id)
-            await e.containers.stop(id)
-            assert e.containers.get(id).state.exit_code == 143
+                await e.containers.life_cycle.start(id)
+            await e.containers.life_cycle.stop(id)
+            assert e.containers.inspection.get(id).state.exit_code == 143
             with pytest.raises(NotModified):
-                await e.containers.stop(id)
+                await e.containers.life_cycle.stop(id)
             assert e.told() == ["create", "start", "kill", "die", "stop"]
 
     asyncio.run(story())
@@ -179,14 +179,14 @@ def test_stop_kills_after_its_patience(tmp_path: Path) -> None:
         async with engine(tmp_path) as e:
             e.runtime.exit_on_signal = {9}
             id = await e.run()
-            stopping = asyncio.ensure_future(e.containers.stop(id, 5))  # noqa: TID251 - the test is its owner
+            stopping = asyncio.ensure_future(e.containers.life_cycle.stop(id, 5))  # noqa: TID251 - the test is its owner
             await settle()
             await e.clock.advance(4.9)
             assert e.runtime.containers[id].signals == [15]
             await e.clock.advance(0.2)
             await stopping
             assert e.runtime.containers[id].signals == [15, 9]
-            assert e.containers.get(id).state.exit_code == 137
+            assert e.containers.inspection.get(id).state.exit_code == 137
 
     asyncio.run(story())
 
@@ -205,13 +205,13 @@ def test_restart_policy_backs_off_and_gives_up_when_stopped(tmp_path: Path) -> N
                 await e.clock.advance(pause * 0.2)
                 await settle()
                 assert len(e.runtime.launches) == launches + 1
-            assert e.containers.get(id).restart_count == 3
+            assert e.containers.inspection.get(id).restart_count == 3
             await e.clock.advance(11)
             await e.runtime.finish(id, 1)
             await e.clock.advance(0.11)  # ten good seconds: the pauses begin anew
             await settle()
             assert e.status(id) is Status.RUNNING
-            await e.containers.stop(id)
+            await e.containers.life_cycle.stop(id)
             assert e.status(id) is Status.EXITED
 
     asyncio.run(story())
@@ -237,7 +237,7 @@ def test_stop_while_waiting_for_a_restart(tmp_path: Path) -> None:
             id = await e.run(restart_policy=RestartPolicy(name="always"))
             await e.runtime.finish(id, 1)
             assert e.status(id) is Status.RESTARTING
-            await e.containers.stop(id)
+            await e.containers.life_cycle.stop(id)
             assert e.status(id) is Status.EXITED
             await e.clock.advance(5)
             await settle()
@@ -250,7 +250,7 @@ def test_manual_restart_keeps_a_container_that_would_go_by_itself(tmp_path: Path
     async def story() -> None:
         async with engine(tmp_path) as e:
             id = await e.run(auto_remove=True)
-            await e.containers.restart(id)
+            await e.containers.life_cycle.restart(id)
             assert e.status(id) is Status.RUNNING
             assert e.told()[-1] == "restart"
             assert len(e.runtime.launches) == 2
@@ -262,15 +262,15 @@ def test_wait_conditions(tmp_path: Path) -> None:
     async def story() -> None:
         async with engine(tmp_path) as e:
             id = await e.create()
-            assert (await (await e.containers.wait(id, "not-running"))).status_code == 0
-            following = await e.containers.wait(id, "next-exit")
-            gone = await e.containers.wait(id, "removed")
-            await e.containers.start(id)
-            running = await e.containers.wait(id, "not-running")
+            assert (await (await e.containers.life_cycle.wait(id, "not-running"))).status_code == 0
+            following = await e.containers.life_cycle.wait(id, "next-exit")
+            gone = await e.containers.life_cycle.wait(id, "removed")
+            await e.containers.life_cycle.start(id)
+            running = await e.containers.life_cycle.wait(id, "not-running")
             await e.runtime.finish(id, 9)
             assert (await following).status_code == 9
             assert (await running).status_code == 9
-            await e.containers.remove(id)
+            await e.containers.removal.remove(id)
             assert (await gone).status_code == 9
 
     asyncio.run(story())
@@ -281,17 +281,17 @@ def test_remove_refuses_what_runs(tmp_path: Path) -> None:
         async with engine(tmp_path) as e:
             id = await e.run("web")
             with pytest.raises(Conflict) as refused:
-                await e.containers.remove("web")
+                await e.containers.removal.remove("web")
             assert str(refused.value) == (
                 'cannot remove container "/web": container is running: '
                 "stop the container before removing or force remove"
             )
-            await e.containers.pause(id)
+            await e.containers.life_cycle.pause(id)
             with pytest.raises(Conflict, match="container is paused and must be unpaused first"):
-                await e.containers.remove("web")
-            await e.containers.unpause(id)
-            await e.containers.remove("web", force=True)
-            assert list(e.containers.list()) == []
+                await e.containers.removal.remove("web")
+            await e.containers.life_cycle.unpause(id)
+            await e.containers.removal.remove("web", force=True)
+            assert list(e.containers.inspection.list()) == []
             assert e.told()[-3:] == ["kill", "die", "destroy"]
 
     asyncio.run(story())
@@ -302,8 +302,8 @@ def test_stop_of_a_paused_container_lets_it_go_on_once(tmp_path: Path) -> None:
         async with engine(tmp_path) as e:
             id = await e.run("web")
             e.runtime.exit_on_signal = {9}  # it ignores SIGTERM
-            await e.containers.pause(id)
-            await e.containers.stop(id, timeout=0)
+            await e.containers.life_cycle.pause(id)
+            await e.containers.life_cycle.stop(id, timeout=0)
             assert e.runtime.containers[id].signals == [15, 9]
             assert e.told()[-6:] == ["pause", "kill", "unpause", "kill", "die", "stop"]
 
@@ -320,9 +320,9 @@ def test_clients_that_attach_first_are_there_from_the_first_byte(tmp_path: Path)
                     return hijacked
 
                 options = AttachOptions(stdout=True, stream=True, stdin=True, detach_keys="ctrl-a,x")
-                await e.containers.attach(id, options, upgrade)
+                await e.containers.streams.attach(id, options, upgrade)
                 assert e.runtime.containers == {}
-                await e.containers.start(id)
+                await e.containers.life_cycle.start(id)
                 (stream,) = e.runtime.containers[id].attached
                 assert (stream.stdin, stream.detach_keys) == (False, b"\x01x")  # its stdin is not open
                 await e.runtime.finish(id)
@@ -341,8 +341,8 @@ def test_parked_clients_are_let_go_with_the_container(tmp_path: Path) -> None:
                 async def upgrade() -> Hijacked:
                     return hijacked
 
-                await e.containers.attach(id, AttachOptions(stdout=True, stream=True), upgrade)
-                await e.containers.remove(id)
+                await e.containers.streams.attach(id, AttachOptions(stdout=True, stream=True), upgrade)
+                await e.containers.removal.remove(id)
                 assert ours.recv(1) == b""
 
     asyncio.run(story())
@@ -357,7 +357,7 @@ def test_attach_with_logs_only(tmp_path: Path) -> None:
                 async def upgrade() -> Hijacked:
                     return hijacked
 
-                await e.containers.attach(id, AttachOptions(stdout=True, logs=True), upgrade)
+                await e.containers.streams.attach(id, AttachOptions(stdout=True, logs=True), upgrade)
                 assert ours.recv(100) == b"log of talk\n"
                 assert ours.recv(1) == b""
 
@@ -369,15 +369,15 @@ def test_joining_another_containers_network(tmp_path: Path) -> None:
         async with engine(tmp_path) as e:
             first = await e.create("first")
             second = await e.create("second", network_mode="container:first")
-            assert e.containers.get(second).host_config.network_mode == f"container:{first}"
+            assert e.containers.inspection.get(second).host_config.network_mode == f"container:{first}"
             with pytest.raises(Conflict, match="cannot join network of a non running container"):
-                await e.containers.start(second)
-            await e.containers.start(first)
-            await e.containers.start(second)
+                await e.containers.life_cycle.start(second)
+            await e.containers.life_cycle.start(first)
+            await e.containers.life_cycle.start(second)
             linux = e.runtime.launches[-1].spec.linux
             assert linux is not None
             paths = [namespace.path for namespace in linux.namespaces if namespace.type == "network"]
-            assert paths == [e.containers.get(first).sandbox_key]
+            assert paths == [e.containers.inspection.get(first).sandbox_key]
             await e.runtime.finish(second)
             assert list(e.controller.sandboxes) == [first]
 
@@ -391,9 +391,9 @@ def test_a_port_in_use_starts_nothing(tmp_path: Path) -> None:
             await e.run("one", port_bindings=binding)
             two = await e.create("two", port_bindings=binding)
             with pytest.raises(SystemFault, match="port is already allocated"):
-                await e.containers.start(two)
+                await e.containers.life_cycle.start(two)
             assert len(e.controller.sandboxes) == 1
-            assert e.containers.get(two).state.exit_code == 128
+            assert e.containers.inspection.get(two).state.exit_code == 128
 
     asyncio.run(story())
 
@@ -404,9 +404,9 @@ def test_published_range_and_publish_all(tmp_path: Path) -> None:
             request = CreateRequest(
                 image="busybox", exposed_ports={"53/udp": {}}, host_config=HostConfig(publish_all_ports=True)
             )
-            id = (await e.containers.create("", request)).id
-            await e.containers.start(id)
-            (mapping,) = e.containers.get(id).endpoints[0].ports
+            id = (await e.containers.creation.create("", request)).id
+            await e.containers.life_cycle.start(id)
+            (mapping,) = e.containers.inspection.get(id).endpoints[0].ports
             assert isinstance(mapping, PortMapping)
             assert (mapping.container_port, mapping.transport) == (53, "udp")
             assert mapping.host_port >= 49153
@@ -459,6 +459,6 @@ def test_unknown_things_are_named(tmp_path: Path) -> None:
             with pytest.raises(InvalidArgument, match="No such container: nope"):
                 await e.create(network_mode="container:nope")
             with pytest.raises(NotFound, match="No such container: nope"):
-                await e.containers.start("nope")
+                await e.containers.life_cycle.start("nope")
 
     asyncio.run(story())

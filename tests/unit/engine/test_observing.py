@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from corten.engine import processes
+from corten.engine.containers import processes
 from corten.engine.models import Event, Image, LogWindow
 from corten.engine.system import SystemService
 from corten.errors import Conflict, InvalidArgument, NotImplementedYet
@@ -35,21 +35,21 @@ def test_update_reaches_the_running_container(tmp_path: Path) -> None:
         async with engine(tmp_path) as e:
             id = await e.run()
             policy = RestartPolicy(name="always")
-            assert await e.containers.update(id, Resources(memory=64 << 20, pids_limit=5), policy) == []
+            assert await e.containers.configuration.update(id, Resources(memory=64 << 20, pids_limit=5), policy) == []
             (spec,) = e.runtime.containers[id].updates
             assert spec.linux is not None
             limits = spec.linux.resources
             assert limits is not None
             assert limits.memory is not None
             assert (limits.memory.limit, limits.memory.swap) == (64 << 20, 128 << 20)
-            assert e.containers.get(id).host_config.restart_policy == policy
+            assert e.containers.inspection.get(id).host_config.restart_policy == policy
             with pytest.raises(InvalidArgument, match="6MB"):
-                await e.containers.update(id, Resources(memory=1), None)
-            assert e.containers.get(id).host_config.memory == 64 << 20
+                await e.containers.configuration.update(id, Resources(memory=1), None)
+            assert e.containers.inspection.get(id).host_config.memory == 64 << 20
             with pytest.raises(Conflict, match="already set memoryswap limit"):
-                await e.containers.update(id, Resources(memory=1 << 30), None)
+                await e.containers.configuration.update(id, Resources(memory=1 << 30), None)
             with pytest.raises(NotImplementedYet, match="--ulimit"):
-                await e.containers.update(id, Resources(ulimits=[Ulimit(name="core")]), None)
+                await e.containers.configuration.update(id, Resources(ulimits=[Ulimit(name="core")]), None)
 
     asyncio.run(story())
 
@@ -58,7 +58,7 @@ def test_stats_have_the_apis_shape(tmp_path: Path) -> None:
     async def story() -> None:
         async with engine(tmp_path) as e:
             id = await e.run("web")
-            sample = await e.containers.stats(id)
+            sample = await e.containers.inspection.stats(id)
             assert sample["name"] == "/web"
             assert sample["pids_stats"] == {"current": 1}
             assert sample["cpu_stats"]["online_cpus"] == 2
@@ -66,10 +66,10 @@ def test_stats_have_the_apis_shape(tmp_path: Path) -> None:
             assert sample["memory_stats"]["limit"] == 8 << 30
             assert set(sample["networks"]["eth0"]) >= {"rx_bytes", "tx_dropped"}
             await e.runtime.finish(id)
-            sample = await e.containers.stats(id)
+            sample = await e.containers.inspection.stats(id)
             assert (sample["memory_stats"], sample["pids_stats"]) == ({}, {})
             with pytest.raises(Conflict, match="is not running"):
-                await e.containers.top(id, "")
+                await e.containers.inspection.top(id, "")
 
     asyncio.run(story())
 
@@ -79,9 +79,9 @@ def test_logs_of_a_driver_without_reading(tmp_path: Path) -> None:
         async with engine(tmp_path) as e:
             id = await e.create(log_config=LogConfig(type="none"))
             with pytest.raises(InvalidArgument, match="configured logging driver does not support reading"):
-                e.containers.logs(id, LogWindow())
+                e.containers.streams.logs(id, LogWindow())
             with pytest.raises(InvalidArgument, match="choose at least one stream"):
-                e.containers.logs(id, LogWindow(stdout=False, stderr=False))
+                e.containers.streams.logs(id, LogWindow(stdout=False, stderr=False))
             with pytest.raises(InvalidArgument, match="unknown log opt 'bogus' for json-file log driver"):
                 await e.create("other", log_config=LogConfig(type="json-file", config={"bogus": "1"}))
 
@@ -93,10 +93,10 @@ def test_sizes_and_prune(tmp_path: Path) -> None:
         async with engine(tmp_path) as e:
             running = await e.run("running")
             stopped = await e.create("stopped")
-            sizes = await e.containers.sizes(stopped)
+            sizes = await e.containers.inspection.sizes(stopped)
             assert (sizes.rw, sizes.root_fs) == (7, 107)
-            assert await e.containers.prune({}) == ([stopped], 7)
-            assert [container.id for container in e.containers.list()] == [running]
+            assert await e.containers.removal.prune({}) == ([stopped], 7)
+            assert [container.id for container in e.containers.inspection.list()] == [running]
 
     asyncio.run(story())
 
@@ -153,7 +153,7 @@ def test_endpoints_that_cannot_be_had(tmp_path: Path) -> None:
                 networking = NetworkingConfig(endpoints_config={mode: endpoint})
                 host = HostConfig(network_mode=mode)
                 request = CreateRequest(image="busybox", host_config=host, networking_config=networking)
-                return (await e.containers.create("", request)).id
+                return (await e.containers.creation.create("", request)).id
 
             address = EndpointSettings(ipam_config=EndpointIPAMConfig(ipv4_address="172.18.0.9"))
             with pytest.raises(InvalidArgument, match="supported on user defined networks only"):
@@ -161,8 +161,8 @@ def test_endpoints_that_cannot_be_had(tmp_path: Path) -> None:
             with pytest.raises(InvalidArgument, match="network-scoped alias"):
                 await create("default", EndpointSettings(aliases=["x"]))
             id = await create("second", address)
-            await e.containers.start(id)
-            assert e.containers.get(id).networks["second"].ip_address == "172.18.0.9"
+            await e.containers.life_cycle.start(id)
+            assert e.containers.inspection.get(id).networks["second"].ip_address == "172.18.0.9"
 
     asyncio.run(story())
 

@@ -4,8 +4,19 @@ from __future__ import annotations
 
 import pytest
 
-from corten.engine import detach, etcfiles, imagemerge, mountspec, names, ports, processes, prune, restarts, signals
-from corten.engine.catalog import Catalog, Entry
+from corten.engine.containers import (
+    detach,
+    etcfiles,
+    imagemerge,
+    mountspec,
+    names,
+    ports,
+    processes,
+    prune,
+    restarts,
+    signals,
+)
+from corten.engine.containers.catalog import Catalog, Entry
 from corten.engine.models import Container
 from corten.errors import InvalidArgument, NotImplementedYet
 from corten.network.types import PortMapping

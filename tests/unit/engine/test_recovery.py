@@ -18,14 +18,14 @@ def test_a_running_container_is_found_again_with_its_network(tmp_path: Path) -> 
     async def story() -> None:
         async with engine(tmp_path) as e:
             id = await e.run("web", port_bindings={"80/tcp": [PortBinding(host_port="8080")]})
-            before = e.containers.get(id)
+            before = e.containers.inspection.get(id)
             await e.restart()
-            after = e.containers.get("web")
+            after = e.containers.inspection.get("web")
             assert after is not before
             assert after == before
             assert list(e.controller.sandboxes) == [id]
             assert e.told() == []
-            waiter = await e.containers.wait(id, "not-running")
+            waiter = await e.containers.life_cycle.wait(id, "not-running")
             await e.runtime.finish(id, 5)
             assert (await waiter).status_code == 5
 
@@ -39,9 +39,9 @@ def test_an_exit_meanwhile_has_its_code(tmp_path: Path) -> None:
             e.runtime.containers[id].exit = ExitStatus(42, e.clock.now_ns())
             await e.restart()
             assert e.status(id) is Status.EXITED
-            assert e.containers.get(id).state.exit_code == 42
+            assert e.containers.inspection.get(id).state.exit_code == 42
             assert e.controller.sandboxes == {}
-            assert (await (await e.containers.wait(id, "not-running"))).status_code == 42
+            assert (await (await e.containers.life_cycle.wait(id, "not-running"))).status_code == 42
             assert e.told() == ["die"]
 
     asyncio.run(story())
@@ -54,7 +54,7 @@ def test_rm_is_kept_after_a_restart(tmp_path: Path) -> None:
             e.runtime.containers[id].exit = ExitStatus(0, e.clock.now_ns())
             await e.restart()
             with pytest.raises(NotFound):
-                e.containers.get(id)
+                e.containers.inspection.get(id)
             assert e.snapshots.active == set()
 
     asyncio.run(story())
@@ -65,7 +65,7 @@ def test_a_lost_shim_has_a_reason(tmp_path: Path) -> None:
         async with engine(tmp_path) as e:
             id = await e.run()
             await e.restart(keep_runtime=False)
-            state = e.containers.get(id).state
+            state = e.containers.inspection.get(id).state
             assert (state.status, state.exit_code, state.error) == (Status.EXITED, 137, "the shim is gone")
 
     asyncio.run(story())
@@ -80,7 +80,7 @@ def test_restart_policies_at_boot(tmp_path: Path, policy: str, stopped: bool, st
         async with engine(tmp_path) as e:
             id = await e.run(restart_policy=RestartPolicy(name=policy))
             if stopped:
-                await e.containers.stop(id)
+                await e.containers.life_cycle.stop(id)
             else:
                 e.runtime.containers[id].exit = ExitStatus(0, e.clock.now_ns())
             await e.create("never-started", restart_policy=RestartPolicy(name="always"))
@@ -100,7 +100,7 @@ def test_half_made_things_go(tmp_path: Path) -> None:
             e.snapshots.active.discard(id)
             e.snapshots.active |= {"f" * 64, "extract-123"}
             await e.restart()
-            assert [container.name for container in e.containers.list()] == ["kept"]
+            assert [container.name for container in e.containers.inspection.list()] == ["kept"]
             assert e.snapshots.active == {kept, "extract-123"}
 
     asyncio.run(story())
@@ -132,14 +132,14 @@ def test_a_process_of_an_unrecorded_start_is_ended(tmp_path: Path) -> None:
         async with engine(tmp_path) as e:
             id = await e.create()
             recorded = e.records.all()[id]
-            await e.containers.start(id)
+            await e.containers.life_cycle.start(id)
             (e.settings.run_dir(id) / "shim.sock").touch()
             await e.records.put(id, recorded)  # as if the daemon had died before it wrote that it started
             await e.restart()
             assert e.status(id) is Status.CREATED
             assert e.runtime.containers[id].signals == [9]
             assert e.runtime.forgotten == [id]
-            assert "being started" in e.containers.get(id).state.error
+            assert "being started" in e.containers.inspection.get(id).state.error
 
     asyncio.run(story())
 
@@ -148,9 +148,9 @@ def test_a_removal_goes_on(tmp_path: Path) -> None:
     async def story() -> None:
         async with engine(tmp_path) as e:
             id = await e.create()
-            e.containers.get(id).state.status = Status.REMOVING
+            e.containers.inspection.get(id).state.status = Status.REMOVING
             await e.catalog.save(e.catalog.find(id))
             await e.restart()
-            assert list(e.containers.list()) == []
+            assert list(e.containers.inspection.list()) == []
 
     asyncio.run(story())

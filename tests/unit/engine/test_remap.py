@@ -99,20 +99,20 @@ def test_a_start_hands_sandbox_and_layers_to_the_users(tmp_path: Path) -> None:
     async def scenario() -> None:
         engine = await engine_with(tmp_path, REMAP)
         id = await engine.create()
-        await engine.containers.start(id)
+        await engine.containers.life_cycle.start(id)
         request = engine.runtime.launches[-1]
         assert request.spec.linux is not None
         paths = {space.type: space.path for space in request.spec.linux.namespaces}
         assert paths["user"] == str(tmp_path / "exec" / "userns" / id)
         assert request.rootfs[0].options[-1] == "idmap"
-        assert engine.containers.get(id).remapped == REMAP.key
+        assert engine.containers.inspection.get(id).remapped == REMAP.key
         plain = await engine.create("plain", userns_mode="host")
-        await engine.containers.start(plain)
+        await engine.containers.life_cycle.start(plain)
         request = engine.runtime.launches[-1]
         assert request.spec.linux is not None
         assert "user" not in {space.type for space in request.spec.linux.namespaces}
         assert "idmap" not in request.rootfs[0].options
-        assert engine.containers.get(plain).remapped == ""
+        assert engine.containers.inspection.get(plain).remapped == ""
 
     asyncio.run(scenario())
 
@@ -122,10 +122,10 @@ def test_whoever_joins_a_namespace_joins_its_users(tmp_path: Path, mode: str) ->
     async def scenario() -> None:
         engine = await engine_with(tmp_path, REMAP)
         first = await engine.create("first", ipc_mode="shareable")
-        await engine.containers.start(first)
-        pid = engine.containers.get(first).state.pid
+        await engine.containers.life_cycle.start(first)
+        pid = engine.containers.inspection.get(first).state.pid
         second = await engine.create("second", **{mode: "container:first"})
-        await engine.containers.start(second)
+        await engine.containers.life_cycle.start(second)
         linux = engine.runtime.launches[-1].spec.linux
         assert linux is not None
         assert f"/proc/{pid}/ns/user" in [space.path for space in linux.namespaces if space.type == "user"]
@@ -137,19 +137,19 @@ def test_namespaces_of_other_users_are_not_joined(tmp_path: Path) -> None:
     async def scenario() -> None:
         engine = await engine_with(tmp_path, REMAP)
         for name, users in (("plain", "host"), ("one", ""), ("two", "")):
-            await engine.containers.start(await engine.create(name, userns_mode=users, ipc_mode="shareable"))
+            await engine.containers.life_cycle.start(await engine.create(name, userns_mode=users, ipc_mode="shareable"))
         joiner = await engine.create("joiner", network_mode="container:plain")
         with pytest.raises(Conflict, match="it runs in another user namespace"):
-            await engine.containers.start(joiner)
+            await engine.containers.life_cycle.start(joiner)
         torn = await engine.create("torn", network_mode="container:one", ipc_mode="container:two")
         with pytest.raises(Conflict, match="namespaces of several containers"):
-            await engine.containers.start(torn)
+            await engine.containers.life_cycle.start(torn)
         engine.settings.remap = OTHER
         changed = await engine.create("changed", ipc_mode="container:one")
         with pytest.raises(Conflict, match="it runs in another user namespace"):
-            await engine.containers.start(changed)
+            await engine.containers.life_cycle.start(changed)
         free = await engine.create("free", userns_mode="host", network_mode="container:one")
-        await engine.containers.start(free)
+        await engine.containers.life_cycle.start(free)
 
     asyncio.run(scenario())
 
@@ -160,6 +160,6 @@ def test_a_new_setting_counts_at_the_next_start(tmp_path: Path) -> None:
         id = await engine.create(privileged=True)
         engine.settings.remap = REMAP
         with pytest.raises(InvalidArgument, match="privileged mode is incompatible"):
-            await engine.containers.start(id)
+            await engine.containers.life_cycle.start(id)
 
     asyncio.run(scenario())

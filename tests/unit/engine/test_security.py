@@ -18,7 +18,7 @@ def started(root: Path, settings: dict[str, Any], host: dict[str, Any]) -> Spec:
         for name, value in settings.items():
             setattr(engine.settings, name, value)
         await engine.start()
-        await engine.containers.start(await engine.create(**host))
+        await engine.containers.life_cycle.start(await engine.create(**host))
         return engine.runtime.launches[-1].spec
 
     return asyncio.run(scenario())

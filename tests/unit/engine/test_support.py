@@ -6,8 +6,8 @@ from typing import Any
 
 import pytest
 
+from corten.engine.containers.support import discard
 from corten.engine.hostfacts import HostFacts
-from corten.engine.support import discard
 from corten.errors import InvalidArgument
 from corten.specs.container import Resources, ThrottleDevice, WeightDevice
 

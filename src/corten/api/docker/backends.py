@@ -40,7 +40,13 @@ __all__ = [
     "CheckBackend",
     "CommitBackend",
     "CommitOptions",
-    "ContainerBackend",
+    "ContainerBackends",
+    "ContainerConfiguration",
+    "ContainerCreation",
+    "ContainerInspection",
+    "ContainerLifeCycle",
+    "ContainerRemoval",
+    "ContainerStreams",
     "Created",
     "EventBackend",
     "ExecBackend",
@@ -67,14 +73,11 @@ Strings = list[str]
 ImageChanges = list[dict[str, str]]
 
 
-class ContainerBackend(Protocol):
-    def get(self, ref: str) -> Container: ...
-
-    def list(self) -> Sequence[Container]:
-        """All, newest first. Takes no lock."""
-
+class ContainerCreation(Protocol):
     async def create(self, name: str, request: CreateRequest, platform: str = "") -> Created: ...
 
+
+class ContainerLifeCycle(Protocol):
     async def start(self, ref: str) -> None:
         """NotModified when it runs already."""
 
@@ -88,16 +91,35 @@ class ContainerBackend(Protocol):
 
     async def unpause(self, ref: str) -> None: ...
 
-    async def rename(self, ref: str, name: str) -> None: ...
-
-    async def remove(self, ref: str, *, force: bool = False, volumes: bool = False, link: bool = False) -> None: ...
-
     async def wait(self, ref: str, condition: WaitCondition) -> Awaitable[WaitResult]:
         """Subscribes before it returns; the awaitable gives the result.
 
         So the route can send its headers in between.
         """
 
+
+class ContainerRemoval(Protocol):
+    async def remove(self, ref: str, *, force: bool = False, volumes: bool = False, link: bool = False) -> None: ...
+
+    async def prune(self, filters: Filters) -> tuple[Strings, int]:
+        """Ids of what was removed, and the bytes that it took."""
+
+
+class ContainerInspection(Protocol):
+    def get(self, ref: str) -> Container: ...
+
+    def list(self) -> Sequence[Container]:
+        """All, newest first. Takes no lock."""
+
+    async def top(self, ref: str, ps_args: str) -> Top: ...
+
+    async def stats(self, ref: str) -> dict[str, Any]:
+        """One sample in the API's shape, without the `precpu_stats` of the sample before."""
+
+    async def sizes(self, ref: str) -> Sizes: ...
+
+
+class ContainerStreams(Protocol):
     async def attach(self, ref: str, options: AttachOptions, upgrade: Upgrade) -> None:
         """Returns when the stream was handed over."""
 
@@ -109,16 +131,12 @@ class ContainerBackend(Protocol):
         Raises before the first item.
         """
 
-    async def top(self, ref: str, ps_args: str) -> Top: ...
 
-    async def stats(self, ref: str) -> dict[str, Any]:
-        """One sample in the API's shape, without the `precpu_stats` of the sample before."""
+class ContainerConfiguration(Protocol):
+    async def rename(self, ref: str, name: str) -> None: ...
 
-    async def sizes(self, ref: str) -> Sizes: ...
-
-    async def update(self, ref: str, resources: Resources, restart_policy: RestartPolicy | None) -> Strings: ...
-
-    async def prune(self, filters: Filters) -> tuple[Strings, int]: ...
+    async def update(self, ref: str, resources: Resources, restart_policy: RestartPolicy | None) -> Strings:
+        """Warnings."""
 
 
 class ExecBackend(Protocol):
@@ -237,8 +255,18 @@ class CheckBackend(Protocol):
 
 
 @dataclass(frozen=True, slots=True)
+class ContainerBackends:
+    creation: ContainerCreation
+    life_cycle: ContainerLifeCycle
+    removal: ContainerRemoval
+    inspection: ContainerInspection
+    streams: ContainerStreams
+    configuration: ContainerConfiguration
+
+
+@dataclass(frozen=True, slots=True)
 class Backends:
-    containers: ContainerBackend
+    containers: ContainerBackends
     execs: ExecBackend
     images: ImageBackend
     networks: NetworkBackend

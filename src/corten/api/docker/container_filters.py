@@ -85,12 +85,12 @@ def _exited(values: list[str], _: Backends) -> Test:
 
 
 def _before(values: list[str], backends: Backends) -> Test:
-    limit = max(backends.containers.get(value).created_ns for value in values)
+    limit = max(backends.containers.inspection.get(value).created_ns for value in values)
     return lambda container: container.created_ns < limit
 
 
 def _since(values: list[str], backends: Backends) -> Test:
-    limit = min(backends.containers.get(value).created_ns for value in values)
+    limit = min(backends.containers.inspection.get(value).created_ns for value in values)
     return lambda container: container.created_ns > limit
 
 

@@ -56,7 +56,7 @@ async def list_containers(call: Call) -> web.Response:
     limit = call.query.number("limit") or 0
     test = container_test(filters, call.backends)
     everything = call.query.flag("all") or shows_stopped(filters) or limit > 0
-    found = [c for c in call.backends.containers.list() if (everything or c.state.running) and test(c)]
+    found = [c for c in call.backends.containers.inspection.list() if (everything or c.state.running) and test(c)]
     if limit > 0:
         found = found[:limit]
     sizes = await asyncio.gather(*(_sizes(call, c) for c in found)) if call.query.flag("size") else [None] * len(found)
@@ -93,7 +93,7 @@ def _canonical(name: str) -> str:
 async def _sizes(call: Call, container: Container) -> Sizes | None:
     """None for one that was removed meanwhile."""
     try:
-        return await call.backends.containers.sizes(container.id)
+        return await call.backends.containers.inspection.sizes(container.id)
     except NotFound:
         return None
 
@@ -101,18 +101,20 @@ async def _sizes(call: Call, container: Container) -> Sizes | None:
 async def create(call: Call) -> web.Response:
     request = await call.decode(CreateRequest, required=True)
     name = call.query.text("name").removeprefix("/")
-    made = await call.finish("create", call.backends.containers.create(name, request, call.query.text("platform")))
+    made = await call.finish(
+        "create", call.backends.containers.creation.create(name, request, call.query.text("platform"))
+    )
     return call.json({"Id": made.id, "Warnings": made.warnings}, 201)
 
 
 async def inspect(call: Call) -> web.Response:
-    container = call.backends.containers.get(call.args[0])
-    sizes = await call.backends.containers.sizes(container.id) if call.query.flag("size") else None
+    container = call.backends.containers.inspection.get(call.args[0])
+    sizes = await call.backends.containers.inspection.sizes(container.id) if call.query.flag("size") else None
     return call.json(encode_container.inspect(container, call.api, sizes))
 
 
 async def top(call: Call) -> web.Response:
-    answer = await call.backends.containers.top(call.args[0], call.query.text("ps_args") or "-ef")
+    answer = await call.backends.containers.inspection.top(call.args[0], call.query.text("ps_args") or "-ef")
     return call.json({"Titles": answer.titles, "Processes": answer.processes})
 
 
@@ -121,7 +123,7 @@ async def start(call: Call) -> web.Response:
         raise InvalidArgument(
             "starting container with non-empty request body was deprecated since API v1.22 and removed in v1.24"
         )
-    await call.finish("start", call.backends.containers.start(call.args[0]))
+    await call.finish("start", call.backends.containers.life_cycle.start(call.args[0]))
     return call.empty()
 
 
@@ -132,49 +134,49 @@ def _timeout(call: Call) -> int | None:
 
 async def stop(call: Call) -> web.Response:
     timeout, signal = _timeout(call), call.query.text("signal")
-    await call.finish("stop", call.backends.containers.stop(call.args[0], timeout, signal))
+    await call.finish("stop", call.backends.containers.life_cycle.stop(call.args[0], timeout, signal))
     return call.empty()
 
 
 async def restart(call: Call) -> web.Response:
     timeout, signal = _timeout(call), call.query.text("signal")
-    await call.finish("restart", call.backends.containers.restart(call.args[0], timeout, signal))
+    await call.finish("restart", call.backends.containers.life_cycle.restart(call.args[0], timeout, signal))
     return call.empty()
 
 
 async def kill(call: Call) -> web.Response:
     signal = call.query.text("signal") or "KILL"
-    await call.finish("kill", call.backends.containers.kill(call.args[0], signal))
+    await call.finish("kill", call.backends.containers.life_cycle.kill(call.args[0], signal))
     return call.empty()
 
 
 async def pause(call: Call) -> web.Response:
-    await call.finish("pause", call.backends.containers.pause(call.args[0]))
+    await call.finish("pause", call.backends.containers.life_cycle.pause(call.args[0]))
     return call.empty()
 
 
 async def unpause(call: Call) -> web.Response:
-    await call.finish("unpause", call.backends.containers.unpause(call.args[0]))
+    await call.finish("unpause", call.backends.containers.life_cycle.unpause(call.args[0]))
     return call.empty()
 
 
 async def rename(call: Call) -> web.Response:
     name = call.query.text("name").removeprefix("/")
-    await call.finish("rename", call.backends.containers.rename(call.args[0], name))
+    await call.finish("rename", call.backends.containers.configuration.rename(call.args[0], name))
     return call.empty()
 
 
 async def update(call: Call) -> web.Response:
     request = await call.decode(UpdateRequest)
     warnings = await call.finish(
-        "update", call.backends.containers.update(call.args[0], request, request.restart_policy)
+        "update", call.backends.containers.configuration.update(call.args[0], request, request.restart_policy)
     )
     return call.json({"Warnings": warnings})
 
 
 async def resize(call: Call) -> web.Response:
     height, width = terminal_size(call)
-    await call.backends.containers.resize(call.args[0], height, width)
+    await call.backends.containers.streams.resize(call.args[0], height, width)
     return call.empty(200)
 
 
@@ -194,7 +196,7 @@ def _dimension(call: Call, name: str, word: str) -> int:
 
 async def remove(call: Call) -> web.Response:
     query = call.query
-    work = call.backends.containers.remove(
+    work = call.backends.containers.removal.remove(
         call.args[0], force=query.flag("force"), volumes=query.flag("v"), link=query.flag("link")
     )
     await call.finish("remove", work)
@@ -202,7 +204,7 @@ async def remove(call: Call) -> web.Response:
 
 
 async def prune(call: Call) -> web.Response:
-    removed, space = await call.finish("prune", call.backends.containers.prune(call.query.filters()))
+    removed, space = await call.finish("prune", call.backends.containers.removal.prune(call.query.filters()))
     return call.json({"ContainersDeleted": removed or None, "SpaceReclaimed": space})
 
 

@@ -90,7 +90,7 @@ async def _shared_sizes(call: Call, images: Sequence[Image]) -> dict[str, int]:
 
 def _containers_by_image(call: Call) -> dict[str, list[str]]:
     out: dict[str, list[str]] = {}
-    for container in call.backends.containers.list():
+    for container in call.backends.containers.inspection.list():
         out.setdefault(container.image_id, []).append(container.id)
     return out
 

@@ -32,7 +32,7 @@ def add_routes(router: Router) -> None:
 async def wait(call: Call) -> web.StreamResponse:
     """The headers go out once we listen, so that a client can start the container when it has them."""
     condition = wait_condition(call.query.text("condition"))
-    ended = await call.backends.containers.wait(call.args[0], condition)
+    ended = await call.backends.containers.life_cycle.wait(call.args[0], condition)
     response = await begin(call, "application/json")
     result = await ended
     body: dict[str, Any] = {"StatusCode": result.status_code}
@@ -45,7 +45,7 @@ async def wait(call: Call) -> web.StreamResponse:
 
 async def attach(call: Call) -> web.StreamResponse:
     query = call.query
-    container = call.backends.containers.get(call.args[0])
+    container = call.backends.containers.inspection.get(call.args[0])
     options = AttachOptions(
         stdin=query.flag("stdin"),
         stdout=query.flag("stdout"),
@@ -55,7 +55,7 @@ async def attach(call: Call) -> web.StreamResponse:
         detach_keys=query.text("detachKeys"),
     )
     take = upgrade(call, container.config.tty, settle=container.state.running)
-    await call.backends.containers.attach(container.id, options, take)
+    await call.backends.containers.streams.attach(container.id, options, take)
     return GivenAway() if call.taken else call.empty(200)
 
 
@@ -68,7 +68,7 @@ async def logs(call: Call) -> web.StreamResponse:
     stdout, stderr = query.flag("stdout"), query.flag("stderr")
     if not (stdout or stderr):
         raise InvalidArgument("Bad parameters: you must choose at least one stream")
-    container = call.backends.containers.get(call.args[0])
+    container = call.backends.containers.inspection.get(call.args[0])
     window = LogWindow(
         stdout=stdout,
         stderr=stderr,
@@ -79,7 +79,7 @@ async def logs(call: Call) -> web.StreamResponse:
         follow=query.flag("follow"),
         details=query.flag("details"),
     )
-    chunks = call.backends.containers.logs(container.id, window)
+    chunks = call.backends.containers.streams.logs(container.id, window)
     return await send_bytes(call, chunks, stream_type(call, container.config.tty), live=window.follow)
 
 
@@ -90,18 +90,18 @@ def _tail(text: str) -> int | None:
 
 async def stats(call: Call) -> web.StreamResponse:
     """One sample, or one a second. A single one that is not "one-shot" waits a second for one to compare with."""
-    containers, clock = call.backends.containers, call.services.settings.clock
-    container_id = containers.get(call.args[0]).id
+    inspection, clock = call.backends.containers.inspection, call.services.settings.clock
+    container_id = inspection.get(call.args[0]).id
     stream = call.query.flag("stream", default=True)
     one_shot = call.api >= 41 and call.query.flag("one-shot")
     if stream and one_shot:
         raise InvalidArgument("cannot have stream=true and one-shot=true")
-    sample = await containers.stats(container_id)
+    sample = await inspection.stats(container_id)
     if not stream:
         before = None
         if not one_shot:
             await clock.sleep(STATS_INTERVAL)
-            before, sample = sample, await containers.stats(container_id)
+            before, sample = sample, await inspection.stats(container_id)
         return call.json(encode_container.stats(sample, before))
     response = await begin(call, "application/json")
     before = None
@@ -109,7 +109,7 @@ async def stats(call: Call) -> web.StreamResponse:
         while True:
             await response.write(encode_line(encode_container.stats(sample, before)))
             await clock.sleep(STATS_INTERVAL)
-            before, sample = sample, await containers.stats(container_id)
+            before, sample = sample, await inspection.stats(container_id)
     except NotFound:
         await response.write_eof()  # removed: nothing more to tell
     return response

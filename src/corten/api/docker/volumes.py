@@ -67,7 +67,9 @@ async def list_volumes(call: Call) -> web.Response:
 
 
 def _used(call: Call) -> frozenset[str]:
-    return frozenset(mount.name for container in call.backends.containers.list() for mount in container.mounts)
+    return frozenset(
+        mount.name for container in call.backends.containers.inspection.list() for mount in container.mounts
+    )
 
 
 async def create(call: Call) -> web.Response:

@@ -6,7 +6,7 @@ import ipaddress
 import re
 from collections.abc import Iterator, Sequence
 
-from corten.engine import modes, ports, signals, support
+from corten.engine.containers import modes, ports, signals, support
 from corten.engine.hostfacts import HostFacts
 from corten.engine.spec import capabilities, devices, resources, security
 from corten.errors import InvalidArgument, NotImplementedYet, clip

@@ -11,11 +11,11 @@ import struct
 from collections import deque
 from collections.abc import Sequence
 
-from corten.engine import detach, imagemerge
-from corten.engine.announce import Announcer
+from corten.engine.containers import detach, imagemerge
+from corten.engine.containers.announce import Announcer
+from corten.engine.containers.refusals import refusal
 from corten.engine.deps import EngineDeps, EngineSettings
 from corten.engine.models import Container, Exec, Status, Upgrade
-from corten.engine.refusals import refusal
 from corten.engine.spec import apparmor, builder, resources
 from corten.errors import Conflict, CortenError, InvalidArgument, NotFound, StartFailed, clip
 from corten.runtime.types import ExecRequest as RuntimeExec

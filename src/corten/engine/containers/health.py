@@ -6,10 +6,10 @@ import asyncio
 import signal
 import socket
 
-from corten.engine.announce import Announcer
-from corten.engine.catalog import Entry
+from corten.engine.containers.announce import Announcer
+from corten.engine.containers.catalog import Entry
+from corten.engine.containers.execs import ExecService
 from corten.engine.deps import EngineDeps
-from corten.engine.execs import ExecService
 from corten.engine.models import Container, Exec, Health, HealthResult
 from corten.errors import CortenError, StartFailed
 from corten.runtime.types import Stream

@@ -8,8 +8,8 @@ import logging
 import shutil
 from collections.abc import Sequence
 
-from corten.engine.announce import Announcer
-from corten.engine.catalog import Entry
+from corten.engine.containers.announce import Announcer
+from corten.engine.containers.catalog import Entry
 from corten.engine.deps import EngineDeps, EngineSettings
 from corten.engine.models import Container, Status, WaitResult
 from corten.errors import Conflict, CortenError, NotFound

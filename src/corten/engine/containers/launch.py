@@ -11,13 +11,14 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from corten.engine import etcfiles, modes, ports, remap
-from corten.engine.announce import Announcer
-from corten.engine.catalog import Entry
+from corten.engine import remap
+from corten.engine.containers import etcfiles, modes, ports
+from corten.engine.containers.announce import Announcer
+from corten.engine.containers.catalog import Entry
+from corten.engine.containers.refusals import refusal
 from corten.engine.deps import EngineDeps, EngineSettings
 from corten.engine.faults import host_fault
 from corten.engine.models import Container, Status
-from corten.engine.refusals import refusal
 from corten.engine.spec import apparmor, builder, capabilities, devices, security
 from corten.errors import Conflict, CortenError, NotFound, StartFailed, clip
 from corten.network.types import Connected, Endpoint, EndpointRequest, NetworkSpec, PortMapping, Sandbox, UserNamespace

@@ -10,9 +10,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from corten.engine import imagemerge, modes, mountspec, names, remap, validate
-from corten.engine.announce import Announcer
-from corten.engine.catalog import Entry
+from corten.engine import remap
+from corten.engine.containers import imagemerge, modes, mountspec, names, validate
+from corten.engine.containers.announce import Announcer
+from corten.engine.containers.catalog import Entry
 from corten.engine.deps import EngineDeps, EngineSettings, ResolvedImage
 from corten.engine.faults import host_fault
 from corten.engine.models import Container, Created, MountPoint
@@ -47,12 +48,14 @@ class _Draft:
     warnings: list[str]
 
 
-class Creator:
+class Creation:
+    """Implements `api.docker.backends.ContainerCreation`."""
+
     def __init__(self, deps: EngineDeps, settings: EngineSettings) -> None:
         self._deps, self._settings, self._catalog = deps, settings, deps.catalog
         self._announce = Announcer(deps.events)
 
-    async def create(self, name: str, request: CreateRequest, platform: str) -> Created:
+    async def create(self, name: str, request: CreateRequest, platform: str = "") -> Created:
         """Raises InvalidArgument (a missing network too), Conflict (the name), NotFound (the image)."""
         if name:
             name = names.check(name)
