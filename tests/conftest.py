@@ -1,11 +1,17 @@
-"""What holds for all tests: after a complete set-up none is skipped for the want of something that it installs."""
+"""What holds for all tests: after a complete set-up none is skipped for the want of something that it installs, and
+none fails because the machine was busy for a moment.
+"""
 
 from __future__ import annotations
 
 import os
 from collections.abc import Generator
 
+import hypothesis
 import pytest
+
+hypothesis.settings.register_profile("corten", deadline=None)  # its 200 ms are the machine's, not the code's
+hypothesis.settings.load_profile("corten")
 
 SET_UP = bool(os.environ.get("CORTEN_TEST_SET_UP"))
 """Said by scripts/test, which has installed everything and runs as root."""

@@ -256,7 +256,7 @@ def profiles(draw: st.DrawFn) -> tuple[Seccomp, list[Call]]:
     return profile(*rules), asked
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(profiles())
 def test_any_profile_decides_as_it_reads(case: tuple[Seccomp, list[Call]]) -> None:
     library_or_skip()

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from corten.errors import InvalidArgument
@@ -138,7 +138,6 @@ def test_a_config_as_docker_writes_it() -> None:
             oci.parse_config(bad)
 
 
-@settings(deadline=None)
 @given(st.integers(0, 4_000_000_000 * 10**9))
 def test_times_are_written_and_read(ns: int) -> None:
     assert oci.parse_time(oci.format_time(ns)) == ns

@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from corten.errors import InvalidArgument
@@ -95,7 +95,6 @@ tag = st.from_regex(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,20}", fullmatch=True)
 digest = st.from_regex(r"sha256:[0-9a-f]{64}", fullmatch=True)
 
 
-@settings(deadline=None)
 @given(st.builds("/".join, st.lists(component, min_size=1, max_size=4)), domain, tag, digest, st.sampled_from("td2n"))
 def test_what_the_grammar_makes_is_read_and_said_again(path: str, host: str, tag: str, digest: str, form: str) -> None:
     text = f"{host}/{path}" + (f":{tag}" if form in "t2" else "") + (f"@{digest}" if form in "d2" else "")
@@ -106,7 +105,6 @@ def test_what_the_grammar_makes_is_read_and_said_again(path: str, host: str, tag
     assert parse(reference.familiar) == reference
 
 
-@settings(deadline=None)
 @given(st.builds("/".join, st.lists(component, min_size=1, max_size=3)))
 def test_short_names_mean_what_long_ones_do(path: str) -> None:
     reference = parse("docker.io/" + path)
@@ -115,7 +113,6 @@ def test_short_names_mean_what_long_ones_do(path: str) -> None:
     assert len(reference.familiar) <= len(reference.canonical)
 
 
-@settings(deadline=None)
 @given(st.text(alphabet=st.sampled_from("aB0.-_:/@[]\n é"), max_size=20))
 def test_whatever_is_typed_is_read_or_refused(text: str) -> None:
     with contextlib.suppress(InvalidArgument):
