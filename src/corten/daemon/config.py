@@ -15,10 +15,10 @@ from typing import Any
 import msgspec
 
 from corten.errors import InvalidArgument
+from corten.registry.hosts import DIRECTORIES
 from corten.storage.types import LayerLimits
 
 DEFAULT_HOST = "unix:///run/corten/corten.sock"
-DEFAULT_REGISTRY_DIRS = (Path("/etc/corten/certs.d"), Path("/etc/docker/certs.d"))
 CGROUP_DRIVERS = ("cgroupfs", "systemd")
 LOG_LEVELS = ("debug", "info", "warn", "error", "fatal")
 
@@ -56,7 +56,7 @@ class DaemonConfig:
     allow_plain_tcp: bool = False
     insecure_registries: tuple[str, ...] = ()
     registry_mirrors: tuple[str, ...] = ()
-    registry_config_dirs: tuple[Path, ...] = DEFAULT_REGISTRY_DIRS
+    registry_config_dirs: tuple[Path, ...] = DIRECTORIES
     http_proxy: str = field(default="", repr=False)
     https_proxy: str = field(default="", repr=False)
     no_proxy: str = ""

@@ -26,7 +26,7 @@ from corten.registry.auth import Credentials
 from corten.registry.endpoints import Endpoint
 from corten.registry.faults import Refused, translate
 from corten.registry.transport import BrokenOff, Request, Transport, Waiting, target_of
-from corten.registry.uploads import Blob, Upload, Way
+from corten.registry.uploads import Blob, Upload, Way, mount
 from corten.specs import digest as digests
 from corten.specs import oci_image as oci
 from corten.specs import wire
@@ -327,9 +327,16 @@ class RegistryClient:
         """Bring a blob into the repository. True when it was mounted from repository `mount_from` (a path in the same
         registry) instead. `progress` is told bytes sent so far, starting anew with an attempt.
         """
+        return await Upload(self._way, Blob(digest, size, open_blob, progress or _ignore)).run(mount_from)
+
+    async def mount(self, digest: str, source: str) -> bool:
+        """Take a blob over from `source`, a path in the same registry. False when the registry wants to be sent it."""
+        return await mount(self._way, digest, source)
+
+    @property
+    def _way(self) -> Way:
         settings, path = self._transport.settings, self.reference.path
-        way = Way(self._send, self._transport, path, self._scope, settings.attempts, settings.upload_chunk)
-        return await Upload(way, Blob(digest, size, open_blob, progress or _ignore)).run(mount_from)
+        return Way(self._send, self._transport, path, self._scope, settings.attempts, settings.upload_chunk)
 
     async def put_manifest(self, reference: str, media_type: str, data: bytes) -> None:
         """Store `data` under a tag or its digest, byte for byte."""

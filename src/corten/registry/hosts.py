@@ -20,6 +20,9 @@ from corten.errors import InvalidArgument, clip
 
 PULL, RESOLVE, PUSH = "pull", "resolve", "push"
 ALL = frozenset((PULL, RESOLVE, PUSH))
+DIRECTORIES = (Path("/etc/corten/certs.d"), Path("/etc/docker/certs.d"))
+"""Where administrators put it."""
+
 DEFAULT_DIRECTORY = "_default"
 """Its settings hold for every registry that has none of its own."""
 

@@ -19,6 +19,7 @@ or, for a large blob, again and again
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import re
 from collections.abc import AsyncIterator, Callable
 from contextlib import AbstractAsyncContextManager
@@ -26,7 +27,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, BinaryIO, Protocol
 from urllib.parse import urlencode
 
-from corten.errors import InvalidArgument, NotFound, SystemFault, Unauthorized, Unavailable
+from corten.errors import CortenError, InvalidArgument, NotFound, SystemFault, Unauthorized, Unavailable
 from corten.registry.transport import Request, target_of
 
 if TYPE_CHECKING:
@@ -80,7 +81,7 @@ class Upload:
     async def run(self, mount_from: str = "") -> bool:
         """True when the blob was mounted from repository `mount_from` (a path in the same registry) instead."""
         for attempt in range(1, self._way.attempts + 1):
-            location = await self._begin(mount_from)
+            location = await _begin(self._way, self._blob.digest, mount_from)
             if location is None:
                 return True
             try:
@@ -91,7 +92,7 @@ class Upload:
                     await self._finish(location, self._blob.size)
             except (Unavailable, NotFound, _Lost) as error:
                 # The answer may be all that was lost.
-                if await self.there():
+                if await _has(self._way, self._blob.digest):
                     return False
                 if attempt == self._way.attempts and isinstance(error, _Lost):
                     raise SystemFault("the registry loses uploads that it had begun", step="registry") from None
@@ -101,33 +102,6 @@ class Upload:
             else:
                 return False
         raise AssertionError("the last attempt returns or raises")
-
-    async def there(self) -> bool:
-        """Whether the repository has the blob."""
-        request = self._request("HEAD", f"/v2/{self._way.path}/blobs/{self._blob.digest}", missing="BLOB_UNKNOWN")
-        try:
-            async with self._way.send(request):
-                return True
-        except NotFound:
-            return False
-
-    async def _begin(self, mount_from: str) -> str | None:
-        """Where to send the blob; None when it was mounted."""
-        query, scope = "", self._way.scope
-        if mount_from:
-            query = "?" + urlencode({"mount": self._blob.digest, "from": mount_from})
-            scope = f"{scope} repository:{mount_from}:pull"
-        path = f"/v2/{self._way.path}/blobs/uploads/{query}"
-        try:
-            async with self._way.send(Request("POST", path, scope, {}, missing="NAME_UNKNOWN")) as response:
-                if response.status == 201 and mount_from:
-                    return None
-                return _location(response)
-        except (Unauthorized, NotFound):
-            # A repository that we may not read is no reason not to send the blob.
-            if not mount_from:
-                raise
-        return await self._begin("")
 
     async def _finish(self, location: str, length: int) -> None:
         """Close the upload, with the whole blob or what was sent before."""
@@ -183,14 +157,10 @@ class Upload:
             raise SystemFault(text, step="registry")
         return arrived
 
-    def _request(self, method: str, path: str, *, offset: int = 0, length: int = -1, missing: str = "") -> Request:
-        if length < 0:
-            return Request(method, path, self._way.scope, {}, missing=missing)
+    def _request(self, method: str, path: str, *, offset: int = 0, length: int) -> Request:
         headers = {"Content-Length": str(length), "Content-Type": _TYPE}
         body = self._part(offset, length) if length else None
-        return Request(
-            method, path, self._way.scope, headers, body, missing=missing or "BLOB_UPLOAD_UNKNOWN", attempts=1
-        )
+        return Request(method, path, self._way.scope, headers, body, missing="BLOB_UPLOAD_UNKNOWN", attempts=1)
 
     def _part(self, offset: int, length: int) -> Callable[[], AsyncIterator[bytes]]:
         async def body() -> AsyncIterator[bytes]:
@@ -206,6 +176,45 @@ class Upload:
                 file.close()
 
         return body
+
+
+async def mount(way: Way, digest: str, source: str) -> bool:
+    """Have the registry take a blob over from its repository `source` (a path). False when it wants to be sent it."""
+    location = await _begin(way, digest, source)
+    if location is None:
+        return True
+    with contextlib.suppress(CortenError):
+        async with way.send(Request("DELETE", location, way.scope, {}, missing="BLOB_UPLOAD_UNKNOWN", attempts=1)):
+            pass
+    return await _has(way, digest)
+
+
+async def _begin(way: Way, digest: str, mount_from: str) -> str | None:
+    """Where to send the blob; None when it was mounted."""
+    query, scope = "", way.scope
+    if mount_from:
+        query = "?" + urlencode({"mount": digest, "from": mount_from})
+        scope = f"{scope} repository:{mount_from}:pull"
+    path = f"/v2/{way.path}/blobs/uploads/{query}"
+    try:
+        async with way.send(Request("POST", path, scope, {}, missing="NAME_UNKNOWN")) as response:
+            if response.status == 201 and mount_from:
+                return None
+            return _location(response)
+    except (Unauthorized, NotFound):
+        # A repository that we may not read is no reason not to send the blob.
+        if not mount_from:
+            raise
+    return await _begin(way, digest, "")
+
+
+async def _has(way: Way, digest: str) -> bool:
+    request = Request("HEAD", f"/v2/{way.path}/blobs/{digest}", way.scope, {}, missing="BLOB_UNKNOWN")
+    try:
+        async with way.send(request):
+            return True
+    except NotFound:
+        return False
 
 
 def _location(response: aiohttp.ClientResponse) -> str:

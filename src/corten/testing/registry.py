@@ -103,6 +103,8 @@ class FakeRegistry:
         """What every search finds."""
         self.losing_uploads = 0
         """So many of the next questions where an upload stands are answered with 404."""
+        self.mounting = True
+        """Whether a blob may be taken over from another repository."""
         self._closing = asyncio.Event()
         self._runner: web.AppRunner | None = None
 
@@ -316,7 +318,7 @@ class FakeRegistry:
     async def _upload(self, request: web.Request, name: str, rest: str, fault: Fault | None) -> web.StreamResponse:
         if request.method == "POST":
             mount, source = request.query.get("mount", ""), request.query.get("from", "")
-            if mount and mount in self.repositories[source].blobs:
+            if self.mounting and mount in self.repositories[source].blobs:
                 self.repositories[name].blobs[mount] = self.repositories[source].blobs[mount]
                 return web.Response(status=201)
             upload = f"upload-{next(self._serial)}"
@@ -326,6 +328,9 @@ class FakeRegistry:
             return _error(404, "BLOB_UPLOAD_UNKNOWN", "blob upload unknown to registry")
         if request.method == "GET":
             return self._upload_state(name, rest)
+        if request.method == "DELETE":
+            del self._uploads[rest]
+            return web.Response(status=204)
         if fault is not None and fault.kind == "reset":
             assert request.transport is not None
             if fault.after:

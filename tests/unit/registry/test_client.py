@@ -302,3 +302,25 @@ def test_a_blob_is_uploaded_mounted_and_tried_again() -> None:
             assert registry.repositories["other"].blobs == {DIGEST: BLOB}
 
     asyncio.run(script())
+
+
+def test_a_blob_is_taken_over_or_the_upload_is_given_up() -> None:
+    async def script() -> None:
+        async with FakeRegistry(token_auth=True, users={"ann": "pw"}) as registry, transport() as sent:
+            registry.add_blob("app", BLOB)
+            client = RegistryClient(sent, reference.parse(f"{registry.host}/other"), ANN, push=True)
+            registry.mounting = False
+            assert not await client.mount(DIGEST, "app")
+            assert len({entry.path for entry in registry.seen("DELETE", "/v2/other/blobs/uploads/")}) == 1
+            registry.mounting = True
+            assert not await client.mount(DIGEST, "nothing")
+            assert await client.mount(DIGEST, "app")
+            assert registry.repositories["other"].blobs == {DIGEST: BLOB}
+            registry.mounting = False
+            assert await client.mount(DIGEST, "app"), "it has it already"
+            assert len({entry.path for entry in registry.seen("DELETE", "/v2/other/blobs/uploads/")}) == 3
+            assert not registry.seen("PUT", "")
+            scopes = {scope for scope, _ in registry.tokens.values()}
+            assert any("repository:app:pull" in scope and "repository:other:pull,push" in scope for scope in scopes)
+
+    asyncio.run(script())
