@@ -44,6 +44,8 @@ MAX_PATIENCE = 30.0
 _KNOWN_AUTHS = 64
 _RETRIED = (408, 429, 500, 502, 503, 504)
 _REDIRECTS = (301, 302, 303, 307, 308)
+_NO_TLS = "WRONG_VERSION_NUMBER"
+"""How OpenSSL calls an answer that is text."""
 
 Body = Callable[[], AsyncIterator[bytes]]
 Waiting = Callable[[int], None]
@@ -429,6 +431,8 @@ def _words(error: BaseException, origin: str, settings: RegistrySettings) -> str
         return f"proxyconnect tcp: dial tcp {error.host}:{error.port}: connect: {_strerror(cause)}"
     if isinstance(cause, ssl.SSLError) and "ALERT" in (cause.reason or ""):
         return f"remote error: tls: {cause.reason.partition('ALERT_')[2].lower().replace('_', ' ')}"
+    if isinstance(cause, ssl.SSLError) and cause.reason == _NO_TLS:
+        return "http: server gave HTTP response to HTTPS client"
     if isinstance(error, aiohttp.ClientConnectorCertificateError):
         return f"tls: failed to verify certificate: x509: {clip(str(error.certificate_error))}"
     if isinstance(error, aiohttp.ClientConnectorDNSError) or isinstance(cause, socket.gaierror):
@@ -469,7 +473,7 @@ def _is_final(error: BaseException | None) -> bool:
         return True
     cause = getattr(error, "os_error", None) or error
     if isinstance(cause, ssl.SSLError):
-        return "ALERT" in (cause.reason or "")
+        return cause.reason == _NO_TLS or "ALERT" in (cause.reason or "")
     return isinstance(cause, socket.gaierror) or (
         isinstance(cause, OSError) and cause.errno in (errno.ECONNREFUSED, errno.ENETUNREACH)
     )

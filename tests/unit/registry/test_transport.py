@@ -122,6 +122,21 @@ def test_without_its_authority_a_registry_is_not_believed_at_once(authority: Aut
     run(script())
 
 
+@pytest.mark.parametrize("loop", [asyncio.run, uvloop.run])
+def test_a_registry_without_tls_that_was_to_have_it_is_told_at_once(loop: Any, tmp_path: Path) -> None:
+    async def script() -> None:
+        async with FakeRegistry() as registry:
+            place = certs(tmp_path, registry.host) / registry.host / "hosts.toml"
+            place.write_text(f'server = "https://{registry.host}"\n')
+            clock = EagerClock()
+            async with transport(clock, directories=(tmp_path / "certs.d",)) as sent:
+                with pytest.raises(Unavailable, match="http: server gave HTTP response to HTTPS client"):
+                    await read(sent, registry.host)
+            assert clock.pauses == []
+
+    loop(script())
+
+
 def test_a_client_certificate_is_for_the_registry_alone(authority: Authority, tmp_path: Path) -> None:
     async def script() -> None:
         strict = Place(tls=tls(authority, client=True))
