@@ -8,12 +8,14 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import shutil
 import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
+from tests import docker_client
 from tests.certificates import Authority
 from tests.compat.harness import Daemon, Outcome, daemon_on_host
 from tests.compat.registry import Registry
@@ -46,15 +48,16 @@ class Setting:
         self.image = f"{HOST}/team/box:1"
 
     @contextlib.contextmanager
-    def registry(self, auth: str = "") -> Iterator[Path]:
-        """Runs with TLS and with `auth` of its configuration; gives its log."""
+    def registry(self, auth: str = "", *, tls: bool = True) -> Iterator[Path]:
+        """Runs with TLS, or without, and with `auth` of its configuration; gives its log."""
         storage = self.place / f"storage{len(list(self.place.glob('storage*')))}"
         storage.mkdir()
         cert, key = self.authority.directory / "registry.cert", self.authority.directory / "registry.key"
         config = self.place / "registry.yml"
+        files = f", tls: {{certificate: {cert}, key: {key}}}" if tls else ""
         config.write_text(
             f"version: 0.1\nstorage:\n  filesystem: {{rootdirectory: {storage}}}\n"
-            f"http: {{addr: '{HOST}', tls: {{certificate: {cert}, key: {key}}}}}\n{auth}"
+            f"http: {{addr: '{HOST}'{files}}}\n{auth}"
         )
         log = storage / "log"
         with log.open("wb") as output:
@@ -108,7 +111,7 @@ def setting(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Setting]:
 def _nobody_is_logged_in(setting: Setting) -> Iterator[None]:
     yield
     setting.daemon.docker("rmi", "-f", setting.image)
-    (setting.daemon.host.place / "dc" / "config.json").unlink(missing_ok=True)
+    shutil.rmtree(setting.daemon.host.place / "dc", ignore_errors=True)
 
 
 def login(setting: Setting, program: str, password: str = SECRET, user: str = "ann") -> Outcome:
@@ -189,6 +192,49 @@ def test_tokens_that_went_off_and_a_token_server_that_is_busy(setting: Setting) 
         setting.push()
         assert "Downloaded newer image" in daemon.ok("pull", setting.image)
         assert (tokens.stale, tokens.busy) == (0, 0), tokens.asked
+
+
+@pytest.mark.parametrize("program", ["docker", "corten"])
+@pytest.mark.parametrize("kind", ["htpasswd", "tokens"])
+def test_a_manifest_list_with_tls_for_who_is_logged_in(
+    setting: Setting, kind: str, program: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The commands ask the registry themselves; their authorities are the system's, which these are for them."""
+    if docker_client.major_version() < 28 and program == "docker":
+        pytest.skip("docker of old knows no OCI manifests")
+    daemon, target = setting.daemon, f"{HOST}/team/list:1"
+    call = daemon.docker if program == "docker" else daemon.corten
+    with setting.with_htpasswd() if kind == "htpasswd" else setting.with_tokens():
+        assert login(setting, program).code == 0
+        setting.push()
+        if program == "docker":
+            monkeypatch.setenv("SSL_CERT_FILE", str(setting.authority.ca))
+        else:
+            refused = daemon.corten("manifest", "inspect", setting.image)
+            assert refused.code == 1
+            assert "tls: failed to verify certificate: x509" in refused.err
+            assert daemon.corten("manifest", "inspect", "--insecure", setting.image).code == 0
+            place = daemon.host.place / "dc" / "certs.d" / HOST
+            place.mkdir(parents=True, exist_ok=True)
+            (place / "ca.crt").write_bytes(setting.authority.ca.read_bytes())
+        made = call("manifest", "create", target, setting.image)
+        assert (made.code, made.out) == (0, f"Created manifest list {target}\n"), made.err
+        pushed = call("manifest", "push", "--purge", target)
+        assert pushed.code == 0, pushed.err
+        daemon.ok("pull", target)
+        assert daemon.inspect(target)["RepoDigests"] == [f"{HOST}/team/list@{pushed.lines[-1]}"]
+        daemon.ok("rmi", target)
+        (daemon.host.place / "dc" / "config.json").unlink()
+        refused = call("manifest", "inspect", setting.image)
+        assert (refused.code, refused.out) == (1, "")
+
+
+def test_a_manifest_of_a_registry_without_tls(setting: Setting) -> None:
+    with setting.registry(tls=False):
+        refused = setting.daemon.corten("manifest", "inspect", setting.image)
+        assert refused.err == f'Get "https://{HOST}/v2/": http: server gave HTTP response to HTTPS client\n'
+        missing = setting.daemon.corten("manifest", "inspect", "--insecure", setting.image)
+        assert missing.err == f"no such manifest: {setting.image}\n"
 
 
 def test_a_mirror_for_a_registry_that_is_no_hub(setting: Setting) -> None:

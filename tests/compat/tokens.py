@@ -84,7 +84,9 @@ class TokenServer:
             return 401, {"details": "incorrect username or password"}
         scopes = [scope for value in fields.get("scope", []) for scope in value.split()]
         self.asked.append((method, " ".join(scopes)))
-        body = {"token": self._token(user, scopes if user else []), "expires_in": 300}
+        token = self._token(user, scopes if user else [])
+        # The one name by the rules of old, the other by OAuth's.
+        body: dict[str, Any] = {"access_token" if method == "POST" else "token": token, "expires_in": 300}
         if fields.get("offline_token") == ["true"] and user:
             body["refresh_token"] = f"refresh-hunter2-{os.urandom(4).hex()}-{user}"
         return 200, body

@@ -29,7 +29,7 @@ ALLOWED: dict[str, set[str]] = {
     "engine": {"runtime", "storage", "network", "registry", "logs", "specs", "linux"},
     "api": {"specs", "engine.models"},
     "client": {"specs"},
-    "cli": {"client", "specs"},
+    "cli": {"client", "registry", "specs"},
     "daemon": {"api", "engine", "runtime", "storage", "network", "registry", "logs", "specs", "linux"},
     "testing": {"api", "engine", "runtime", "storage", "network", "registry", "logs", "specs", "linux", "client"},
 }
@@ -92,6 +92,18 @@ def test_the_check_sees_a_forbidden_import() -> None:
     assert not permitted("storage", "corten.registry.client")
     assert not permitted("api", "corten.engine.containers")
     assert permitted("api", "corten.engine.models")
+
+
+def test_one_module_of_the_command_line_asks_registries() -> None:
+    """aiohttp and asyncio are too much for all other commands; and who may be told secrets is seen at a glance."""
+    users = {
+        module
+        for module, path in modules()
+        if module.startswith("corten.cli.")
+        for target, _, typing_only in imports(path)
+        if target.startswith("corten.registry") and not typing_only
+    }
+    assert users == {"corten.cli.manifests.registries"}
 
 
 def test_nothing_shipped_imports_the_fakes() -> None:

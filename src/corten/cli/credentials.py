@@ -50,14 +50,18 @@ def hostname(address: str) -> str:
 
 def auth_for(reference: str, config: Json) -> str:
     """The X-Registry-Auth header for `reference`; "" when nothing is known for its registry."""
-    registry = registry_of(reference)
+    found = known_for(reference, config)
+    return encode_auth({**found, "serveraddress": registry_of(reference)}) if found else ""
+
+
+def known_for(reference: str, config: Json) -> Found | None:
+    """What is known for the registry of `reference`. A helper that fails is warned of."""
     try:
-        found = find(config, registry)
+        return find(config, registry_of(reference))
     except HelperError as error:
         # As for a registry that nothing is known of; but the refusal that is to come would be hard to understand.
         say_error(f"WARNING: {error}")
-        found = None
-    return encode_auth({**found, "serveraddress": registry}) if found else ""
+        return None
 
 
 def config_header(config: Json) -> str:
