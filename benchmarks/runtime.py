@@ -67,7 +67,7 @@ class Ours:
 
     async def execute(self, name: str, exec_id: str) -> None:
         process = self.bundle.process(("true",))
-        await self.client.exec(ExecRequest(name, exec_id, process, Stdio()))
+        await self.client.execs.start(ExecRequest(name, exec_id, process, Stdio()))
         assert (await self.expect(exec_id)).code == 0
 
     async def end(self, name: str) -> None:
@@ -80,7 +80,7 @@ class Ours:
 async def ours(base: Path, bundle: Bundle) -> AsyncIterator[Ours]:
     made = Ours(base, bundle, RuntimeClient(base / "exec"))
     made.client.on_exit(made.exit_told)
-    made.client.on_exec_exit(made.exec_exit_told)
+    made.client.execs.on_exit(made.exec_exit_told)
     await made.client.start()
     try:
         yield made

@@ -121,7 +121,7 @@ class Boxes:
     ) -> int:
         stdio = stdio or Stdio()
         request = ExecRequest(name, exec_id, self.process(*args, terminal=stdio.terminal), stdio)
-        return await self.client.exec(request, streams)
+        return await self.client.execs.start(request, streams)
 
     async def exit_of(self, name: str) -> ExitStatus:
         return await self._await(lambda: self.exits.get(name))
@@ -164,7 +164,7 @@ async def boxes(base: Path) -> AsyncIterator[Boxes]:
         make_root(base / "root")
     made = Boxes(base, RuntimeClient(base / "exec"))
     made.client.on_exit(made.heard)
-    made.client.on_exec_exit(made.heard_exec)
+    made.client.execs.on_exit(made.heard_exec)
     await made.client.start()
     try:
         yield made

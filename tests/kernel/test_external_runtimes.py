@@ -41,7 +41,7 @@ def test_output_code_and_exec(tmp_path: Path, program: str) -> None:
         with pytest.raises(StartFailed) as caught:
             await b.exec("c", "y", "/no/such")
         assert caught.value.exit_code == 127
-        assert b.client.pids("c")
+        assert b.client.resources.pids("c")
         await b.client.pause("c")
         await b.client.resume("c")
         await b.client.signal("c", signal.SIGKILL)
@@ -61,7 +61,7 @@ def test_a_terminal(tmp_path: Path, program: str) -> None:
         script = "stty size; read l; stty size; exit 3"
         await b.launch("c", "sh", "-c", script, stdio=stdio, streams=(terminal.stream,), runtime=program)
         await terminal.read_until(b"33 77\r\n")
-        await b.client.resize("c", 20, 50)
+        await b.client.stdio.resize("c", 20, 50)
         await terminal.send(b"\r")
         assert (await terminal.read_all()).endswith(b"20 50\r\n")
         assert (await b.exit_of("c")).code == 3

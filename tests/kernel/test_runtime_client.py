@@ -87,10 +87,10 @@ def test_signals_and_the_code_of_a_killed_process(tmp_path: Path) -> None:
         assert (await b.exit_of("c")).code == 3
         await b.client.signal("c", signal.SIGUSR1)  # it has ended: no error
         await b.launch("d", "sleep", "1000")
-        assert b.client.pids("d")
+        assert b.client.resources.pids("d")
         await b.client.signal("d", signal.SIGKILL)
         assert (await b.exit_of("d")).code == 137
-        assert b.client.pids("d") == []
+        assert b.client.resources.pids("d") == []
 
     run(tmp_path, work)
 
@@ -114,8 +114,8 @@ def test_clients_come_and_go(tmp_path: Path) -> None:
         await b.launch("c", "sh", "-c", "echo early; while read l; do echo $l; done", stdio=Stdio(open_stdin=True))
         await b.logged_until("c", "early")
         first, second = Terminal(stdin=True), Terminal(stdin=True, raw=False)
-        await b.client.attach("c", first.stream)
-        await b.client.attach("c", second.stream)
+        await b.client.stdio.attach("c", first.stream)
+        await b.client.stdio.attach("c", second.stream)
         await first.send(b"one\n")
         assert await first.read_until(b"one\n") == b"one\n"
         assert await second.read_until(b"one\n") == b"\x01\0\0\0\0\0\0\x04one\n"
@@ -136,7 +136,7 @@ def test_a_terminal_has_a_size_and_can_be_left(tmp_path: Path) -> None:
         stdio = Stdio(terminal=True, open_stdin=True, console_size=(33, 77))
         await b.launch("c", "sh", "-c", script, stdio=stdio, streams=(terminal.stream,))
         await terminal.read_until(b"33 77\r\n")
-        await b.client.resize("c", 50, 120)
+        await b.client.stdio.resize("c", 50, 120)
         await terminal.send(b"x\r")
         await terminal.read_until(b"got x\r\n")
         assert b"50 120\r\n" in terminal.seen
@@ -156,7 +156,7 @@ def test_exec_sessions(tmp_path: Path) -> None:
         pid = await b.exec(
             "c", "x", "sh", "-c", "cat; exit 5", stdio=Stdio(open_stdin=True), streams=(terminal.stream,)
         )
-        assert pid in b.client.pids("c")
+        assert pid in b.client.resources.pids("c")
         await terminal.send(b"typed")
         terminal.sock.shutdown(socket.SHUT_WR)
         assert await terminal.read_all() == b"typed"
@@ -166,7 +166,7 @@ def test_exec_sessions(tmp_path: Path) -> None:
             await b.exec("c", "y", "/no/such")
         assert caught.value.exit_code == 127
         await b.exec("c", "z", "sleep", "1000")
-        await b.client.exec_signal("c", "z", signal.SIGTERM)
+        await b.client.execs.signal("c", "z", signal.SIGTERM)
         assert (await b.exec_exit_of("z")).code == 143
         await b.exec("c", "w", "sleep", "1000")
         await b.client.signal("c", signal.SIGKILL)
@@ -185,7 +185,7 @@ def test_an_exec_with_a_terminal(tmp_path: Path) -> None:
         stdio = Stdio(terminal=True, open_stdin=True, console_size=(20, 60))
         await b.exec("c", "x", "sh", "-c", "stty size; read l; stty size", stdio=stdio, streams=(terminal.stream,))
         await terminal.read_until(b"20 60\r\n")
-        await b.client.exec_resize("c", "x", 21, 61)
+        await b.client.execs.resize("c", "x", 21, 61)
         await terminal.send(b"\r")
         assert (await terminal.read_all()).endswith(b"21 61\r\n")
         assert (await b.exec_exit_of("x")).code == 0
@@ -208,7 +208,7 @@ def test_pause_and_resume(tmp_path: Path) -> None:
     async def work(b: Boxes) -> None:
         await b.launch("c", "sh", "-c", "while read l; do echo $l; done", stdio=Stdio(open_stdin=True))
         terminal = Terminal(stdin=True)
-        await b.client.attach("c", terminal.stream)
+        await b.client.stdio.attach("c", terminal.stream)
         await b.client.pause("c")
         with pytest.raises(IllegalTransition):
             await b.client.pause("c")
@@ -230,14 +230,14 @@ def test_what_is_not_there_is_said(tmp_path: Path) -> None:
         with pytest.raises(NotFound):
             await b.client.signal("nobody", 9)
         with pytest.raises(NotFound):
-            await b.client.attach("nobody", Terminal().stream)
+            await b.client.stdio.attach("nobody", Terminal().stream)
         await b.launch("c", "sleep", "1000")
         with pytest.raises(IllegalTransition):
             await b.launch("c", "true")
         with pytest.raises(IllegalTransition):
             await b.client.forget("c")
         with pytest.raises(Conflict):
-            await b.client.exec_resize("c", "nobody", 1, 1)
+            await b.client.execs.resize("c", "nobody", 1, 1)
 
     run(tmp_path, work)
 
@@ -279,7 +279,7 @@ def test_a_killed_spawner_is_replaced_and_its_containers_go_on(tmp_path: Path) -
         assert (await b.exit_of("d")).code == 0
         assert b.client.spawner_pid != before
         terminal = Terminal(stdin=True)
-        await b.client.attach("c", terminal.stream)
+        await b.client.stdio.attach("c", terminal.stream)
         await terminal.send(b"still here\n")
         await terminal.read_until(b"still here\n")
 
@@ -325,10 +325,10 @@ def test_a_new_daemon_finds_everything_again(tmp_path: Path) -> None:
             assert found["e"].exit.code == 9
             again.exits["e"] = found["e"].exit
             terminal = Terminal(stdin=True)
-            await again.client.attach("c", terminal.stream)
+            await again.client.stdio.attach("c", terminal.stream)
             await terminal.send(b"hello again\n")
             await terminal.read_until(b"hello again\n")
-            await again.client.exec_signal("c", "x", signal.SIGTERM)
+            await again.client.execs.signal("c", "x", signal.SIGTERM)
             assert (await again.exec_exit_of("x")).code == 143
             await again.exec("c", "y", "sh", "-c", "exit 4")
             assert (await again.exec_exit_of("y")).code == 4

@@ -243,7 +243,7 @@ def test_a_shims_container_and_its_sessions_can_ask(tmp_path: Path, agent: Agent
             await b.exec("c", "x", "mkdir", "/tmp/b")
             assert (await b.exec_exit_of("x")).code == 0
             assert [state["state"]["pid"] for state in agent.states] == [launched.pid, launched.pid]
-            assert agent.states[0]["pid"] in b.client.pids("c")  # the program; the first process is its init
+            assert agent.states[0]["pid"] in b.client.resources.pids("c")  # the program; the first process is its init
             assert agent.states[0]["pid"] != launched.pid
             assert not list((tmp_path / "root/tmp").iterdir())
             profile.listener_path = str(tmp_path / "nobody")

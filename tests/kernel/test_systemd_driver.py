@@ -141,9 +141,9 @@ def test_a_container_of_a_shim(tmp_path: Path, systemd: FakeSystemd) -> None:
         assert unit.properties["CPUQuotaPerSecUSec"] == 500_000
         assert f"/{SLICE}/p-c.scope" in groups_of(launched.pid).values()
         limits = Resources(memory=Memory(limit=96 << 20), pids=Pids(limit=7))
-        await b.client.update("c", Spec(oci_version=VERSION, linux=Linux(resources=limits)))
+        await b.client.resources.update("c", Spec(oci_version=VERSION, linux=Linux(resources=limits)))
         assert unit.properties["TasksMax"] == 7
-        stats = await b.client.stats("c")
+        stats = await b.client.resources.stats("c")
         assert (stats.memory_limit, stats.pids_limit) == (96 << 20, 7)
         await b.client.pause("c")
         await b.client.resume("c")
@@ -185,7 +185,9 @@ def test_what_systemd_refuses_is_told_and_nothing_is_left(tmp_path: Path, system
         await b.client.launch(request(b, "c", "sleep", "1000"))
         del systemd.units["p-c.scope"]
         with pytest.raises(SystemFault, match=r"Unit p-c\.scope not loaded"):
-            await b.client.update("c", Spec(oci_version=VERSION, linux=Linux(resources=Resources(pids=Pids(limit=7)))))
+            await b.client.resources.update(
+                "c", Spec(oci_version=VERSION, linux=Linux(resources=Resources(pids=Pids(limit=7))))
+            )
         await b.client.signal("c", signal.SIGKILL)
 
     run_boxes(tmp_path, work)

@@ -13,21 +13,16 @@ from typing import Any
 
 import msgspec
 
-from corten.errors import NotFound, SystemFault, Unavailable
+from corten.errors import SystemFault, Unavailable
 from corten.runtime import protocol, settings
-from corten.runtime.cgroups import Cgroup
-from corten.runtime.cgroups_stats import read_stats
 from corten.runtime.cgroups_units import is_scope, scope_of
-from corten.runtime.cgroups_update import update_limits
 from corten.runtime.container import Handle, clear_exit, end_orphans, kill_group, read_exit, remove_leftovers
 from corten.runtime.link import ShimLink, connect
 from corten.runtime.plan import cgroup_path
+from corten.runtime.running import ExecClient, Handles, ResourceClient, StdioClient
 from corten.runtime.spawner_process import SpawnerProcess
 from corten.runtime.states import Exited, Forgotten, Paused, Running, Starting, require
 from corten.runtime.types import (
-    CgroupStats,
-    ExecExitCallback,
-    ExecRequest,
     ExitCallback,
     ExitStatus,
     Launched,
@@ -36,7 +31,6 @@ from corten.runtime.types import (
     Recovered,
     Stream,
 )
-from corten.specs.oci_runtime import Spec
 from corten.tasks import TaskOwner
 
 log = logging.getLogger(__name__)
@@ -52,9 +46,11 @@ class RuntimeClient:
         self._spawner = SpawnerProcess(exec_root / "spawner.log")
         self._exec_root = exec_root
         self._tasks = TaskOwner("runtime")
-        self._containers: dict[str, Handle] = {}
+        self._containers = Handles()
+        self.execs = ExecClient(self._containers, self._tasks)
+        self.stdio = StdioClient(self._containers)
+        self.resources = ResourceClient(self._containers)
         self._on_exit: list[ExitCallback] = []
-        self._on_exec_exit: list[ExecExitCallback] = []
         self._on_oom: list[OomCallback] = []
 
     @property
@@ -63,9 +59,6 @@ class RuntimeClient:
 
     def on_exit(self, callback: ExitCallback) -> None:
         self._on_exit.append(callback)
-
-    def on_exec_exit(self, callback: ExecExitCallback) -> None:
-        self._on_exec_exit.append(callback)
 
     def on_oom(self, callback: OomCallback) -> None:
         self._on_oom.append(callback)
@@ -215,84 +208,26 @@ class RuntimeClient:
             os.unlink(handle.socket_path)
         return True
 
-    async def attach(self, container_id: str, stream: Stream) -> None:
-        try:
-            link = self._get(container_id).live()
-            await link.request(protocol.ATTACH, "", settings.of_stream(stream), fds=[stream.fd])
-        finally:
-            os.close(stream.fd)
-
     async def signal(self, container_id: str, signo: int) -> None:
-        handle = self._get(container_id)
+        handle = self._containers.of(container_id)
         if handle.link is None or isinstance(handle.state, Exited):
             return
         with suppress(Unavailable):
             await handle.link.request(protocol.SIGNAL, "", int(signo))
 
     async def pause(self, container_id: str) -> None:
-        handle = self._get(container_id)
+        handle = self._containers.of(container_id)
         require(container_id, handle.state, Paused)
         await handle.live().request(protocol.PAUSE)
         if isinstance(handle.state, Running):
             handle.move(Paused(handle.state.pid, handle.state.started_ns))
 
     async def resume(self, container_id: str) -> None:
-        handle = self._get(container_id)
+        handle = self._containers.of(container_id)
         require(container_id, handle.state, Running)
         await handle.live().request(protocol.RESUME)
         if isinstance(handle.state, Paused):
             handle.move(Running(handle.state.pid, handle.state.started_ns))
-
-    async def resize(self, container_id: str, height: int, width: int) -> None:
-        await self._get(container_id).live().request(protocol.RESIZE, "", height, width)
-
-    async def exec(self, request: ExecRequest, streams: Sequence[Stream] = ()) -> int:
-        try:
-            handle = self._get(request.container_id)
-            link = handle.live()
-            payload = settings.of_exec(request, await handle.load_spec(), handle.run_dir, handle.external, streams)
-            handle.execs.add(request.exec_id)
-            try:
-                pid: int = await link.request(
-                    protocol.EXEC, request.exec_id, payload, fds=[stream.fd for stream in streams]
-                )
-            except BaseException:
-                handle.execs.discard(request.exec_id)
-                raise
-            return pid
-        finally:
-            for stream in streams:
-                os.close(stream.fd)
-
-    async def exec_signal(self, container_id: str, exec_id: str, signo: int) -> None:
-        await self._get(container_id).live().request(protocol.SIGNAL, exec_id, int(signo))
-
-    async def exec_resize(self, container_id: str, exec_id: str, height: int, width: int) -> None:
-        await self._get(container_id).live().request(protocol.RESIZE, exec_id, height, width)
-
-    async def update(self, container_id: str, spec: Spec) -> None:
-        handle = self._get(container_id)
-        handle.live()
-        resources = spec.linux.resources if spec.linux is not None else None
-        if resources is None:
-            return
-        try:
-            await asyncio.to_thread(update_limits, handle.cgroup, handle.unit, resources)
-        except OSError as error:
-            raise SystemFault(str(error), step="update cgroup", errno=error.errno or 0) from None
-
-    def pids(self, container_id: str) -> list[int]:
-        return Cgroup(self._get(container_id).cgroup).pids()
-
-    async def stats(self, container_id: str) -> CgroupStats:
-        cgroup = self._get(container_id).cgroup
-        return await asyncio.to_thread(read_stats, Cgroup(cgroup))
-
-    def _get(self, container_id: str) -> Handle:
-        handle = self._containers.get(container_id)
-        if handle is None:
-            raise NotFound("container", container_id)
-        return handle
 
     def _event(self, handle: Handle, message: tuple[Any, ...]) -> None:
         """The shim tells of an end."""
@@ -302,7 +237,7 @@ class RuntimeClient:
             self._exited(handle, ExitStatus(code, finished_ns, oom_killed))
         elif kind == protocol.EXEC_EXITED:
             exec_id, code, finished_ns = fields
-            self._exec_exited(handle, exec_id, ExitStatus(code, finished_ns))
+            self.execs.exited(handle, exec_id, ExitStatus(code, finished_ns))
         elif kind == protocol.OOM:
             self._tasks.start(f"memory of {handle.id}", self._report_oom(handle))
 
@@ -311,7 +246,7 @@ class RuntimeClient:
             return
         handle.ending = True
         for exec_id in list(handle.execs):  # the kernel ends them with the container, and the shim is told first
-            self._exec_exited(handle, exec_id, ExitStatus(137, status.finished_ns))
+            self.execs.exited(handle, exec_id, ExitStatus(137, status.finished_ns))
         self._tasks.start(f"exit of {handle.id}", self._report(handle, status))
 
     async def _report(self, handle: Handle, status: ExitStatus) -> None:
@@ -323,15 +258,6 @@ class RuntimeClient:
     async def _report_oom(self, handle: Handle) -> None:
         for callback in self._on_oom:
             await callback(handle.id)
-
-    def _exec_exited(self, handle: Handle, exec_id: str, status: ExitStatus) -> None:
-        if exec_id in handle.execs:
-            handle.execs.discard(exec_id)
-            self._tasks.start(f"exit of exec {exec_id}", self._report_exec(handle, exec_id, status))
-
-    async def _report_exec(self, handle: Handle, exec_id: str, status: ExitStatus) -> None:
-        for callback in self._on_exec_exit:
-            await callback(handle.id, exec_id, status)
 
     def _ended(self, handle: Handle) -> None:
         """The connection to a shim ended. That is so after an exit; before one, the shim is dead or has left us."""

@@ -145,18 +145,84 @@ ExecExitCallback = Callable[[str, str, ExitStatus], Awaitable[None]]
 OomCallback = Callable[[str], Awaitable[None]]
 
 
+@dataclass(slots=True)
+class CgroupStats:
+    """Counters of one container's cgroup, v1 or v2, in the units named. Absent ones stay zero (limit: None = none)."""
+
+    cpu_total_ns: int = 0
+    cpu_user_ns: int = 0
+    cpu_system_ns: int = 0
+    percpu_ns: list[int] = field(default_factory=list)
+    throttled_periods: int = 0
+    periods: int = 0
+    throttled_ns: int = 0
+    memory_usage: int = 0
+    memory_max_usage: int = 0
+    memory_limit: int | None = None
+    memory_failcnt: int = 0
+    memory_stat: dict[str, int] = field(default_factory=dict)
+    pids_current: int = 0
+    pids_limit: int | None = None
+    blkio_service_bytes: list[tuple[int, int, str, int]] = field(default_factory=list)  # major, minor, op, bytes
+    blkio_serviced: list[tuple[int, int, str, int]] = field(default_factory=list)
+
+
+class RuntimeExecs(Protocol):
+    """Further processes in running containers. A session is named by its container's id and its own."""
+
+    def on_exit(self, callback: ExecExitCallback) -> None:
+        """The exit of each session that was started or recovered is reported exactly once."""
+
+    async def start(self, request: ExecRequest, streams: Sequence[Stream] = ()) -> int:
+        """Start a further process in a running container; its pid on the host.
+
+        Raises StartFailed (exit_code 126, 127 or 128).
+        """
+
+    async def signal(self, container_id: str, exec_id: str, signo: int) -> None: ...
+
+    async def resize(self, container_id: str, exec_id: str, height: int, width: int) -> None: ...
+
+
+class RuntimeStdio(Protocol):
+    """What flows in and out of a container's first process."""
+
+    async def attach(self, container_id: str, stream: Stream) -> None: ...
+
+    async def resize(self, container_id: str, height: int, width: int) -> None: ...
+
+
+class RuntimeResources(Protocol):
+    """A container's control group: what is in it, what it has used, what it may use."""
+
+    def pids(self, container_id: str) -> list[int]:
+        """Host pids of all processes in it."""
+
+    async def stats(self, container_id: str) -> CgroupStats: ...
+
+    async def update(self, container_id: str, spec: Spec) -> None:
+        """Apply the spec's `linux.resources` to the running container."""
+
+
 class Runtime(Protocol):
     """Runs containers. Every method may be called for different containers at once; none waits for another container.
 
     Ids are the container's. After `launch` returns the first process has been exec'ed. The exit of each container that
     was launched or recovered is reported exactly once through the callback given to `on_exit`, after its status is on
-    disk and its output is in the log; exec sessions likewise through `on_exec_exit`. A shim that vanishes is reported
+    disk and its output is in the log; exec sessions likewise through `execs.on_exit`. A shim that vanishes is reported
     as an exit with code 137 and a reason, after every process of the container's cgroup was killed.
     """
 
-    def on_exit(self, callback: ExitCallback) -> None: ...
+    @property
+    def execs(self) -> RuntimeExecs: ...
 
-    def on_exec_exit(self, callback: ExecExitCallback) -> None: ...
+    @property
+    def stdio(self) -> RuntimeStdio: ...
+
+    @property
+    def resources(self) -> RuntimeResources: ...
+
+    def on_exit(self, callback: ExitCallback) -> None: ...
 
     def on_oom(self, callback: OomCallback) -> None:
         """`callback` gets the id of a container in which the kernel has just killed for want of memory.
@@ -185,53 +251,9 @@ class Runtime(Protocol):
     async def forget(self, container_id: str) -> None:
         """The engine has taken note of the exit: remove what the runtime keeps of it (sockets, cgroup)."""
 
-    async def attach(self, container_id: str, stream: Stream) -> None: ...
-
     async def signal(self, container_id: str, signo: int) -> None:
         """Signal the first process. A container that has ended is no error."""
 
     async def pause(self, container_id: str) -> None: ...
 
     async def resume(self, container_id: str) -> None: ...
-
-    async def resize(self, container_id: str, height: int, width: int) -> None: ...
-
-    async def exec(self, request: ExecRequest, streams: Sequence[Stream] = ()) -> int:
-        """Start a further process in a running container; its pid on the host.
-
-        Raises StartFailed (exit_code 126, 127 or 128).
-        """
-
-    async def exec_signal(self, container_id: str, exec_id: str, signo: int) -> None: ...
-
-    async def exec_resize(self, container_id: str, exec_id: str, height: int, width: int) -> None: ...
-
-    async def update(self, container_id: str, spec: Spec) -> None:
-        """Apply the spec's `linux.resources` to the running container."""
-
-    def pids(self, container_id: str) -> list[int]:
-        """Host pids of all processes in the container's cgroup."""
-
-    async def stats(self, container_id: str) -> CgroupStats: ...
-
-
-@dataclass(slots=True)
-class CgroupStats:
-    """Counters of one container's cgroup, v1 or v2, in the units named. Absent ones stay zero (limit: None = none)."""
-
-    cpu_total_ns: int = 0
-    cpu_user_ns: int = 0
-    cpu_system_ns: int = 0
-    percpu_ns: list[int] = field(default_factory=list)
-    throttled_periods: int = 0
-    periods: int = 0
-    throttled_ns: int = 0
-    memory_usage: int = 0
-    memory_max_usage: int = 0
-    memory_limit: int | None = None
-    memory_failcnt: int = 0
-    memory_stat: dict[str, int] = field(default_factory=dict)
-    pids_current: int = 0
-    pids_limit: int | None = None
-    blkio_service_bytes: list[tuple[int, int, str, int]] = field(default_factory=list)  # major, minor, op, bytes
-    blkio_serviced: list[tuple[int, int, str, int]] = field(default_factory=list)

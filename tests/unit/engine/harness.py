@@ -186,9 +186,7 @@ class Engine:
     async def restart(self, *, keep_runtime: bool = True) -> None:
         """The daemon is killed and started again."""
         await self.containers.close()
-        old = self.runtime.containers if keep_runtime else {}
-        self.runtime = FakeRuntime(self.clock)
-        self.runtime.containers = old
+        self.runtime = FakeRuntime(self.clock, self.runtime.containers if keep_runtime else None)
         self.controller = FakeNetworkController(self.root / "exec")
         self._build()
         await self.start()

@@ -40,7 +40,7 @@ def test_a_session(tmp_path: Path) -> None:
                 assert (session.running, session.exit_code, session.pid > 0) == (True, None, True)
                 with pytest.raises(Conflict, match="is already running"):
                     await begin(e, exec_id)
-                await e.runtime.finish_exec(id, exec_id, 3)
+                await e.runtime.execs.finish(id, exec_id, 3)
                 assert ours.recv(1) == b""
             assert (session.running, session.exit_code) == (False, 3)
             assert e.containers.inspection.get(id).exec_ids == []
@@ -63,7 +63,7 @@ def test_a_program_that_is_not_there_is_told_on_the_stream(tmp_path: Path) -> No
         async with engine(tmp_path) as e:
             await e.run("web")
             exec_id = await e.execs.exec_create("web", ExecRequest(cmd=["nosuch"], attach_stdout=True))
-            e.runtime.fail_next(StartFailed("ENOENT", exit_code=127))
+            e.runtime.containers.failures.append(StartFailed("ENOENT", exit_code=127))
             with client() as (ours, hijacked):
 
                 async def upgrade() -> Hijacked:
@@ -123,7 +123,7 @@ async def probe(e: Engine, id: str, code: int) -> None:
     await e.clock.advance(10)
     await settle()
     (exec_id,) = e.containers.inspection.get(id).exec_ids
-    await e.runtime.finish_exec(id, exec_id, code)
+    await e.runtime.execs.finish(id, exec_id, code)
     await settle()
 
 

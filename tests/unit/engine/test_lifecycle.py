@@ -94,7 +94,7 @@ def test_a_failed_start_leaves_a_reason_and_nothing_else(tmp_path: Path) -> None
     async def story() -> None:
         async with engine(tmp_path) as e:
             id = await e.create("bad")
-            e.runtime.fail_next(StartFailed("no such program", step="execve", errno=2, exit_code=127))
+            e.runtime.containers.failures.append(StartFailed("no such program", step="execve", errno=2, exit_code=127))
             with pytest.raises(StartFailed, match='exec: "sh": executable file not found in \\$PATH'):
                 await e.containers.life_cycle.start(id)
             state = e.containers.inspection.get(id).state
@@ -113,7 +113,7 @@ def test_a_failed_start_with_rm_removes(tmp_path: Path) -> None:
         async with engine(tmp_path) as e:
             id = await e.create("bad", auto_remove=True)
             gone = await e.containers.life_cycle.wait(id, "removed")
-            e.runtime.fail_next(StartFailed("no", exit_code=126))
+            e.runtime.containers.failures.append(StartFailed("no", exit_code=126))
             with pytest.raises(StartFailed, match="permission denied"):
                 await e.containers.life_cycle.start(id)
             assert (await gone).status_code == 126

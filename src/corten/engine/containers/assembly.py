@@ -53,14 +53,14 @@ def assemble(deps: EngineDeps, settings: EngineSettings) -> Containers:
     supervisor.watch(health.started, health.ended)
     supervisor.watch(lambda entry: None, lambda entry: execs.container_ended(entry.container.id))
     life_cycle = LifeCycle(catalog, supervisor, runtime, clock, announce, settings)
-    inspection = Inspection(catalog, runtime, deps.controller, deps.snapshotter, clock, facts)
+    inspection = Inspection(catalog, runtime.resources, deps.controller, deps.snapshotter, clock, facts)
     return Containers(
         creation=Creation(deps, settings),
         life_cycle=life_cycle,
         removal=Removal(catalog, life_cycle, inspection, releaser, deps.events, clock),
         inspection=inspection,
-        streams=Streams(catalog, runtime, deps.logs, announce),
-        configuration=Configuration(catalog, runtime, announce, facts),
+        streams=Streams(catalog, runtime.stdio, deps.logs, announce),
+        configuration=Configuration(catalog, runtime.resources, announce, facts),
         execs=execs,
         recovery=Recovery(deps, settings, supervisor, releaser),
         supervisor=supervisor,

@@ -9,7 +9,7 @@ from corten.engine.hostfacts import HostFacts
 from corten.engine.models import Container, Status
 from corten.engine.spec import builder
 from corten.errors import Conflict, InvalidArgument
-from corten.runtime.types import Runtime
+from corten.runtime.types import RuntimeResources
 from corten.specs.container import Resources, RestartPolicy
 from corten.specs.oci_runtime import VERSION, Linux, Spec
 
@@ -17,8 +17,8 @@ from corten.specs.oci_runtime import VERSION, Linux, Spec
 class Configuration:
     """Implements `api.docker.backends.ContainerConfiguration`."""
 
-    def __init__(self, catalog: Catalog, runtime: Runtime, announce: Announcer, facts: HostFacts) -> None:
-        self._catalog, self._runtime, self._announce, self._facts = catalog, runtime, announce, facts
+    def __init__(self, catalog: Catalog, resources: RuntimeResources, announce: Announcer, facts: HostFacts) -> None:
+        self._catalog, self._resources, self._announce, self._facts = catalog, resources, announce, facts
 
     async def rename(self, ref: str, name: str) -> None:
         """Raises Conflict for a name that is taken, InvalidArgument for one that is none."""
@@ -54,7 +54,7 @@ class Configuration:
                 warnings = self._apply(container, resources, restart_policy)
                 if container.state.status in (Status.RUNNING, Status.PAUSED):
                     spec = Spec(oci_version=VERSION, linux=Linux(resources=builder.limits(container)))
-                    await self._runtime.update(container.id, spec)
+                    await self._resources.update(container.id, spec)
             except BaseException:
                 updates.restore(container.host_config, previous)
                 raise

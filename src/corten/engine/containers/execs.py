@@ -38,7 +38,7 @@ class ExecService:
         self._sessions: dict[str, Exec] = {}
         self._waiting: dict[str, asyncio.Future[int]] = {}
         self._ended: deque[tuple[float, str]] = deque()
-        deps.runtime.on_exec_exit(self._exited)
+        deps.runtime.execs.on_exit(self._exited)
 
     async def exec_create(self, ref: str, request: ExecRequest) -> str:
         """Raises Conflict when the container does not run, InvalidArgument for a request without a command."""
@@ -141,7 +141,7 @@ class ExecService:
         )
         session.running = True
         try:
-            pid = await self._deps.runtime.exec(request, streams)
+            pid = await self._deps.runtime.execs.start(request, streams)
         except CortenError as error:
             failed = self._failure(session, error)
             self._close(session, failed.exit_code)
@@ -187,11 +187,11 @@ class ExecService:
         session = self.exec_get(exec_id)
         if not session.running:
             raise Conflict(f"exec command {session.id} is not running")
-        await self._deps.runtime.exec_resize(session.container_id, session.id, height, width)
+        await self._deps.runtime.execs.resize(session.container_id, session.id, height, width)
 
     async def kill(self, session: Exec, signo: int) -> None:
         with contextlib.suppress(NotFound):
-            await self._deps.runtime.exec_signal(session.container_id, session.id, signo)
+            await self._deps.runtime.execs.signal(session.container_id, session.id, signo)
 
     def ended(self, session: Exec) -> asyncio.Future[int]:
         """Completed with the exit code. For one waiter a session."""

@@ -13,7 +13,7 @@ from corten.engine.hostfacts import HostFacts
 from corten.engine.models import Container, Sizes, Status, Top
 from corten.errors import Conflict, NotFound
 from corten.network.types import InterfaceStats
-from corten.runtime.types import Runtime
+from corten.runtime.types import RuntimeResources
 from corten.storage.types import Snapshotter
 
 
@@ -29,13 +29,13 @@ class Inspection:
     def __init__(
         self,
         catalog: Catalog,
-        runtime: Runtime,
+        resources: RuntimeResources,
         traffic: Traffic,
         snapshotter: Snapshotter,
         clock: Clock,
         facts: HostFacts,
     ) -> None:
-        self._catalog, self._runtime, self._traffic = catalog, runtime, traffic
+        self._catalog, self._resources, self._traffic = catalog, resources, traffic
         self._snapshotter, self._clock, self._facts = snapshotter, clock, facts
 
     def get(self, ref: str) -> Container:
@@ -51,7 +51,7 @@ class Inspection:
             raise Conflict(f"Container {container.id} is restarting, wait until the container is running")
         if not container.state.running:
             raise Conflict(f"container {container.id} is not running")
-        return await processes.top(self._runtime.pids(container.id), ps_args)
+        return await processes.top(self._resources.pids(container.id), ps_args)
 
     async def stats(self, ref: str) -> dict[str, Any]:
         """One sample in the API's shape; all zero for a container that does not run."""
@@ -61,7 +61,7 @@ class Inspection:
             return samples.empty(container)
         try:
             counters, interfaces = await asyncio.gather(
-                self._runtime.stats(container.id), self._traffic.stats(container.id)
+                self._resources.stats(container.id), self._traffic.stats(container.id)
             )
         except (NotFound, OSError):
             return samples.empty(container)  # it ended just now

@@ -15,7 +15,7 @@ from corten.engine.containers.catalog import Catalog, Entry
 from corten.engine.deps import Logs
 from corten.engine.models import AttachOptions, Hijacked, LogWindow, Status, Upgrade
 from corten.errors import Conflict, InvalidArgument, NotFound
-from corten.runtime.types import Runtime, Stream
+from corten.runtime.types import RuntimeStdio, Stream
 
 
 class Streams:
@@ -24,8 +24,8 @@ class Streams:
     Clients are attached to a running container at once, and to one that has not started by parking them for its launch.
     """
 
-    def __init__(self, catalog: Catalog, runtime: Runtime, logs: Logs, announce: Announcer) -> None:
-        self._catalog, self._runtime, self._logs, self._announce = catalog, runtime, logs, announce
+    def __init__(self, catalog: Catalog, stdio: RuntimeStdio, logs: Logs, announce: Announcer) -> None:
+        self._catalog, self._stdio, self._logs, self._announce = catalog, stdio, logs, announce
 
     async def attach(self, ref: str, options: AttachOptions, upgrade: Upgrade) -> None:
         """Hand the client's connection to the runtime, after what was said before if `options.logs`."""
@@ -58,7 +58,7 @@ class Streams:
             container = entry.container
             if container.state.status in (Status.RUNNING, Status.PAUSED):
                 with contextlib.suppress(NotFound):  # it ended just now: the runtime has closed the connection
-                    await self._runtime.attach(container.id, stream)
+                    await self._stdio.attach(container.id, stream)
             elif entry.removing:
                 os.close(stream.fd)
             else:
@@ -95,5 +95,5 @@ class Streams:
         container = self._catalog.find(ref).container
         if container.state.status not in (Status.RUNNING, Status.PAUSED):
             raise Conflict(f"container {container.id} is not running")
-        await self._runtime.resize(container.id, height, width)
+        await self._stdio.resize(container.id, height, width)
         self._announce.container(container, "resize", height=str(height), width=str(width))
