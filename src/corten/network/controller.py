@@ -18,6 +18,7 @@ from corten.network.departures import Departures
 from corten.network.host import Host
 from corten.network.ipam import DEFAULT_POOLS
 from corten.network.ledger import Ledger
+from corten.network.live_rules import LiveRules
 from corten.network.namespaces import Namespace, NamespacePool, SandboxMounts
 from corten.network.ports import bind_host_port, ephemeral_range
 from corten.network.rules import Rules, published
@@ -55,17 +56,17 @@ class BridgeController:
         table: str = "corten",
     ) -> None:
         self._mounts = SandboxMounts(exec_root / "netns")
-        self._host = Host(Rules(table))
+        self._host, self._rules = Host(), LiveRules(Rules(table))
         self._ledger = Ledger(pools=default_pools, dynamic_ports=ephemeral_range())
         self._tasks = TaskOwner("network")
         self._threads = ThreadPoolExecutor(4, thread_name_prefix="network")
-        self._departures = Departures(self._ledger, self._host, self._tasks, self._threads)
+        self._departures = Departures(self._ledger, self._host, self._rules, self._tasks, self._threads)
         self._pool = NamespacePool(pool_size, self._tasks)
         self._namespaces: dict[str, Namespace | None] = {}  # by container; None: not entered since the start
         self._undoing: set[asyncio.Task[None]] = set()
         self._closed = False
         self._watch = TableWatch(
-            self._host.rules.table, lambda: self._tasks.start("restore the nftables table", self._table_gone())
+            self._rules.rules.table, lambda: self._tasks.start("restore the nftables table", self._table_gone())
         )
         self._changing = asyncio.Lock()  # one change of bridges or of the table as a whole at a time
 
@@ -92,7 +93,7 @@ class BridgeController:
 
     async def _table_gone(self) -> None:
         """A firewall that is reloaded flushes everything, ours too: the rules are put back at once."""
-        if not self._closed and not await self._run(self._host.table_stands):
+        if not self._closed and not await self._run(self._rules.stands):
             log.warning("the nftables table was removed by somebody; it is made again")
             async with self._changing:
                 await self._rebuild()
@@ -125,11 +126,11 @@ class BridgeController:
     async def _rebuild(self) -> None:
         """Make the table anew. Ports that came or went meanwhile are added or taken out afterwards."""
         specs, known = self._bridged(), published(self._ledger.endpoints())
-        await self._run(lambda: self._host.commit(self._host.rules.whole(specs, known)))
+        await self._run(lambda: self._rules.commit(self._rules.rules.whole(specs, known)))
         while (now := published(self._ledger.endpoints())) != known:
             added, removed = now - known, known - now
-            await self._run(lambda added=added: self._host.publish(added))  # type: ignore[misc]  # the default of a lambda
-            await self._run(lambda removed=removed: self._host.unpublish(removed))  # type: ignore[misc]  # the default of a lambda
+            await self._run(lambda added=added: self._rules.publish(added))  # type: ignore[misc]  # the default of a lambda
+            await self._run(lambda removed=removed: self._rules.unpublish(removed))  # type: ignore[misc]  # the default of a lambda
             known = now
 
     async def close(self, *, keep: bool = True) -> None:
@@ -154,9 +155,10 @@ class BridgeController:
         self._threads.shutdown()
         self._departures.close()
         self._host.close()
+        self._rules.close()
 
     def _remove_all(self) -> None:
-        self._host.commit(self._host.rules.gone())
+        self._rules.commit(self._rules.rules.gone())
         for spec in self._bridged():
             self._host.delete_bridge(spec.bridge)
         self._host.remove_orphans((), ())
@@ -207,9 +209,9 @@ class BridgeController:
 
     async def _networks_changed(self, *, added: Sequence[str] = (), removed: Sequence[str] = ()) -> None:
         specs = self._bridged()
-        messages = self._host.rules.networks_changed(specs, added=added, removed=removed)
+        messages = self._rules.rules.networks_changed(specs, added=added, removed=removed)
         try:
-            await self._run(lambda: self._host.commit(messages))
+            await self._run(lambda: self._rules.commit(messages))
         except OSError as refusal:
             if refusal.errno != errno.ENOENT:
                 raise
@@ -283,8 +285,8 @@ class BridgeController:
 
         def work() -> None:
             self._host.wire(spec, endpoint, namespace, default_route=first)
-            self._host.publish(published([endpoint]))
-            self._host.end_flows(endpoint)
+            self._rules.publish(published([endpoint]))
+            self._rules.end_flows(endpoint)
 
         job = self._threads.submit(work)
         try:
@@ -319,12 +321,12 @@ class BridgeController:
         try:
             await asyncio.wrap_future(job)
         except OSError as refusal:
-            if refusal.errno != errno.ENOENT or await self._run(self._host.table_stands):
+            if refusal.errno != errno.ENOENT or await self._run(self._rules.stands):
                 raise
             log.warning("the nftables table was removed by somebody; it is made again")
             async with self._changing:
                 await self._rebuild()
-            await self._run(lambda: self._host.end_flows(endpoint))
+            await self._run(lambda: self._rules.end_flows(endpoint))
 
     async def _undo(self, job: Future[None], endpoint: Endpoint) -> None:
         with contextlib.suppress(BaseException):

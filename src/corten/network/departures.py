@@ -17,6 +17,7 @@ from concurrent.futures import ThreadPoolExecutor
 from corten.errors import SystemFault
 from corten.network.host import Host
 from corten.network.ledger import Ledger
+from corten.network.live_rules import LiveRules
 from corten.network.rules import published
 from corten.network.types import Endpoint
 from corten.tasks import TaskOwner
@@ -27,8 +28,10 @@ log = logging.getLogger(__name__)
 class Departures:
     """Takes endpoints out of the ledger and off the host. For use on the event loop."""
 
-    def __init__(self, ledger: Ledger, host: Host, tasks: TaskOwner, threads: ThreadPoolExecutor) -> None:
-        self._ledger, self._host, self._tasks = ledger, host, tasks
+    def __init__(
+        self, ledger: Ledger, host: Host, rules: LiveRules, tasks: TaskOwner, threads: ThreadPoolExecutor
+    ) -> None:
+        self._ledger, self._host, self._rules, self._tasks = ledger, host, rules, tasks
         self._threads = threads
         # A thread of its own: those that wait for the kernel here would keep others from connecting.
         self._link_thread = ThreadPoolExecutor(1, thread_name_prefix="network-links")
@@ -68,9 +71,9 @@ class Departures:
         ports = published(leaving)
 
         def work() -> None:
-            self._host.unpublish(ports)
+            self._rules.unpublish(ports)
             for endpoint in leaving:
-                self._host.end_flows(endpoint)
+                self._rules.end_flows(endpoint)
 
         try:
             await asyncio.get_running_loop().run_in_executor(self._threads, work)

@@ -1,24 +1,21 @@
-"""What a controller does to the host: links, addresses, sysctls, the nftables table. Blocking; safe in many threads."""
+"""What a controller does to the host: links, addresses, sysctls. Blocking; safe in many threads."""
 
 from __future__ import annotations
 
-import contextlib
 import errno
 import logging
 import os
 import re
-import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from ipaddress import IPv4Network
 
-from corten.linux import conntrack, nftables, rtnl
-from corten.linux.netlink import NETLINK_NETFILTER, NETLINK_ROUTE, Message, NetlinkSocket
+from corten.linux import rtnl
+from corten.linux.netlink import NETLINK_ROUTE, Message, NetlinkSocket
 from corten.network.ipam import mac_of
 from corten.network.ledger import BRIDGE_PREFIX, DEFAULT_BRIDGE, VETH_PREFIX
 from corten.network.namespaces import Namespace
-from corten.network.ports import ANY
-from corten.network.rules import PROTOCOLS, Elements, Rules
+from corten.network.sockets import Sockets, but
 from corten.network.types import Endpoint, NetworkSpec
 
 log = logging.getLogger(__name__)
@@ -29,50 +26,22 @@ _OUR_VETH = re.compile(rf"{VETH_PREFIX}[0-9a-f]{{12}}")
 _OUR_BRIDGE = re.compile(rf"{BRIDGE_PREFIX}[0-9a-f]{{12}}")
 
 
-class _Sockets:
-    """Netlink sockets, each used by one thread at a time and kept for the next."""
-
-    def __init__(self, protocol: int) -> None:
-        self._protocol = protocol
-        self._idle: list[NetlinkSocket] = []
-        self._lock = threading.Lock()
-
-    @contextlib.contextmanager
-    def lend(self) -> Iterator[NetlinkSocket]:
-        with self._lock:
-            socket = self._idle.pop() if self._idle else None
-        socket = socket or NetlinkSocket(self._protocol)
-        try:
-            yield socket
-        finally:
-            with self._lock:
-                self._idle.append(socket)
-
-    def close(self) -> None:
-        with self._lock:
-            while self._idle:
-                self._idle.pop().close()
-
-
 class Host:
     """The host's side of all networks. Methods raise OSError; those that remove things accept that they are gone."""
 
-    def __init__(self, rules: Rules) -> None:
-        self.rules = rules
-        self._rtnl = _Sockets(NETLINK_ROUTE)
-        self._nfnl = _Sockets(NETLINK_NETFILTER)
+    def __init__(self) -> None:
+        self._rtnl = Sockets(NETLINK_ROUTE)
         self._bridges: dict[str, int] = {}  # ifindex by link name
 
     def close(self) -> None:
         self._rtnl.close()
-        self._nfnl.close()
 
     def routes(self, *, besides: str = "") -> list[IPv4Network]:
         """Where the host routes to, the default route and those by the link `besides` left out."""
         with self._rtnl.lend() as socket:
             ignored = 0
             if besides:
-                with _but(errno.ENODEV):
+                with but(errno.ENODEV):
                     ignored = rtnl.link_named(socket, besides).index
             return [IPv4Network(destination) for destination, link in rtnl.routes(socket) if link != ignored]
 
@@ -82,7 +51,7 @@ class Host:
         """Make the bridge of a network, or bring one that is there to what the network says. True when it was made."""
         with self._rtnl.lend() as socket:
             made = False
-            with _but(errno.EEXIST):
+            with but(errno.EEXIST):
                 socket.batch([rtnl.add_bridge(spec.bridge, mtu=spec.mtu, mac=mac_of(spec.gateway))])
                 made = True
             try:
@@ -169,7 +138,7 @@ class Host:
         ]
 
     def _bridge_stands(self, socket: NetlinkSocket, name: str) -> bool:
-        with _but(errno.ENODEV):
+        with but(errno.ENODEV):
             return self._bridges.get(name, 0) == rtnl.link_named(socket, name).index
         return False
 
@@ -181,14 +150,14 @@ class Host:
             return
         with self._rtnl.lend() as socket:
             for start in range(0, len(names), _ACKS_THAT_FIT):
-                with _but(errno.ENODEV):
+                with but(errno.ENODEV):
                     socket.batch([rtnl.set_group(name, _LEAVING) for name in names[start : start + _ACKS_THAT_FIT]])
-            with _but(errno.ENODEV):
+            with but(errno.ENODEV):
                 socket.batch([rtnl.delete_group(_LEAVING)])
 
     def adopt(self, spec: NetworkSpec, endpoint: Endpoint) -> None:
         """Put the link of a running container back on its bridge, where that was made anew."""
-        with self._rtnl.lend() as socket, _but(errno.ENODEV):
+        with self._rtnl.lend() as socket, but(errno.ENODEV):
             link = rtnl.link_named(socket, endpoint.host_interface)
             if link.master != self._bridges[spec.bridge]:
                 socket.batch(
@@ -210,61 +179,8 @@ class Host:
                 self._delete_link(link.name)
 
     def _delete_link(self, name: str) -> None:
-        with self._rtnl.lend() as socket, _but(errno.ENODEV):
+        with self._rtnl.lend() as socket, but(errno.ENODEV):
             socket.batch([rtnl.delete_link(name)])
-
-    # Rules
-
-    def commit(self, messages: Sequence[Message]) -> None:
-        with self._nfnl.lend() as socket:
-            nftables.commit(socket, messages)
-
-    def publish(self, elements: Elements) -> None:
-        """Raises OSError (ENOENT) when the table is gone."""
-        if elements:
-            self.commit(self.rules.add(elements))
-
-    def unpublish(self, elements: Elements) -> None:
-        if not elements:
-            return
-        try:
-            self.commit(self.rules.delete(elements))
-        except OSError as refusal:
-            if refusal.errno != errno.ENOENT:
-                raise
-            # A transaction is refused whole; what is still there is deleted one by one.
-            for element in elements.each():
-                with _but(errno.ENOENT):
-                    self.commit(self.rules.delete(element))
-
-    def table_stands(self) -> bool:
-        with self._nfnl.lend() as socket:
-            return self.rules.table.exists(socket)
-
-    def published(self) -> Elements:
-        """What the maps hold. Raises OSError (ENOENT) when the table is gone."""
-        table = self.rules.table
-        with self._nfnl.lend() as socket:
-            bound, wildcard = (table.elements(socket, name).items() for name in ("bound", "wildcard"))
-            return Elements(frozenset(bound), frozenset(wildcard))
-
-    def end_flows(self, endpoint: Endpoint) -> None:
-        """End tracked UDP flows to the endpoint's ports: they would go on to whoever had the port before.
-
-        The kernel decides on a translation at a flow's first packet, and a UDP flow never ends while a client sends.
-        """
-        ports = [mapping for mapping in endpoint.ports if mapping.transport == "udp"]
-        if not ports:
-            return
-        try:
-            with self._nfnl.lend() as socket:
-                for mapping in ports:
-                    for flow in conntrack.flows_to(socket, PROTOCOLS["udp"], mapping.host_port):
-                        if mapping.host_ip in (ANY, flow.destination):
-                            with _but(errno.ENOENT):
-                                socket.batch([conntrack.delete(flow)])
-        except OSError as refusal:
-            log.warning("old UDP flows to the ports of %s are not ended: %s", endpoint.id[:12], refusal)
 
 
 def bridged_is_filtered() -> bool:
@@ -279,16 +195,6 @@ def _isolated(spec: NetworkSpec) -> bool:
     isolated port would not take it.
     """
     return not spec.icc and not bridged_is_filtered()
-
-
-@contextlib.contextmanager
-def _but(number: int) -> Iterator[None]:
-    """Ignore one errno."""
-    try:
-        yield
-    except OSError as refusal:
-        if refusal.errno != number:
-            raise
 
 
 def read_sysctl(name: str) -> str:
