@@ -7,6 +7,7 @@ from corten.client.transport import Endpoint
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from corten.client.archives import Archives
     from corten.client.container_io import ContainerIO
     from corten.client.containers import Containers
     from corten.client.execs import Execs
@@ -55,6 +56,12 @@ class Client:
         from corten.client.images import Images
 
         return Images(self.session)
+
+    @property
+    def archives(self) -> Archives:
+        from corten.client.archives import Archives
+
+        return Archives(self.session)
 
     @property
     def networks(self) -> Networks:

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from typing import Any
 
     from corten.client.query import Filters
-    from corten.client.session import Response, Session
+    from corten.client.session import Session
 
     Json = dict[str, Any]
     Strings = list[str]  # inside the class, `list` is its method
@@ -65,51 +65,6 @@ class Images:
     def history(self, ref: str, *, platform: str = "") -> Jsons:
         result: Jsons = self._session.json("GET", f"/images/{segment(ref)}/history", as_platform(platform))
         return result
-
-    def save(self, refs: Strings, *, platforms: Iterable[str] = ()) -> Iterator[bytes]:
-        """A tar with all of `refs`."""
-        query: dict[str, str | Strings] = {"names": refs}
-        if chosen := [platform_json(text) for text in platforms]:
-            query["platform"] = chosen
-        return self._session.request("GET", "/images/get", query).chunks()
-
-    def load(self, tar: Iterable[bytes], *, quiet: bool = False, platforms: Iterable[str] = ()) -> Response:
-        """The daemon's account of it: a progress stream when its content type is JSON, plain text else."""
-        query: dict[str, str | Strings] = {"quiet": "1" if quiet else "0"}
-        if chosen := [platform_json(text) for text in platforms]:
-            query["platform"] = chosen
-        return self._session.request("POST", "/images/load", query, body=tar)
-
-    def import_tar(
-        self,
-        tar: Iterable[bytes],
-        *,
-        name: str = "",
-        message: str = "",
-        changes: Strings | None = None,
-        platform: str = "",
-    ) -> Iterator[Json]:
-        """A new image with the one layer `tar`; `changes` are Dockerfile instructions. The last `status` is its id."""
-        query: dict[str, str | Strings] = dict(flags(fromSrc="-", message=message, platform=platform))
-        repo, tag = split_tag(name)
-        query |= flags(repo=repo, tag=tag)
-        if changes:
-            query["changes"] = changes
-        headers = {"Content-Type": "text/plain"}
-        response = self._session.request("POST", "/images/create", query, body=tar, headers=headers)
-        return raise_stream_errors(response.lines())
-
-    def import_from(
-        self, url: str, *, name: str = "", message: str = "", changes: Strings | None = None, platform: str = ""
-    ) -> Iterator[Json]:
-        """As `import_tar`, from a URL that the daemon fetches."""
-        repo, tag = split_tag(name)
-        query: dict[str, str | Strings] = dict(
-            flags(fromSrc=url, message=message, repo=repo, tag=tag, platform=platform)
-        )
-        if changes:
-            query["changes"] = changes
-        return raise_stream_errors(self._session.request("POST", "/images/create", query).lines())
 
     def search(self, term: str, *, limit: int = 0, filters: Filters | None = None, auth: str = "") -> Jsons:
         """Repositories that a registry's index finds: name, description, star_count, is_official, is_automated."""

@@ -75,7 +75,7 @@ def test_progress_in_pieces_and_its_error(tmp_path: Path) -> None:
 def test_a_tar_is_sent_in_chunks(tmp_path: Path) -> None:
     with ScriptedDaemon(tmp_path / "s", [answer("200 OK", b"done", "text/plain")]) as daemon:
         with Client(parse_endpoint(daemon.url)) as client:
-            assert client.images.load(iter([b"abc", b"", b"de"])).read() == b"done"
+            assert client.archives.load(iter([b"abc", b"", b"de"])).read() == b"done"
     assert daemon.requests[0].endswith(b"\r\n\r\n3\r\nabc\r\n2\r\nde\r\n0\r\n\r\n")
 
 

@@ -75,7 +75,7 @@ def refuse_terminal(output: str) -> None:
 
 def load_tar(context: Context, tar: Iterable[bytes], *, quiet: bool, platforms: Sequence[str] = ()) -> None:
     """Loads a tar of images and shows what the daemon says of it."""
-    response = context.client.images.load(tar, quiet=quiet or not is_terminal(1), platforms=platforms)
+    response = context.client.archives.load(tar, quiet=quiet or not is_terminal(1), platforms=platforms)
     if "json" in response.head.headers.get("content-type", ""):
         progress.show(raise_stream_errors(response.lines()), sys.stdout, terminal=is_terminal(1))
         return
@@ -94,7 +94,8 @@ def _save(context: Context, options: Options) -> None:
     refuse_terminal(options["output"])
     try:
         write_out(
-            options["output"], context.client.images.save(options.args, platforms=comma_separated(options["platform"]))
+            options["output"],
+            context.client.archives.save(options.args, platforms=comma_separated(options["platform"])),
         )
     except CliError as error:
         raise CliError(f"failed to save image: {error}") from None
@@ -102,12 +103,14 @@ def _save(context: Context, options: Options) -> None:
 
 def _import(context: Context, options: Options) -> None:
     source, name = options.args[0], options.args[1] if len(options.args) > 1 else ""
-    images, message, changes = context.client.images, options["message"], options["change"]
+    archives, message, changes = context.client.archives, options["message"], options["change"]
     if source.startswith(("http://", "https://", "ftp://")):
-        messages = images.import_from(source, name=name, message=message, changes=changes, platform=options["platform"])
+        messages = archives.import_from(
+            source, name=name, message=message, changes=changes, platform=options["platform"]
+        )
     else:
         fd = 0 if source == "-" else open_input(source)
-        messages = images.import_tar(
+        messages = archives.import_tar(
             read_chunks(fd), name=name, message=message, changes=changes, platform=options["platform"]
         )
     progress.show(messages, sys.stdout, terminal=is_terminal(1))
