@@ -78,7 +78,7 @@ def test_old_ingests_are_dropped_and_held_ones_kept(tmp_path: Path) -> None:
     store = LocalContentStore(tmp_path)
     held = store.ingest("held")
     store.ingest("old").close()
-    assert store.drop_ingests(older_than=float("inf")) == 1
+    assert store.ingests.drop(older_than=float("inf")) == 1
     held.write(BLOB)
     held.commit(DIGEST)
 

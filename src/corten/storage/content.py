@@ -49,19 +49,64 @@ def sync_dir(path: Path) -> None:
         os.close(fd)
 
 
+class Ingests:
+    """The directory of what is on its way in. A file in it belongs to whoever has claimed its ref."""
+
+    def __init__(self, directory: Path) -> None:
+        self._directory = directory
+        self._claimed: set[Path] = set()
+        self._lock = threading.Lock()
+        directory.mkdir(exist_ok=True)
+
+    def claim(self, ref: str) -> Path:
+        """The file of `ref`, the caller's until it is released. Raises Conflict while it is somebody else's."""
+        path = self._directory / hashlib.sha256(ref.encode()).hexdigest()
+        with self._lock:
+            if path in self._claimed:
+                raise Conflict(f"ingest {clip(ref, 200)} is in progress")
+            self._claimed.add(path)
+        return path
+
+    def release(self, path: Path) -> None:
+        with self._lock:
+            self._claimed.discard(path)
+
+    def size(self) -> int:
+        """Bytes in all of them."""
+        total = 0
+        with os.scandir(self._directory) as entries:
+            for entry in entries:
+                with suppress(FileNotFoundError):
+                    total += entry.stat().st_size
+        return total
+
+    def drop(self, older_than: float) -> int:
+        """Remove those that nobody holds and that were last written before `older_than` (seconds since the epoch)."""
+        dropped = 0
+        for path in list(self._directory.iterdir()):
+            with self._lock:
+                if path not in self._claimed and path.stat().st_mtime < older_than:
+                    path.unlink()
+                    dropped += 1
+        return dropped
+
+
 class LocalIngest:
     """A blob being written; see `storage.types.Ingest`. Belongs to one writer at a time."""
 
-    def __init__(self, store: LocalContentStore, path: Path) -> None:
-        self._store, self._path = store, path
+    def __init__(self, blobs: Path, ingests: Ingests, path: Path) -> None:
+        self._blobs, self._ingests, self._path = blobs, ingests, path
         self._hash = hashlib.sha256()
         self._offset = 0
-        with host("open ingest"):
-            self._fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        self._fd = -1
         try:
+            with host("open ingest"):
+                self._fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
             self._rehash()
         except BaseException:
-            os.close(self._fd)
+            if self._fd >= 0:
+                os.close(self._fd)
+            ingests.release(path)
             raise
 
     def _rehash(self) -> None:
@@ -109,7 +154,7 @@ class LocalIngest:
         return BlobInfo(digest, self._offset)
 
     def _publish(self, name: str) -> None:
-        target = self._store.blobs / name
+        target = self._blobs / name
         with host("commit blob"):
             try:
                 os.setxattr(self._fd, _SIZE_ATTRIBUTE, _stamp(os.fstat(self._fd)))
@@ -120,7 +165,7 @@ class LocalIngest:
             os.fsync(self._fd)
             # An existing blob is replaced too: that heals one which was damaged meanwhile, and costs nothing.
             os.rename(self._path, target)
-            sync_dir(self._store.blobs)
+            sync_dir(self._blobs)
         self.close()
 
     def abort(self) -> None:
@@ -132,7 +177,7 @@ class LocalIngest:
         if self._fd >= 0:
             os.close(self._fd)
             self._fd = -1
-            self._store.release(self._path.name)
+            self._ingests.release(self._path)
 
     def _check_open(self) -> None:
         if self._fd < 0:
@@ -145,17 +190,14 @@ class LocalContentStore:
     def __init__(self, root: Path) -> None:
         self.root = root
         self.blobs = root / "blobs" / "sha256"
-        self._ingests = root / "ingest"
-        self._busy: set[str] = set()
-        self._lock = threading.Lock()
         with host("create the content store"):
             root.mkdir(mode=0o700, parents=True, exist_ok=True)
             self.blobs.mkdir(parents=True, exist_ok=True)
-            self._ingests.mkdir(exist_ok=True)
             layout = root / "oci-layout"
             if not layout.exists():
                 layout.write_text('{"imageLayoutVersion":"1.0.0"}')
-            self.drop_ingests(time.time() - KEEP_INGESTS_SECONDS)
+            self.ingests = Ingests(root / "ingest")
+            self.ingests.drop(time.time() - KEEP_INGESTS_SECONDS)
 
     def path(self, digest: str) -> Path:
         return self.blobs / hex_of(digest)
@@ -194,21 +236,7 @@ class LocalContentStore:
 
     def ingest(self, ref: str) -> LocalIngest:
         """Open or take up the ingest `ref`. Raises Conflict while another holder has it open."""
-        name = hashlib.sha256(ref.encode()).hexdigest()
-        with self._lock:
-            if name in self._busy:
-                raise Conflict(f"ingest {clip(ref, 200)} is in progress")
-            self._busy.add(name)
-        try:
-            return LocalIngest(self, self._ingests / name)
-        except BaseException:
-            self.release(name)
-            raise
-
-    def release(self, name: str) -> None:
-        """For LocalIngest: the ingest file `name` has no holder any more."""
-        with self._lock:
-            self._busy.discard(name)
+        return LocalIngest(self.blobs, self.ingests, self.ingests.claim(ref))
 
     def put(self, data: bytes) -> BlobInfo:
         digest = "sha256:" + hashlib.sha256(data).hexdigest()
@@ -238,12 +266,7 @@ class LocalContentStore:
 
     def size(self) -> int:
         """Bytes of all blobs, and of those on their way in."""
-        ingests = 0
-        with os.scandir(self._ingests) as entries:
-            for entry in entries:
-                with suppress(FileNotFoundError):
-                    ingests += entry.stat().st_size
-        return ingests + sum(info.size for info in self.walk())
+        return self.ingests.size() + sum(info.size for info in self.walk())
 
     def verify(self, digest: str) -> BlobInfo:
         """Read the whole blob and compare. Raises NotFound or DataCorrupt."""
@@ -253,18 +276,6 @@ class LocalContentStore:
         if actual != hex_of(digest):
             raise _altered(digest, actual)
         return info
-
-    def drop_ingests(self, older_than: float) -> int:
-        """Remove ingests that nobody holds and that were last written before `older_than` (seconds since the
-        epoch).
-        """
-        dropped = 0
-        for path in list(self._ingests.iterdir()):
-            with self._lock:
-                if path.name not in self._busy and path.stat().st_mtime < older_than:
-                    path.unlink()
-                    dropped += 1
-        return dropped
 
     def _check_record(self, path: Path, digest: str, status: os.stat_result) -> None:
         """Compare a blob with what was recorded when it was written. Raises DataCorrupt."""

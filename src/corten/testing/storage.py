@@ -38,11 +38,36 @@ class MemoryDocuments:
         return dict(self._bodies)
 
 
+class MemoryIngests:
+    """What was written under each ref and is neither committed nor aborted; one holder each."""
+
+    def __init__(self) -> None:
+        self.kept: dict[str, bytearray] = {}
+        self.claimed: set[str] = set()
+        self._lock = threading.Lock()
+
+    def claim(self, ref: str) -> bytearray:
+        """Raises Conflict while somebody else holds it."""
+        with self._lock:
+            if ref in self.claimed:
+                raise Conflict(f"ingest {ref} is in progress")
+            self.claimed.add(ref)
+            return self.kept.setdefault(ref, bytearray())
+
+    def release(self, ref: str) -> None:
+        with self._lock:
+            self.claimed.discard(ref)
+
+    def drop(self, ref: str) -> None:
+        with self._lock:
+            self.kept.pop(ref, None)
+
+
 class MemoryIngest:
     """An Ingest in a bytearray that its store keeps until it is committed or aborted."""
 
-    def __init__(self, store: MemoryContentStore, ref: str, buffer: bytearray) -> None:
-        self._store, self._ref, self._buffer = store, ref, buffer
+    def __init__(self, store: MemoryContentStore, ingests: MemoryIngests, ref: str, buffer: bytearray) -> None:
+        self._store, self._ingests, self._ref, self._buffer = store, ingests, ref, buffer
         self._open = True
 
     @property
@@ -72,13 +97,13 @@ class MemoryIngest:
 
     def abort(self) -> None:
         if self._open:
-            self._store.drop_ingest(self._ref)
+            self._ingests.drop(self._ref)
             self.close()
 
     def close(self) -> None:
         if self._open:
             self._open = False
-            self._store.release(self._ref)
+            self._ingests.release(self._ref)
 
 
 class MemoryContentStore:
@@ -86,9 +111,7 @@ class MemoryContentStore:
 
     def __init__(self) -> None:
         self._blobs: dict[str, bytes] = {}
-        self._ingests: dict[str, bytearray] = {}
-        self._busy: set[str] = set()
-        self._lock = threading.Lock()
+        self.ingests = MemoryIngests()
         self._scratch: Path | None = None
 
     def path(self, digest: str) -> Path:
@@ -133,21 +156,7 @@ class MemoryContentStore:
         self._blobs[digest] = self._blobs[digest][:-1] + b"!"
 
     def ingest(self, ref: str) -> MemoryIngest:
-        with self._lock:
-            if ref in self._busy:
-                raise Conflict(f"ingest {ref} is in progress")
-            self._busy.add(ref)
-            return MemoryIngest(self, ref, self._ingests.setdefault(ref, bytearray()))
-
-    def release(self, ref: str) -> None:
-        """For MemoryIngest: nobody holds `ref` any more."""
-        with self._lock:
-            self._busy.discard(ref)
-
-    def drop_ingest(self, ref: str) -> None:
-        """For MemoryIngest: forget what was written under `ref`."""
-        with self._lock:
-            self._ingests.pop(ref, None)
+        return MemoryIngest(self, self.ingests, ref, self.ingests.claim(ref))
 
     def put(self, data: bytes) -> BlobInfo:
         digest = digest_of(data)

@@ -189,7 +189,7 @@ def test_a_bad_archive_is_refused_and_leaves_nothing(archive: bytes, error: type
             with pytest.raises(error, match=words):
                 await load(images, archive)
             assert (world.blobs(), world.snapshots()) == before
-            assert world.content._ingests == {}
+            assert world.content.ingests.kept == {}
             assert [image.names for image in images.list()] == [["docker.io/library/good:1"]]
 
     asyncio.run(script())
@@ -213,7 +213,7 @@ def test_a_client_that_stops_sending_leaves_nothing() -> None:
             with pytest.raises(asyncio.CancelledError):
                 await loading
             assert world.blobs() == set()
-            assert world.content._ingests == {}
+            assert world.content.ingests.kept == {}
 
     asyncio.run(script())
 

@@ -418,7 +418,7 @@ def test_a_client_that_goes_away_stops_the_pull_and_keeps_what_came() -> None:
             await stream.aclose()  # type: ignore[attr-defined]
             assert images.list() == []
             assert world.snapshots() == {chain[0]}
-            assert not world.content._busy
+            assert not world.content.ingests.claimed
             told = await collect(images.pull(ref, "", None))
             assert statuses(told, short(made.layers[0])) == ["Already exists"]
             assert len(registry.seen("GET", digests.of(made.layers[0]))) == 1
