@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import shutil
 import subprocess
 import tarfile
@@ -13,6 +14,7 @@ from typing import Any
 
 import pytest
 
+from tests import docker_client
 from tests.compat.harness import BUSYBOX, Daemon, Outcome
 from tests.compat.images import two_platforms
 from tests.waiting import until
@@ -84,6 +86,44 @@ def test_a_tree_of_platforms(daemon: Daemon, place: Path, client: str) -> None:
     assert call(daemon, client, "history", "-q", "--platform", f"linux/{THERE}", "multi:1").code == 0
     refused = call(daemon, client, "image", "inspect", "--platform", "linux/riscv64", "multi:1")
     assert "does not provide the specified platform (linux/riscv64)" in refused.err
+
+
+def cells(text: str) -> list[list[str]]:
+    """The rows of a tree, from its head on. docker puts colours into pipes."""
+    plain = re.sub(r"\x1b\[\d+m", "", text)
+    rows = plain[plain.index("IMAGE  ") :].splitlines()
+    return [re.split(r" {2,}", row.strip()) for row in rows if row.strip()]
+
+
+def level(rows: list[list[str]]) -> list[list[str]]:
+    """Names of one image, which come in any order, apart from what stands behind the last of them."""
+    return sorted([part for row in rows for part in (row[:1], row[1:])])
+
+
+def test_trees_and_lists_as_docker_shows_them(daemon: Daemon, place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    if docker_client.major_version() < 28:
+        pytest.skip("the docker command line is older than 28, and draws no tree or another one")
+    monkeypatch.setenv("DOCKER_API_VERSION", daemon.ok("version", "--format", "{{.Client.DefaultAPIVersion}}"))
+    other = "registry.example/team/other:2"
+    for name, there in (("docker.io/library/multi:1", THERE), (other, "riscv64")):
+        two_platforms(place / "multi.tar", name, (HERE, there))
+        daemon.ok("load", "-i", str(place / "multi.tar"))
+    daemon.ok("rmi", "--platform", "linux/riscv64", other)
+    daemon.ok("create", "--name", "user", "busybox", "true")
+    for args in (("--tree",), ("--tree", "-a"), ("--tree", "multi"), ("--tree", "-f", f"reference={other}")):
+        drawn = cells(daemon.corten("images", *args).out)
+        assert level(drawn) == level(cells(daemon.ok("images", *args)))
+        platforms = {row[0].partition(" ")[2]: row[2:4] for row in drawn if "linux/" in row[0]}
+        # Both names mean one image, in an index of its own each.
+        assert set(platforms) >= {f"linux/{HERE}", f"linux/{THERE}", "linux/riscv64"}
+        assert platforms["linux/riscv64"] == ["0B", "0B"]
+    for line in ("images multi", "images --digests", "images --tree -q", "images --tree --format json"):
+        theirs, ours = (call(daemon, client, *line.split()) for client in ("docker", "corten"))
+        assert (ours.code, sorted(ours.lines), ours.err) == (theirs.code, sorted(theirs.lines), theirs.err)
+    assert "<none>" not in daemon.corten("images", "--format", "{{.Repository}}").lines
+    assert "Total reclaimed space: 0B" in daemon.ok("image", "prune", "-f")
+    shown = daemon.ok("image", "inspect", "--platform", f"linux/{THERE}", "-f", "{{.Architecture}}", "multi:1")
+    assert shown == THERE
 
 
 def test_removal(daemon: Daemon, place: Path, client: str) -> None:

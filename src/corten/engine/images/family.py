@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from contextlib import suppress
 
-from corten.engine.images.index import ImageIndex, StoredImage
+from corten.engine.images.index import ImageIndex, StoredImage, Target
 from corten.engine.models import ImageManifest
 from corten.errors import CortenError
 from corten.specs import oci_image as oci
 from corten.specs.oci_image import Descriptor
+from corten.specs.reference import Reference
 from corten.storage.types import ContentStore
 
 ANNOTATION_KIND = "vnd.docker.reference.type"
@@ -16,26 +18,44 @@ ANNOTATION_DESCRIBES = "vnd.docker.reference.digest"
 ATTESTATION = "attestation-manifest"
 
 
-def manifests(content: ContentStore, image: StoredImage, members: list[StoredImage]) -> list[ImageManifest]:
-    """In the order of the index; one for an image without an index, or whose index is lost (blocking).
-
-    `members` are the images of the index that are here, `image` among them.
+def manifests(
+    content: ContentStore, image: StoredImage, targets: list[Target], members: list[StoredImage]
+) -> list[ImageManifest]:
+    """In the order of the indexes among `targets`; one for an image without an index, or whose index is lost
+    (blocking). The targets are `image`'s, `members` the images of their indexes that are here.
     """
-    by_manifest = {member.target.manifest: member for member in members}
-    target = image.target
-    own = Descriptor(
-        media_type=target.manifest_media_type, digest=target.manifest, size=_size(content, target.manifest)
-    )
-    offers = [own]
-    if target.media_type in oci.INDEX_TYPES:
-        with suppress(CortenError):  # without it, what is known of the image itself is still true
-            offers = oci.parse_index(content.read(target.digest)).manifests
-    return [_describe(content, offer, by_manifest.get(offer.digest)) for offer in offers]
+    by_manifest = {member.target.manifest: member for member in members} | {each.manifest: image for each in targets}
+    offers: dict[str, Descriptor] = {}
+    for target in targets:
+        if target.media_type in oci.INDEX_TYPES:
+            with suppress(CortenError):  # without it, what is known of the image itself is still true
+                for offer in oci.parse_index(content.read(target.digest)).manifests:
+                    offers.setdefault(offer.digest, offer)
+    if not offers:
+        own, kind = image.target.manifest, image.target.manifest_media_type
+        offers[own] = Descriptor(media_type=kind, digest=own, size=_size(content, own))
+    return [_describe(content, offer, by_manifest.get(offer.digest)) for offer in offers.values()]
 
 
-def family(index: ImageIndex, image: StoredImage) -> list[StoredImage]:
-    """All images of the index that `image` came in, whether they have names or not."""
-    return [other for other in index.images() if other.target.digest == image.target.digest]
+def targets_of(index: ImageIndex, image: StoredImage, reference: Reference | None) -> list[Target]:
+    """What the name `reference` of an image points to, or else the image and all of its names, each once."""
+    if reference is not None and (named := index.name(reference)) is not None:
+        return [named.target]
+    found = [image.target, *(named.target for name in index.names_of(image.id) if (named := index.name(name)))]
+    return list({target.digest: target for target in found}.values())
+
+
+def left_by(index: ImageIndex, names: Sequence[Reference]) -> list[StoredImage]:
+    """Images without a name that no name stands for when `names` are gone."""
+    going = {named.target.digest for name in names if (named := index.name(name)) is not None}
+    lost = {target for target in going if set(index.names_to(target)) <= set(names)}
+    return [other for other in index.images() if other.target.digest in lost and not index.names_of(other.id)]
+
+
+def family(index: ImageIndex, targets: list[Target]) -> list[StoredImage]:
+    """All images of the indexes `targets`, whether they have names or not."""
+    wanted = {target.digest for target in targets}
+    return [other for other in index.images() if other.target.digest in wanted]
 
 
 def _describe(content: ContentStore, offer: Descriptor, image: StoredImage | None) -> ImageManifest:

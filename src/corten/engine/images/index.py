@@ -56,7 +56,8 @@ class ImageIndex:
     """See the module. `lock` is held by those who look and then change.
 
     Images of one index, each of a platform of its own, are a family: those that have no name are kept, shown and
-    removed with the one that the names point to, their head.
+    removed with the one that the names point to, their head. An image may have come in several indexes, of which its
+    `target` is the last, and each name keeps the one that it was given with.
     """
 
     def __init__(
@@ -69,6 +70,7 @@ class ImageIndex:
         self._names: dict[str, StoredName] = {}
         self._by_image: dict[str, set[str]] = {id: set() for id in self._images}
         self._by_target: dict[str, set[str]] = {}
+        self._names_by_target: dict[str, set[str]] = {}
         for image in self._images.values():
             self._by_target.setdefault(image.target.digest, set()).add(image.id)
         self._views: dict[str, Image] = {}
@@ -90,6 +92,10 @@ class ImageIndex:
         """All names of an image, those with tags first."""
         found = [references.parse(name) for name in self._by_image.get(id, ())]
         return sorted(found, key=lambda reference: (bool(reference.digest), reference.canonical))
+
+    def names_to(self, target: str) -> list[Reference]:
+        """All names that were given with the manifest or index of that digest."""
+        return [references.parse(name) for name in sorted(self._names_by_target.get(target, ()))]
 
     def tags_in(self, repository: str) -> list[Reference]:
         """The tagged names in `repository` ("docker.io/library/alpine")."""
@@ -151,9 +157,8 @@ class ImageIndex:
         target = stored.target
         if self._by_image[stored.id] or target.digest == target.manifest:
             return ""
-        members = sorted(self._by_target.get(target.digest, ()))
-        named = (id for id in members if any(self._names[n].target.digest == target.digest for n in self._by_image[id]))
-        return next(named, "")
+        names = self._names_by_target.get(target.digest)
+        return min(self._names[name].image_id for name in names) if names else ""
 
     def view(self, stored: StoredImage) -> Image:
         """The record that the API reads; not to be changed."""
@@ -231,11 +236,12 @@ class ImageIndex:
                 del self._by_target[image.target.digest]
         return image
 
-    def _changed(self, image: StoredImage) -> None:
-        """Views of it and of its family are made anew."""
+    def _changed(self, image: StoredImage, target: Target | None = None) -> None:
+        """Views of it and of its family, and of all that came in `target`, are made anew."""
         self._views.pop(image.id, None)
-        for id in self._by_target.get(image.target.digest, ()):
-            self._views.pop(id, None)
+        for digest in {image.target.digest, (target or image.target).digest}:
+            for id in self._by_target.get(digest, ()):
+                self._views.pop(id, None)
 
     def referenced(self) -> tuple[set[str], set[str]]:
         """Blobs and chain ids that some image needs."""
@@ -252,10 +258,16 @@ class ImageIndex:
     def _remember(self, name: str, stored: StoredName) -> None:
         self._names[name] = stored
         self._by_image[stored.image_id].add(name)
-        self._changed(self._images[stored.image_id])
+        self._names_by_target.setdefault(stored.target.digest, set()).add(name)
+        self._changed(self._images[stored.image_id], stored.target)
 
     def _forget(self, name: str) -> None:
-        if (old := self._names.pop(name, None)) is not None:
-            self._by_image.get(old.image_id, set()).discard(name)
-            if (image := self._images.get(old.image_id)) is not None:
-                self._changed(image)
+        if (old := self._names.pop(name, None)) is None:
+            return
+        self._by_image.get(old.image_id, set()).discard(name)
+        named = self._names_by_target[old.target.digest]
+        named.discard(name)
+        if not named:
+            del self._names_by_target[old.target.digest]
+        if (image := self._images.get(old.image_id)) is not None:
+            self._changed(image, old.target)

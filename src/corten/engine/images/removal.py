@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import Protocol
 
+from corten.engine.images.family import left_by
 from corten.engine.images.index import ImageIndex, StoredImage
 from corten.engine.images.layers import LayerStore
 from corten.engine.images.threads import in_thread
@@ -67,10 +68,14 @@ class Remover:
         if reference is not None:
             going = self._going_with(reference, names)
             if len(going) < len(names):
+                left = left_by(self._index, going)
                 self._untagged(image, going, changes)
                 await self._index.untag(going)
+                for member in left:
+                    if not self._held([member]):
+                        await self._delete(member, changes)
                 return changes
-            family = self._index.family(image)
+            family = self._whole(image, names)
             if not force:
                 for member in family:
                     self._refuse_last_name(ref, member)
@@ -80,7 +85,7 @@ class Remover:
                 await self._index.untag(going)
                 return changes
         else:
-            family = self._index.family(image) if names else [image]
+            family = self._whole(image, names) if names else [image]
             for member in family:
                 self._refuse(member, hard_only=force)
             if not force and not _single_repository(names):
@@ -90,6 +95,11 @@ class Remover:
         if prune:
             await self._prune_parents(image, changes)
         return changes
+
+    def _whole(self, image: StoredImage, names: Sequence[Reference]) -> list[StoredImage]:
+        """The image, and those that only `names`, all of its names, stood for."""
+        members = [*self._index.family(image), *left_by(self._index, names)]
+        return list({member.id: member for member in members}.values())
 
     @staticmethod
     def _going_with(reference: Reference, names: Sequence[Reference]) -> list[Reference]:

@@ -135,9 +135,10 @@ class ImageService:
 
     async def manifests(self, ref: str) -> Sequence[ImageManifest]:
         """What the image's names point to, manifest by manifest."""
-        image, _ = self._index.find(ref)
-        members = family.family(self._index, image)
-        return await in_thread(family.manifests, self._layers.content, image, members)
+        image, name = self._index.find(ref)
+        targets = family.targets_of(self._index, image, name)
+        members = family.family(self._index, targets)
+        return await in_thread(family.manifests, self._layers.content, image, targets, members)
 
     async def pull(
         self, ref: str, platform: str, auth: RegistryAuth | None, *, all_tags: bool = False
@@ -288,8 +289,11 @@ class ImageService:
         selection = selecting.parse(filters, self._clock.now_ns())
         chosen = []
         for image in self._index.images():
-            members = {image.id, self._index.head(image) or image.id}
-            tagged = any(name.tag for id in members for name in self._index.names_of(id))
+            head = self._index.head(image)
+            members = {image.id, head or image.id}
+            # An index that no tag means any more is none, though the image that stood for it has others.
+            names = self._index.names_to(image.target.digest) if head else self._index.names_of(image.id)
+            tagged = any(name.tag for name in names)
             if any(map(self._in_use, members)) or not selection.wants(tagged=tagged, created_ns=image.created_ns):
                 continue
             if not selection.labels or selection.wants_labels((await self._config(image.id)).run.labels or {}):

@@ -26,6 +26,10 @@ OWN, OTHER = make_image(BASE, architecture=HERE), make_image(BASE, TOP, architec
 ARCHIVE, INDEX = index_archive((OTHER, THERE), (OWN, HERE), name="docker.io/library/multi:1", absent=["mips64le"])
 
 
+THIRD = make_image(TOP, architecture="riscv64")
+SECOND, _ = index_archive((OWN, HERE), (THIRD, "riscv64"), name="docker.io/library/second:1")
+
+
 @asynccontextmanager
 async def loaded(world: World) -> AsyncIterator[ImageService]:
     async with world.service() as images:
@@ -114,6 +118,65 @@ def test_one_platform_is_removed_and_the_name_goes_over_to_the_other() -> None:
             gone = await images.remove("multi:1", force=False, prune=True, platforms=[f"linux/{THERE}"])
             assert gone[0] == {"Untagged": "multi:1"}
             assert images.list() == []
+
+    asyncio.run(script())
+
+
+def test_one_image_of_two_indexes_stands_for_the_others_of_both() -> None:
+    async def script() -> None:
+        world = World()
+        async with loaded(world) as images:
+            await load(images, SECOND)
+        async with world.service() as images:
+            assert images.get("multi:1").id == images.get("second:1").id == OWN.id
+            assert [images.get(made.id).head for made in (OTHER, THIRD)] == [OWN.id] * 2
+            here, there, third, absent = f"linux/{HERE}", f"linux/{THERE}", "linux/riscv64", "linux/mips64le"
+            for ref, expected in (
+                ("multi:1", [(there, True), (here, True), (absent, False)]),
+                ("second:1", [(here, True), (third, True)]),
+                (OWN.id, [(here, True), (third, True), (there, True), (absent, False)]),
+            ):
+                assert [(m.platform, m.available) for m in await images.manifests(ref)] == expected
+            assert await images.prune({}) == ([], 0)
+            assert (await images.details("multi:1", there)).image.id == OTHER.id
+            world.users[OTHER.id] = [("c" * 64, True)]
+            await images.tag("multi:1", "again:1")
+            assert await images.remove("multi:1", force=False, prune=True) == [{"Untagged": "multi:1"}]
+            assert await images.remove("again:1", force=False, prune=True) == [{"Untagged": "again:1"}]
+            assert images.get(OTHER.id).head == "", "a container needs it, and no name stands for it"
+            world.users.clear()
+            gone = await images.remove("second:1", force=False, prune=True)
+            assert {"Deleted": OWN.id} in gone
+            assert {"Deleted": THIRD.id} in gone
+            assert {image.id for image in images.list()} == {OTHER.id}
+            assert {"Deleted": OTHER.id} in (await images.prune({}))[0]
+
+    asyncio.run(script())
+
+
+def test_a_name_that_goes_takes_along_what_it_alone_stood_for() -> None:
+    async def script() -> None:
+        async with loaded(World()) as images:
+            await load(images, SECOND)
+            gone = await images.remove("multi:1", force=False, prune=True)
+            assert gone[:2] == [{"Untagged": "multi:1"}, {"Deleted": OTHER.id}]
+            assert {image.id for image in images.list()} == {OWN.id, THIRD.id}
+            await load(images, ARCHIVE)
+            assert {"Deleted": OTHER.id} in await images.remove(OWN.id, force=True, prune=True)
+            assert images.list() == []
+
+    asyncio.run(script())
+
+
+def test_a_name_that_moves_leaves_what_it_alone_stood_for_to_the_next_prune() -> None:
+    async def script() -> None:
+        async with loaded(World()) as images:
+            again, _ = index_archive((OWN, HERE), (THIRD, "riscv64"), name="docker.io/library/multi:1")
+            await load(images, again)
+            assert images.get(OTHER.id).head == ""
+            gone = [step["Deleted"] for step in (await images.prune({}))[0] if "Deleted" in step]
+            assert OTHER.id in gone
+            assert not {OWN.id, THIRD.id} & set(gone)
 
     asyncio.run(script())
 
