@@ -25,6 +25,15 @@ class LineCutter:
         self._rest = b""
         self._long_since = 0
 
+    @property
+    def state(self) -> tuple[bytes, int]:
+        """What of a line has come, and when its first piece was logged (0: none was)."""
+        return self._rest, self._long_since
+
+    @state.setter
+    def state(self, state: tuple[bytes, int]) -> None:
+        self._rest, self._long_since = state
+
     def feed(self, chunk: bytes, now_ns: int) -> Iterator[tuple[bytes, bool, int]]:
         data = self._rest + chunk if self._rest else chunk
         start, at, size = 0, 0, len(data)

@@ -11,6 +11,7 @@ from corten.logs.local import Local
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
+    from typing import Any
 
 DRIVERS: dict[str, type[JsonFile] | type[Local]] = {"json-file": JsonFile, "local": Local}
 
@@ -18,32 +19,57 @@ DRIVERS: dict[str, type[JsonFile] | type[Local]] = {"json-file": JsonFile, "loca
 class LogWriter:
     """One container's log. A write that fails (a full disk) loses those lines, says so once, and never the container.
 
-    `complain` takes the error of the first failed write after a good one.
+    `open_driver` opens it, at once and after each `suspend`; `complain` takes the error of the first failed write after
+    a good one. Raises OSError if it cannot be opened.
     """
 
-    __slots__ = ("_complain", "_cutters", "_driver", "_failing")
+    __slots__ = ("_complain", "_cutters", "_driver", "_failing", "_open_driver")
 
-    def __init__(self, driver: JsonFile | Local, complain: Callable[[OSError], None]) -> None:
-        self._driver = driver
+    def __init__(self, open_driver: Callable[[], JsonFile | Local], complain: Callable[[OSError], None]) -> None:
+        self._open_driver = open_driver
+        self._driver: JsonFile | Local | None = open_driver()
         self._complain = complain
         self._cutters: dict[int, LineCutter] = {1: LineCutter(), 2: LineCutter()}
         self._failing = False
 
-    def write(self, stream: int, chunk: bytes) -> None:
-        """`stream` is 1 or 2. A line is kept until its newline comes; whole lines are in the file on return."""
-        now = time.time_ns()
-        self._write(stream, self._cutters[stream].feed(chunk, now))
+    def write(self, stream: int, chunk: bytes, now_ns: int = 0) -> None:
+        """`stream` is 1 or 2. A line is kept until its newline comes; whole lines are in the file on return.
+
+        `now_ns` is when the chunk came, if that was not now.
+        """
+        self._write(stream, self._cutters[stream].feed(chunk, now_ns or time.time_ns()))
+
+    def suspend(self) -> tuple[Any, ...]:
+        """Close the driver, so that another process can go on with what is returned here: pass it to its `resume`."""
+        self._close_driver()
+        return tuple((stream, *cutter.state) for stream, cutter in self._cutters.items())
+
+    def resume(self, state: tuple[Any, ...]) -> None:
+        """Go on after `suspend`, from its result or from what another process has made of it; () knows of no line.
+
+        The driver is opened by the next write.
+        """
+        self._cutters = {1: LineCutter(), 2: LineCutter()}
+        for stream, *line in state:
+            self._cutters[stream].state = tuple(line)
 
     def close(self) -> None:
         """Write what has come without its newline, and close the file."""
         now = time.time_ns()
         for stream, cutter in self._cutters.items():
             self._write(stream, cutter.finish(now))
-        self._driver.close()
+        self._close_driver()
+
+    def _close_driver(self) -> None:
+        if self._driver is not None:
+            self._driver.close()
+            self._driver = None
 
     def _write(self, stream: int, pieces: Iterator[tuple[bytes, bool, int]]) -> None:
         for data, terminated, stamp in pieces:
             try:
+                if self._driver is None:
+                    self._driver = self._open_driver()
                 self._driver.write(data, terminated, stream, stamp)
                 self._failing = False
             except OSError as error:
@@ -58,4 +84,5 @@ def open_writer(
     """The writer for a driver; None for `none`. Raises KeyError for an unknown one, OSError if it cannot be opened."""
     if driver == "none":
         return None
-    return LogWriter(DRIVERS[driver](path, max_size, max_files), complain)
+    opened = DRIVERS[driver]
+    return LogWriter(lambda: opened(path, max_size, max_files), complain)

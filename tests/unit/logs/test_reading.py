@@ -233,7 +233,7 @@ def test_a_follower_may_come_before_the_log(tmp_path: Path) -> None:
     source = LogSource("json-file", tmp_path / "c.log")
 
     def say(ended: asyncio.Future[None]) -> None:
-        log = LogWriter(JsonFile(str(source.path), 0, 1), print)
+        log = LogWriter(lambda: JsonFile(str(source.path), 0, 1), print)
         log.write(1, b"born\n")
         log.close()
 

@@ -76,7 +76,7 @@ class Shim:
             stdio.attach(fds.pop(0), stream)
         self._keep = fds  # held until the container has ended
         try:
-            stdio.log = _open_log(settings["log"], self._log_failed)
+            stdio.log, stdio.log_path = _open_log(settings["log"], self._log_failed), settings["log"][1]
             stdio.prepare()
             self.control.listen(self._run_dir + "/shim.sock")
             warnings = self._runtime.launch(self._main)
@@ -151,7 +151,7 @@ class Shim:
 
     def _finish(self, process: Process) -> None:
         """All output is in the log: record the exit, then tell it."""
-        if process.reported:
+        if process.reported or not process.stdio.log_whole(lambda: self._finish(process)):
             return
         process.reported = True
         self.loop.cancel(f"drain {process.target}")

@@ -12,6 +12,7 @@ import errno
 import fcntl
 import os
 import sys
+import time
 
 from corten.runtime.shim.attached import Attached
 from corten.runtime.shim.loop import IN, OUT
@@ -23,12 +24,14 @@ if TYPE_CHECKING:
     from typing import Any
 
     from corten.logs.writer import LogWriter
+    from corten.runtime.shim.backlog import Backlog
     from corten.runtime.shim.loop import Loop
 
 CHUNK = 16 * 1024  # read at first; a stream that fills it is read in larger pieces
 BULK = 256 * 1024
 CALM = 1.0  # seconds without bulk after which memory is given back
 QUEUE_LIMIT = 1024 * 1024
+BULKY = 16  # large reads in a row after which the log gets a process of its own, if somebody waits for the output
 LAST_READS = 64  # chunks read in one go after the end; more only comes when another process holds the pipe
 
 TIOCSWINSZ = 0x5414  # asm-generic/ioctls.h
@@ -45,6 +48,10 @@ class Stdio:
         self.child_fds: tuple[int, int, int] = (-1, -1, -1)
         self.on_idle: Callable[[], None] = _nothing
         self.log: LogWriter | None = None
+        self.log_path = ""
+        self._backlog: Backlog | None = None
+        self._bulky = 0
+        self._then: Callable[[], None] = _nothing
         self._loop = loop
         self._open_stdin, self._stdin_once = open_stdin, stdin_once
         self._clients: list[Attached] = []
@@ -138,8 +145,16 @@ class Stdio:
         for client in list(self._clients):
             client.finish()
 
+    def log_whole(self, then: Callable[[], None]) -> bool:
+        """Whether no output waits to be logged. If some does, `then` is called when it is done."""
+        if self._backlog is None or not self._backlog.left:
+            return True
+        self._then = then
+        return False
+
     def close_log(self) -> None:
         """Write what came without its newline; from now on all output is in the log."""
+        self._end_backlog()
         if self.log is not None:
             self.log.close()
             self.log = None
@@ -159,7 +174,7 @@ class Stdio:
         self.child_fds = (-1, -1, -1)
 
     def _readable(self, fd: int) -> None:
-        if not self._ended and any(client.queued >= QUEUE_LIMIT for client in self._clients):
+        if not self._ended and self._crowded():
             self._stalled.add(fd)
             self._loop.unwatch(fd)
             return
@@ -186,17 +201,55 @@ class Stdio:
             _enlarge(fd)
         if size == BULK:
             self._loop.after(CALM, "calm", self._calm)
+            self._bulky += len(data) > CHUNK
         stream = self._outputs[fd]
         for client in list(self._clients):
             client.send(stream, data)
         if self.log is not None:
-            self.log.write(stream, data)
+            if self._bulky >= BULKY and self._backlog is None and self._clients:
+                self._begin_backlog()
+            if self._backlog is not None:
+                self._backlog.write(stream, data, time.time_ns())
+            else:
+                self.log.write(stream, data)
         return True
+
+    def _crowded(self) -> bool:
+        """Whether somebody has to be waited for."""
+        full = self._backlog is not None and self._backlog.full
+        return full or any(client.queued >= QUEUE_LIMIT for client in self._clients)
 
     def _calm(self) -> None:
         """The rush is over."""
+        if self._backlog is not None and self._backlog.left:
+            self._loop.after(CALM, "calm", self._calm)
+            return
+        self._end_backlog()
         self._sizes.clear()
+        self._bulky = 0
         trim()
+
+    def _begin_backlog(self) -> None:
+        from corten.runtime.shim.backlog import Backlog  # for the few who write that much
+
+        assert self.log is not None
+        self._bulky = 0
+        try:
+            self._backlog = Backlog(self._loop, self.log, os.path.dirname(self.log_path), self._caught_up)
+        except OSError:  # no room, or a file system without unnamed files: the output waits for its log, as ever
+            return
+
+    def _end_backlog(self) -> None:
+        if self._backlog is not None:
+            backlog, self._backlog = self._backlog, None
+            backlog.end()
+
+    def _caught_up(self) -> None:
+        """The log has room again, or all is in it."""
+        self._drained()
+        if self._backlog is not None and not self._backlog.left:
+            then, self._then = self._then, _nothing
+            then()
 
     def _close_output(self, fd: int) -> None:
         self._loop.unwatch(fd)
@@ -207,7 +260,7 @@ class Stdio:
 
     def _drained(self) -> None:
         """A client has caught up or gone: outputs that waited for it may be read again."""
-        if not self._stalled or any(client.queued >= QUEUE_LIMIT for client in self._clients):
+        if not self._stalled or self._crowded():
             return
         for fd in self._stalled:
             self._loop.watch(fd, IN, lambda events, fd=fd: self._readable(fd))  # type: ignore[misc]  # its default
