@@ -1,5 +1,8 @@
 """A lean reader of tar streams: ustar, pax and GNU headers, sparse files in all four forms.
 
+Where an archive can be read in two ways it is read as Go's reader does, which Docker and the scanners of images use, or
+refused: what one sees and the next unpacks must be the same members.
+
 tarfile takes 26 µs a member before anything is written, this reader 9 (20,400 small files: 0.53 s and 0.19 s); writing
 one takes about 40. Names and values are bytes, as they are on
 the file system. Imported by the layer workers: keep light.
@@ -91,24 +94,38 @@ class TarReader:
 
     def _take(self, count: int) -> bytes:
         end = self._at + count
-        while end > len(self._buffer):
-            rest = self._buffer[self._at :]
+        if end <= len(self._buffer):
+            piece = self._buffer[self._at : end]
+            self._at = end
+            return piece
+        parts: list[bytes] = []  # joined once: the stream may come a byte at a time
+        while count > len(self._buffer) - self._at:
+            parts.append(self._buffer[self._at :])
+            count -= len(parts[-1])
             self._refill()
-            self._buffer = rest + self._buffer
-            end = count
-        piece = self._buffer[self._at : end]
-        self._at = end
-        return piece
+        parts.append(self._buffer[:count])
+        self._at = count
+        return b"".join(parts)
 
     def _block(self) -> bytes | None:
-        """The next header block; None at the end of the archive. One cut inside a block is an error."""
+        """The next header block; None at the end of the archive, which is two blocks of zeros or the stream's own.
+
+        One cut inside a block is an error, and so is one that goes on after a block of zeros.
+        """
+        block = self._whole_block()
+        if block != _ZERO:
+            return block
+        if self._whole_block() not in (_ZERO, None):
+            raise InvalidArgument("archive/tar: invalid tar header")
+        return None
+
+    def _whole_block(self) -> bytes | None:
         if self._at == len(self._buffer):
             chunk = next(self._chunks, b"")
             if not chunk:
                 return None
             self._buffer, self._at = chunk, 0
-        block = self._take(BLOCK)
-        return None if block == _ZERO else block
+        return self._take(BLOCK)
 
     def _metadata(self, size: int) -> bytes:
         self._metadata_left -= size + BLOCK
@@ -125,10 +142,11 @@ class TarReader:
         self._padding = 0
         self._metadata_left = _MAX_METADATA
         records: dict[bytes, bytes] = {}
+        long: dict[bytes, bytes] = {}
         while True:
             header = self._block()
             if header is None:
-                if records:
+                if records or long:
                     raise InvalidArgument("unexpected EOF")
                 return None
             _check_sum(header)
@@ -136,14 +154,16 @@ class TarReader:
             if size < 0:
                 raise InvalidArgument("archive/tar: invalid tar header")
             if kind == b"x":
-                records.update(_pax_records(self._metadata(size)))
+                records = _pax_records(self._metadata(size))
             elif kind == b"g":
-                _pax_records(self._metadata(size))  # for all members after it: means nothing in a layer, as with Docker
-            elif kind == b"L":
-                records[b"path"] = self._metadata(size).split(b"\0", 1)[0]
-            elif kind == b"K":
-                records[b"linkpath"] = self._metadata(size).split(b"\0", 1)[0]
+                # For all members after it: means nothing in a layer. What was said before it is forgotten.
+                _pax_records(self._metadata(size))
+                records, long = {}, {}
+            elif kind in (b"L", b"K"):
+                long[b"path" if kind == b"L" else b"linkpath"] = self._metadata(size).split(b"\0", 1)[0]
             else:
+                if long:  # before what pax says, whichever came first
+                    records |= {key: name for key, name in long.items() if name}
                 return self._entry(header, kind, size, records)
 
     def _entry(self, header: bytes, kind: bytes, size: int, records: dict[bytes, bytes]) -> Entry:
@@ -158,19 +178,19 @@ class TarReader:
         entry.mtime_ns = _number(header, 136, 148) * 1_000_000_000
         if header[257:263] == b"ustar\0" and header[345]:
             entry.name = header[345:500].split(b"\0", 1)[0] + b"/" + entry.name
-        if known in (CHAR, BLOCK_DEVICE):
+        if known in (CHAR, BLOCK_DEVICE) and header[257:262] == b"ustar":
             entry.device = (_number(header, 329, 337), _number(header, 337, 345))
         if records:
             _apply_records(entry, records)
         if known != REGULAR:
             entry.size = 0  # links may carry the size of their target, without any data
         elif kind == b"\0" and entry.name.endswith(b"/"):
-            entry.kind = DIRECTORY  # as before POSIX, and only then
+            entry.kind, entry.size = DIRECTORY, 0  # as before POSIX, and only then
         self._left, self._padding = entry.size, -entry.size % BLOCK
         if kind == b"S":
             self._old_gnu_sparse(entry, header)
-        elif records and any(key.startswith(b"GNU.sparse.") for key in records):
-            self._pax_sparse(entry, records)
+        elif records and (form := _sparse_form(records)):
+            self._pax_sparse(entry, records, form)
         return entry
 
     def _old_gnu_sparse(self, entry: Entry, header: bytes) -> None:
@@ -184,10 +204,12 @@ class TarReader:
                 raise InvalidArgument("archive/tar: sparse map too long")
         self._set_sparse(entry, segments, _number(header, 483, 495))
 
-    def _pax_sparse(self, entry: Entry, records: dict[bytes, bytes]) -> None:
+    def _pax_sparse(self, entry: Entry, records: dict[bytes, bytes], form: bytes) -> None:
+        if entry.kind != REGULAR:
+            raise InvalidArgument("archive/tar: invalid tar header")
         entry.name = records.get(b"GNU.sparse.name") or entry.name
-        real = _decimal(records.get(b"GNU.sparse.realsize") or records.get(b"GNU.sparse.size") or b"0")
-        if records.get(b"GNU.sparse.major") == b"1":
+        real = _decimal(records.get(b"GNU.sparse.size") or records.get(b"GNU.sparse.realsize") or b"%d" % entry.size)
+        if form == b"1.0":
             numbers = self._sparse_map()
         else:
             numbers = [_decimal(word) for word in records.get(b"GNU.sparse.map", b"").split(b",") if word]
@@ -272,6 +294,8 @@ def _pax_records(body: bytes) -> dict[bytes, bytes]:
         if b"\0" in key or (b"\0" in value and key in (b"path", b"linkpath", b"GNU.sparse.name")):
             raise InvalidArgument("archive/tar: invalid name: embedded null byte in a pax header")
         if key in (b"GNU.sparse.offset", b"GNU.sparse.numbytes"):  # format 0.0: one pair of records for each segment
+            if (key == b"GNU.sparse.numbytes") != len(sparse) % 2:
+                raise InvalidArgument("archive/tar: invalid sparse map")
             sparse.append(value)
         records[key] = value
         at += length
@@ -311,6 +335,15 @@ def _timestamp(text: bytes) -> int:
         raise InvalidArgument("archive/tar: invalid tar header")
     value = _decimal(seconds or b"0") * 1_000_000_000 + int(digits)
     return -value if negative else value
+
+
+def _sparse_form(records: dict[bytes, bytes]) -> bytes:
+    """The version of a sparse file's map; empty for a file that is none, or of a version that nobody knows."""
+    major, minor = records.get(b"GNU.sparse.major", b""), records.get(b"GNU.sparse.minor", b"")
+    if major or minor:
+        form = major + b"." + minor
+        return form if form in (b"0.0", b"0.1", b"1.0") else b""
+    return b"0.1" if records.get(b"GNU.sparse.map") else b""
 
 
 def _sparse_fields(block: bytes, start: int, count: int) -> list[tuple[int, int]]:

@@ -379,7 +379,8 @@ def test_a_sparse_map_that_lies(text: bytes) -> None:
 
 
 def test_a_sparse_map_of_an_odd_number_of_numbers() -> None:
-    records = record(b"GNU.sparse.major", b"0") + record(b"GNU.sparse.map", b"0,1,5") + record(b"GNU.sparse.size", b"9")
+    version = record(b"GNU.sparse.major", b"0") + record(b"GNU.sparse.minor", b"1")
+    records = version + record(b"GNU.sparse.map", b"0,1,5") + record(b"GNU.sparse.size", b"9")
     refused(special(b"x", records) + header(size=b"1") + padded(b"x"), "invalid sparse map")
     refused(special(b"x", record(b"GNU.sparse.offset", b"0") + record(b"GNU.sparse.size", b"9")) + header(), "sparse")
 

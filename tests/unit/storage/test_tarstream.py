@@ -136,7 +136,7 @@ def test_metadata_is_bounded() -> None:
 
 
 def test_a_lying_sparse_map_is_refused() -> None:
-    headers = {"GNU.sparse.major": "0", "GNU.sparse.map": "0,4,1,4", "GNU.sparse.size": "100", "GNU.sparse.name": "a"}
+    headers = {"GNU.sparse.map": "0,4,1,4", "GNU.sparse.size": "100", "GNU.sparse.name": "a"}
     with pytest.raises(InvalidArgument, match="sparse"):
         read(archive(file("a", b"12345678", pax_headers=headers)))
 

@@ -251,6 +251,7 @@ def test_names_are_counted_as_documents_are() -> None:
 def test_a_sparse_member_is_no_blob() -> None:
     records = (
         record(b"GNU.sparse.major", b"0")
+        + record(b"GNU.sparse.minor", b"1")
         + record(b"GNU.sparse.map", b"0,1")
         + record(b"GNU.sparse.size", b"%d" % (1 << 60))
     )
