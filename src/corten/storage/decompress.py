@@ -5,6 +5,8 @@ Imported by the layer workers: keep light; the decompressors are imported when t
 
 from __future__ import annotations
 
+import os
+
 from corten.errors import InvalidArgument
 
 TYPE_CHECKING = False
@@ -75,7 +77,7 @@ def _stream(read: Callable[[], bytes], data: bytes, make: Callable[[], Any]) -> 
         if piece:
             yield piece
         if decompressor.eof:
-            data = (decompressor.unused_data or b"").lstrip(b"\0") or read().lstrip(b"\0")
+            data = _unpadded(decompressor.unused_data or b"", read)
             if not data:
                 return
             decompressor = make()
@@ -87,21 +89,45 @@ def _stream(read: Callable[[], bytes], data: bytes, make: Callable[[], Any]) -> 
             data = b""
 
 
+def _unpadded(data: bytes, read: Callable[[], bytes]) -> bytes:
+    """What comes next that is no padding of zeros; nothing at the end."""
+    while not (data := data.lstrip(b"\0")):
+        if not (data := read()):
+            break
+    return data
+
+
 def _zstd(read: Callable[[], bytes], data: bytes) -> Iterator[bytes]:
     import zstandard
 
+    # The library does not tell a stream that was cut from a whole one. So a frame of our own comes last: its content
+    # arrives if all frames before it have ended.
+    mark = os.urandom(16)
+    ended = False
+
     class Source:
         def read(self, _: int) -> bytes:
-            nonlocal data
+            nonlocal data, ended
             held, data = data, b""
-            return held or read()
+            if (part := held or read()) or ended:
+                return part
+            ended = True
+            return zstandard.ZstdCompressor(write_checksum=True).compress(mark)
 
     reader = zstandard.ZstdDecompressor().stream_reader(Source(), read_size=CHUNK, read_across_frames=True)  # type: ignore[arg-type]  # read() is all it calls
+    last = b""
     while True:
         try:
             piece = reader.read(CHUNK)
         except zstandard.ZstdError as error:
-            raise InvalidArgument(f"invalid compressed data: {error}") from None
+            raise InvalidArgument(_EOF if ended else f"invalid compressed data: {error}") from None
         if not piece:
-            return
-        yield piece
+            break
+        if ended:
+            last += piece  # no more than the decompressor held back
+        else:
+            yield piece
+    if not last.endswith(mark):
+        raise InvalidArgument(_EOF)
+    if last := last.removesuffix(mark):
+        yield last
