@@ -29,7 +29,6 @@ from corten.registry.transport import BrokenOff, Request, Transport, Waiting, ta
 from corten.registry.uploads import Blob, Upload, Way, mount
 from corten.specs import digest as digests
 from corten.specs import oci_image as oci
-from corten.specs import wire
 from corten.specs.reference import Reference
 
 if TYPE_CHECKING:
@@ -60,7 +59,7 @@ class _NoRange(Exception):
 
 
 class _Tags(msgspec.Struct):
-    tags: list[str] | None = None
+    tags: list[str] | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -178,8 +177,8 @@ class RegistryClient:
             data, link = await self._tags_page(request)
             known = len(found)
             try:
-                found.update(wire.read(data, _Tags).tags or ())
-            except InvalidArgument:
+                found.update(msgspec.json.decode(data, type=_Tags).tags or ())
+            except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
                 text = f"the registry's list of tags of {self.reference.familiar_name} cannot be read"
                 raise SystemFault(text, step="registry") from None
             if not link:

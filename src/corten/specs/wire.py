@@ -13,6 +13,9 @@ T = TypeVar("T")
 MAX_DEPTH = 200
 """Objects and lists in each other; Docker's own documents have a dozen."""
 
+MAX_VALUES = 250_000
+"""In one document. Eight megabytes of `[],[],…` would take half a gigabyte, and hold up everybody else for seconds."""
+
 # Words of a Python name that Go's API spells in capitals or irregularly; all others are capitalised.
 _NAMES = {
     "uts_mode": "UTSMode",
@@ -59,12 +62,21 @@ def drop_nulls(value: Any, depth: int = MAX_DEPTH) -> Any:
 
 def parse(data: bytes | str, what: str = "JSON") -> Any:
     """The JSON in `data`, without nulls. Raises InvalidArgument that begins with "invalid `what`"."""
+    if _values(data) > MAX_VALUES:
+        raise InvalidArgument(f"invalid {what}: more than {MAX_VALUES} values")
     try:
         return drop_nulls(msgspec.json.decode(data))
     except RecursionError:
         raise InvalidArgument(f"invalid {what}: nested too deep") from None
     except (msgspec.DecodeError, UnicodeDecodeError, InvalidArgument) as error:
         raise InvalidArgument(f"invalid {what}: {clip(str(error))}") from None
+
+
+def _values(data: bytes | str) -> int:
+    """At least as many as there are: what stands inside of strings counts too."""
+    if isinstance(data, str):
+        return data.count(",") + data.count("[") + data.count("{")
+    return data.count(b",") + data.count(b"[") + data.count(b"{")
 
 
 def convert(value: Any, kind: type[T], what: str = "JSON") -> T:
