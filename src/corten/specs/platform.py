@@ -86,6 +86,12 @@ def parse(text: str) -> Platform:
     return Platform(parts[1], parts[0], parts[2] if len(parts) == 3 else "").normalised()
 
 
+def recorded(text: str) -> Platform:
+    """What `str` made of a platform. Nothing is checked: an image may call its platform what it likes."""
+    system, architecture, variant = (*text.split("/", 2), "", "")[:3]
+    return Platform(architecture, system, variant).normalised()
+
+
 def _parse_single(word: str) -> Platform:
     lower = word.lower()
     lower = "darwin" if lower == "macos" else lower

@@ -136,7 +136,7 @@ class ImageIndex:
         if reference is not None and (named := self._lookup(reference)) is not None:
             target = named.target.digest
         offered = [stored, *(self._images[id] for id in sorted(self._by_target.get(target, ())) if id != stored.id)]
-        best = platforms.best(platforms.parse(platform), [platforms.parse(image.platform) for image in offered])
+        best = platforms.best(platforms.parse(platform), [platforms.recorded(image.platform) for image in offered])
         if best is None:
             raise NotFound(
                 "image",

@@ -118,7 +118,7 @@ class Puller:
             return None
         # Of an index it may be the image of another platform than is wanted now, or one that only serves as well.
         wanted = self._platform or platforms.host()
-        if stored.target.digest != stored.target.manifest and platforms.parse(stored.platform) != wanted:
+        if stored.target.digest != stored.target.manifest and platforms.recorded(stored.platform) != wanted:
             return None
         try:
             if await client.resolve() != named.target.digest:

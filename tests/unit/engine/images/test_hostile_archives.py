@@ -18,7 +18,7 @@ from pathlib import Path
 import pytest
 
 from corten.engine.images.archive import decompressed
-from corten.errors import CortenError, InvalidArgument
+from corten.errors import CortenError, DataCorrupt, InvalidArgument, NotFound
 from corten.specs import digest as digests
 from corten.specs import oci_image as oci
 from corten.storage.types import LayerLimits
@@ -372,6 +372,68 @@ def test_json_that_is_deep_or_long(data: bytes) -> None:
                 registry.add_manifest("app", data, kind, "latest")
                 with pytest.raises(CortenError):
                     await collect(images.pull(f"{registry.host}/app", "", None))
+
+    asyncio.run(script())
+
+
+@pytest.mark.parametrize("value", [b"[]", b"{}", b"0", b'""', b'{"a":[1]}', b"[[[[]]]]"])
+def test_very_many_values(value: bytes) -> None:
+    """Eight megabytes of `[]` held the daemon up for seconds, and took half a gigabyte."""
+    data = b'{"schemaVersion":2,"config":{},"annotations":[' + b",".join([value] * ((7 << 20) // len(value))) + b"]}"
+
+    async def script() -> None:
+        world = World()
+        async with FakeRegistry() as registry, world.service() as images:
+            registry.add_manifest("app", data, oci.OCI_MANIFEST, "latest")
+            begin = time.process_time()
+            tracemalloc.start()
+            try:
+                with pytest.raises(CortenError):
+                    await collect(images.pull(f"{registry.host}/app", "", None))
+                assert tracemalloc.get_traced_memory()[1] < 80 << 20
+            finally:
+                tracemalloc.stop()
+            assert time.process_time() - begin < 2
+
+    asyncio.run(script())
+
+
+@pytest.mark.parametrize("change", [{"architecture": "a b"}, {"architecture": "\x1b[2J"}, {"variant": "a/b/c"}])
+def test_a_config_that_calls_its_platform_what_it_likes(change: dict[str, str]) -> None:
+    """It was pulled and then in the way of its own next pull, and of `--platform` for all others of its index."""
+
+    async def script() -> None:
+        world, made = World(), make_image(BASE)
+        config = json.dumps({**json.loads(made.config), **change}).encode()
+        manifest = json.dumps({**json.loads(made.manifest), "config": describe(config, oci.OCI_CONFIG)}).encode()
+        platform = {"os": "linux", "architecture": "amd64"}
+        entries = [describe(manifest, oci.OCI_MANIFEST, platform=platform)]
+        index = json.dumps({"schemaVersion": 2, "mediaType": oci.OCI_INDEX, "manifests": entries}).encode()
+        async with FakeRegistry() as registry, world.service() as images:
+            publish(registry, "app", Made(made.layers, config, manifest))
+            registry.add_manifest("app", index, oci.OCI_INDEX, "latest")
+            for _ in range(2):
+                await collect(images.pull(f"{registry.host}/app", "linux/amd64", None))
+            with pytest.raises(NotFound, match="does not provide the specified platform"):
+                await images.details(f"{registry.host}/app", "linux/amd64")
+
+    asyncio.run(script())
+
+
+def test_a_registry_whose_index_names_itself() -> None:
+    """By its digest no document can name itself; a registry can say so all the same."""
+
+    async def script() -> None:
+        world, ones = World(), "sha256:" + "1" * 64
+        platform = {"os": "linux", "architecture": "amd64"}
+        entry = {"mediaType": oci.OCI_INDEX, "digest": ones, "size": 1, "platform": platform}
+        index = json.dumps({"schemaVersion": 2, "mediaType": oci.OCI_INDEX, "manifests": [entry]}).encode()
+        async with FakeRegistry() as registry, world.service() as images:
+            registry.add_manifest("app", index, oci.OCI_INDEX, "latest")
+            registry.add_manifest("app", index, oci.OCI_INDEX, ones)
+            with pytest.raises(DataCorrupt, match="verification failed"):
+                await collect(images.pull(f"{registry.host}/app", "linux/amd64", None))
+            assert list(images.list()) == []
 
     asyncio.run(script())
 
