@@ -19,6 +19,10 @@ from corten.registry.hosts import DIRECTORIES
 from corten.storage.types import LayerLimits
 
 DEFAULT_HOST = "unix:///run/corten/corten.sock"
+PLAIN = (
+    "without TLS it gives root on this machine to whoever can reach it: use --tlsverify with --tlscacert, --tlscert and"
+    " --tlskey, or insist with --allow-plain-tcp"
+)
 CGROUP_DRIVERS = ("cgroupfs", "systemd")
 LOG_LEVELS = ("debug", "info", "warn", "error", "fatal")
 
@@ -318,13 +322,10 @@ def _check(config: DaemonConfig) -> None:
         raise InvalidArgument(f"the default runtime {config.default_runtime} is not among the runtimes")
     for host in config.hosts:
         scheme = host.partition("://")[0]
-        if scheme not in ("unix", "tcp"):
-            raise InvalidArgument(f"invalid address {host}: it must begin with unix:// or tcp://")
+        if scheme not in ("unix", "tcp", "fd"):
+            raise InvalidArgument(f"invalid address {host}: it must begin with unix://, tcp:// or fd://")
         if scheme == "tcp" and not config.tls.enabled and not config.allow_plain_tcp:
-            raise InvalidArgument(
-                f"{host} without TLS gives root on this machine to whoever can reach it: use --tlsverify with"
-                " --tlscacert, --tlscert and --tlskey, or insist with --allow-plain-tcp"
-            )
+            raise InvalidArgument(f"{host}: {PLAIN}")
     for label in config.labels:
         if "=" not in label or label.startswith("="):
             raise InvalidArgument(f"bad attribute format: {label}")

@@ -10,7 +10,8 @@ import socket
 import ssl
 from dataclasses import dataclass
 
-from corten.daemon.config import DaemonConfig, TlsConfig
+from corten.daemon.config import PLAIN, DaemonConfig, TlsConfig
+from corten.daemon.supervised import take_sockets
 from corten.errors import Conflict, InvalidArgument, SystemFault
 
 log = logging.getLogger(__name__)
@@ -37,15 +38,33 @@ class Listener:
 def open_listeners(config: DaemonConfig) -> list[Listener]:
     """One listener for each host, or none: what was opened is closed again when one fails."""
     opened: list[Listener] = []
+    handed = take_sockets() if any(host.startswith("fd://") for host in config.hosts) else []
     try:
         for host in config.hosts:
             scheme, _, rest = host.partition("://")
-            opened.append(_unix(rest, config.group) if scheme == "unix" else _tcp(rest, config))
+            if scheme == "fd":
+                opened += _handed(rest, handed, config)
+            else:
+                opened.append(_unix(rest, config.group) if scheme == "unix" else _tcp(rest, config))
     except BaseException:
         for listener in opened:
             listener.close()
         raise
     return opened
+
+
+def _handed(name: str, handed: list[tuple[str, socket.socket]], config: DaemonConfig) -> list[Listener]:
+    """The sockets that systemd listens on: all, or those of one name. Their files are not ours to remove."""
+    found = [sock for known, sock in handed if name in ("", "*", known)]
+    if not found:
+        raise InvalidArgument(f"fd://{name}: no such socket was handed over (by a .socket unit of systemd)")
+    plain = [sock for sock in found if sock.family != socket.AF_UNIX and not config.tls.enabled]
+    if plain and not config.allow_plain_tcp:
+        raise InvalidArgument(f"fd://{name} is reached by TCP: {PLAIN}")
+    return [
+        Listener(sock, _context(config.tls) if sock.family != socket.AF_UNIX and config.tls.enabled else None)
+        for sock in found
+    ]
 
 
 def _unix(path: str, group: str) -> Listener:

@@ -71,7 +71,13 @@ def read_config(given: dict[str, Any]) -> DaemonConfig:
 
 
 @click.command(context_settings={"help_option_names": ["-h", "--help"]})
-@click.option("-H", "--host", "hosts", multiple=True, help="Where to serve the API: unix:///PATH or tcp://HOST:PORT.")
+@click.option(
+    "-H",
+    "--host",
+    "hosts",
+    multiple=True,
+    help="Where to serve the API: unix:///PATH, tcp://HOST:PORT, or fd://[NAME] of systemd.",
+)
 @click.option("--data-root", help="What must survive: images, containers, volumes. [/var/lib/corten]")
 @click.option("--exec-root", help="What lives with the containers: sockets, namespaces. [/run/corten]")
 @click.option("-p", "--pidfile", help="Write the daemon's pid here.")
@@ -122,9 +128,8 @@ def main(cleanup: bool, **given: Any) -> None:
         config = read_config(dict(given))
         logsetup.set_up(config.log_level)
         with ExitStack() as held:
-            # Remapped containers open their files themselves, as root of their own: they have to get there.
-            exec_mode = 0o711 if config.userns_remap else 0o700
-            for directory, mode in ((config.data_root, 0o710), (config.exec_root, exec_mode)):
+            # Below exec_root is the socket that a group may use, and files that remapped containers open themselves.
+            for directory, mode in ((config.data_root, 0o710), (config.exec_root, 0o711)):
                 directory.mkdir(parents=True, exist_ok=True)
                 directory.chmod(mode)
             held.enter_context(data_root_lock(config.data_root))

@@ -20,6 +20,7 @@ from corten.api.docker.tls import make_site
 from corten.daemon import logsetup
 from corten.daemon.config import RELOADABLE, DaemonConfig
 from corten.daemon.listen import Listener
+from corten.daemon.supervised import notify
 from corten.daemon.wiring import Parts, build
 from corten.engine.deps import DEFAULT_CGROUP_PARENT
 from corten.errors import CortenError
@@ -47,8 +48,10 @@ async def serve(config: DaemonConfig, listeners: list[Listener], read_config: Ca
             for listener in listeners:
                 await make_site(runner, listener.sock, listener.tls).start()
             log.info("the API listens on %s", ", ".join(config.hosts))
+            notify("READY=1")
             tasks.start("warm up", asyncio.to_thread(parts.warm_up))
             await stop.wait()
+            notify("STOPPING=1")
             log.info("stopping; containers go on running")
         finally:
             parts.events.close()

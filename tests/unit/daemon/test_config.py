@@ -105,7 +105,7 @@ def test_a_setting_in_both_places_is_refused() -> None:
     ("flags", "word"),
     [
         ({"hosts": ("tcp://127.0.0.1:2375",)}, "without TLS"),
-        ({"hosts": ("http://x",)}, "unix:// or tcp://"),
+        ({"hosts": ("http://x",)}, "unix://, tcp:// or fd://"),
         ({"tls": {"verify": True, "cert": "c", "key": "k"}}, "--tlscacert"),
         ({"tls": {"enabled": True}}, "--tlscert"),
         ({"default_runtime": "runc"}, "not among the runtimes"),
