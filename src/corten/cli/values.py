@@ -12,17 +12,6 @@ if TYPE_CHECKING:
 # Compiled when first used, as `ps` needs neither.
 _SIZE = r"(\d+(?:\.\d+)?) ?([kKmMgGtTpP])?[iI]?[bB]?"
 _POWERS = {"": 0, "k": 1, "m": 2, "g": 3, "t": 4, "p": 5}
-_DURATION = r"(\d+(?:\.\d*)?|\.\d+)(ns|us|µs|μs|ms|s|m|h)"
-_UNITS = {
-    "ns": 1,
-    "us": 1_000,
-    "µs": 1_000,
-    "μs": 1_000,
-    "ms": 1_000_000,
-    "s": 1_000_000_000,
-    "m": 60_000_000_000,
-    "h": 3_600_000_000_000,
-}
 _TRUE = frozenset(("1", "t", "T", "true", "TRUE", "True"))
 _FALSE = frozenset(("0", "f", "F", "false", "FALSE", "False"))
 
@@ -72,21 +61,9 @@ def swap_size(text: str) -> int:
 
 def duration(text: str) -> int:
     """Nanoseconds of "1m30s", as Go writes durations."""
-    body = text.lstrip("+-") if text[:1] in "+-" else text
-    sign = -1 if text.startswith("-") else 1
-    if body == "0":
-        return 0
-    total, at = 0.0, 0
-    for match in re.finditer(_DURATION, body):
-        if match.start() != at:
-            break
-        total += float(match[1]) * _UNITS[match[2]]
-        at = match.end()
-    if not body or at != len(body):
-        if re.fullmatch(r"\d+(\.\d*)?", body):
-            raise ValueError(f'time: missing unit in duration "{text}"')
-        raise ValueError(f'time: invalid duration "{text}"')
-    return sign * round(total)
+    from corten.specs.times import parse_duration
+
+    return parse_duration(text)
 
 
 def cpus(text: str) -> int:

@@ -17,7 +17,7 @@ from corten.clock import Clock
 from corten.engine.models import Container
 from corten.errors import DataCorrupt, InvalidArgument, NotFound, clip
 from corten.network.types import NetworkController, NetworkSpec
-from corten.specs.oci_image import format_time
+from corten.specs.times import format_time
 from corten.storage.types import DocumentStore
 
 DEFAULT_NETWORK = "bridge"

@@ -22,8 +22,8 @@ from corten.errors import CortenError
 from corten.logs.options import DRIVERS
 from corten.registry.proxies import masked
 from corten.specs import reference
-from corten.specs.oci_image import format_time
 from corten.specs.platform import host
+from corten.specs.times import format_time
 
 API_VERSION = "1.56"
 MIN_API_VERSION = "1.24"

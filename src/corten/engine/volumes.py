@@ -20,6 +20,7 @@ import msgspec
 from corten.clock import Clock
 from corten.engine.models import Volume
 from corten.errors import Conflict, InvalidArgument, NotFound, NotImplementedYet, clip
+from corten.specs.filters import label_test
 from corten.storage.content import sync_dir
 from corten.storage.faults import host
 from corten.storage.snapshots import count_usage
@@ -112,11 +113,12 @@ class VolumeService:
     async def prune(self, filters: Filters) -> tuple[_Names, int]:
         """Names of what was removed and the bytes that it took. Only anonymous volumes, unless filter `all` is true."""
         everything = _read_filters(filters)
+        labelled = label_test(filters.get("label", []), filters.get("label!", []))
         removed: _Names = []
         reclaimed = 0
         async with self._lock:
             for volume in list(self._volumes.values()):
-                if not (everything or volume.anonymous) or not _labels_match(volume, filters):
+                if not (everything or volume.anonymous) or not labelled(volume.labels):
                     continue
                 if self._in_use(volume.name):
                     continue
@@ -189,13 +191,3 @@ def _read_filters(filters: Filters) -> bool:
         if word not in ("1", "t", "true", "0", "f", "false"):
             raise InvalidArgument(f"invalid filter 'all={clip(word)}'")
     return any(word in ("1", "t", "true") for word in words)
-
-
-def _labels_match(volume: Volume, filters: Filters) -> bool:
-    wanted = all(_has_label(volume, label) for label in filters.get("label", []))
-    return wanted and not any(_has_label(volume, label) for label in filters.get("label!", []))
-
-
-def _has_label(volume: Volume, label: str) -> bool:
-    key, equals, value = label.partition("=")
-    return key in volume.labels and (not equals or volume.labels[key] == value)

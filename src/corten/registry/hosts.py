@@ -11,12 +11,14 @@ from __future__ import annotations
 import re
 import tomllib
 from collections.abc import Iterable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
 from corten.errors import InvalidArgument, clip
+from corten.specs.times import SECOND, parse_duration
 
 PULL, RESOLVE, PUSH = "pull", "resolve", "push"
 ALL = frozenset((PULL, RESOLVE, PUSH))
@@ -27,8 +29,6 @@ DEFAULT_DIRECTORY = "_default"
 """Its settings hold for every registry that has none of its own."""
 
 _KEYS = frozenset("capabilities ca client skip_verify header override_path dial_timeout".split())
-_DURATION = re.compile(r"(\d+(?:\.\d+)?)(h|ms|m|s|us|ns)")
-_SECONDS = {"h": 3600.0, "m": 60.0, "s": 1.0, "ms": 1e-3, "us": 1e-6, "ns": 1e-9}
 _TOKEN = re.compile(r"[A-Za-z0-9!#$%&'*+.^_`|~-]+")
 
 
@@ -210,6 +210,8 @@ def _boolean(key: str, value: Any) -> bool:
 
 
 def _seconds(key: str, value: Any) -> float:
-    if isinstance(value, str) and value and not _DURATION.sub("", value).strip("0"):
-        return sum(float(amount) * _SECONDS[unit] for amount, unit in _DURATION.findall(value))
+    if isinstance(value, str):
+        with suppress(ValueError):
+            if (length := parse_duration(value)) >= 0:
+                return length / SECOND
     raise InvalidArgument(f"{key} must be a duration such as 5s")

@@ -5,8 +5,6 @@ Decoded for reading only: what is stored and sent on is always the original byte
 
 from __future__ import annotations
 
-import datetime
-import re
 from typing import Any
 
 from msgspec import Struct, field
@@ -16,6 +14,7 @@ from corten.specs import digest as digests
 from corten.specs import wire
 from corten.specs.container import GoStruct, HealthConfig
 from corten.specs.platform import Platform
+from corten.specs.times import parse_time
 
 OCI_INDEX = "application/vnd.oci.image.index.v1+json"
 OCI_MANIFEST = "application/vnd.oci.image.manifest.v1+json"
@@ -47,8 +46,6 @@ ANNOTATION_IMAGE_NAME = "io.containerd.image.name"
 
 MAX_LAYERS = 512
 """More than any builder makes, few enough that a hostile manifest costs nothing."""
-
-_TIME = re.compile(r"(\d{4}-\d\d-\d\d[Tt ]\d\d:\d\d:\d\d)(?:\.(\d{1,9})\d*)?([Zz]|[+-]\d\d:\d\d)")
 
 
 class Descriptor(Struct, kw_only=True, rename="camel", omit_defaults=True):
@@ -214,24 +211,6 @@ def kind_of(data: bytes) -> str:
     if "config" in raw and raw.get("schemaVersion") == 2:
         return said if said in MANIFEST_TYPES else OCI_MANIFEST
     return DOCKER_SCHEMA1 if raw.get("schemaVersion") == 1 else ""
-
-
-def parse_time(text: str) -> int:
-    """An RFC 3339 time as nanoseconds since the epoch; 0 for none, for one that cannot be read, and before 1970."""
-    if (match := _TIME.fullmatch(text)) is None:
-        return 0
-    try:
-        moment = datetime.datetime.fromisoformat(match[1].upper() + match[3].upper().replace("Z", "+00:00"))
-        return max(0, int(moment.timestamp()) * 1_000_000_000 + int((match[2] or "0").ljust(9, "0")))
-    except (ValueError, OverflowError):
-        return 0
-
-
-def format_time(ns: int) -> str:
-    """Nanoseconds since the epoch as Go writes a time: UTC, with as many digits of a second as it needs."""
-    moment = datetime.datetime.fromtimestamp(ns // 1_000_000_000, datetime.UTC).strftime("%Y-%m-%dT%H:%M:%S")
-    fraction = f".{ns % 1_000_000_000:09}".rstrip("0").rstrip(".")
-    return f"{moment}{fraction}Z"
 
 
 def _parse(data: bytes, what: str) -> dict[str, Any]:

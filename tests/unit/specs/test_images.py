@@ -5,8 +5,6 @@ from __future__ import annotations
 import json
 
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 
 from corten.errors import InvalidArgument
 from corten.specs import digest as digests
@@ -136,18 +134,3 @@ def test_a_config_as_docker_writes_it() -> None:
     for bad in (b"[]", b"", b'{"rootfs":{"diff_ids":["x"]}}', b'{"config":{"Env":5}}'):
         with pytest.raises(InvalidArgument):
             oci.parse_config(bad)
-
-
-@given(st.integers(0, 4_000_000_000 * 10**9))
-def test_times_are_written_and_read(ns: int) -> None:
-    assert oci.parse_time(oci.format_time(ns)) == ns
-
-
-@pytest.mark.parametrize("text", ["", "yesterday", "2024-13-01T00:00:00Z", "0001-01-01T00:00:00Z", "2024-01-01"])
-def test_times_that_say_nothing(text: str) -> None:
-    assert oci.parse_time(text) == 0
-
-
-def test_times_with_a_zone() -> None:
-    assert oci.parse_time("1970-01-01T02:00:00+02:00") == 0
-    assert oci.parse_time("1970-01-01T00:00:00.5-01:00") == 3600 * 10**9 + 500_000_000

@@ -6,10 +6,10 @@ import re
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
-from corten.api.docker.labels import label_test
 from corten.api.docker.params import check_filters, filter_flag, parse_int
 from corten.engine.models import Container, Filters, Status
 from corten.errors import InvalidArgument, NotFound, clip
+from corten.specs.filters import label_test
 
 if TYPE_CHECKING:
     from corten.api.docker.backends import Backends

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import time
 from typing import Any
 
 import msgspec
 
 from corten.engine.models import MountPoint
 from corten.specs.container import ContainerConfig, EndpointSettings, HostConfig, PortBinding
+from corten.specs.times import format_time
 from corten.specs.wire import go_name
 
 Json = dict[str, Any]
@@ -34,11 +34,7 @@ _UNITS = ((48, 1, "hour"), (24 * 14, 24, "day"), (24 * 60, 24 * 7, "week"), (24 
 
 def go_time(ns: int) -> str:
     """RFC 3339 with as many digits as it needs, at most nine; Go's zero time for 0."""
-    if not ns:
-        return ZERO_TIME
-    seconds, fraction = divmod(ns, SECOND)
-    text = time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(seconds))
-    return f"{text}.{fraction:09d}".rstrip("0") + "Z" if fraction else text + "Z"
+    return format_time(ns) if ns else ZERO_TIME
 
 
 def human_duration(ns: int) -> str:

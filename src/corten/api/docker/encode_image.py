@@ -9,7 +9,7 @@ import msgspec
 from corten.api.docker.encode import SECOND, Json, container_config, go_time
 from corten.specs import reference
 from corten.specs.container import ContainerConfig
-from corten.specs.oci_image import parse_time
+from corten.specs.times import parse_time
 from corten.specs.wire import drop_nulls
 
 if TYPE_CHECKING:

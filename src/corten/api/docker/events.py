@@ -11,10 +11,10 @@ from aiohttp import web
 
 from corten.api.docker.encode import SECOND, Json
 from corten.api.docker.flow import begin, encode_line
-from corten.api.docker.labels import label_test
 from corten.api.docker.params import check_filters, parse_time
 from corten.engine.models import Event, Filters
 from corten.errors import InvalidArgument
+from corten.specs.filters import label_test
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator

@@ -6,12 +6,12 @@ import re
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
-from corten.api.docker.labels import label_test
 from corten.api.docker.params import check_filters, filter_flag, parse_time
 from corten.api.docker.patterns import path_pattern
 from corten.engine.models import Filters, Image
 from corten.errors import InvalidArgument, clip
 from corten.specs import reference
+from corten.specs.filters import label_test
 
 if TYPE_CHECKING:
     from corten.api.docker.backends import ImageBackend

@@ -9,10 +9,10 @@ from aiohttp import web
 
 from corten.api.docker.container_filters import text_test
 from corten.api.docker.encode import Json
-from corten.api.docker.labels import label_test
 from corten.api.docker.params import check_filters, filter_flag
 from corten.engine.models import Filters
 from corten.errors import InvalidArgument, NotFound, clip
+from corten.specs.filters import label_test
 
 if TYPE_CHECKING:
     from corten.api.docker.call import Call

@@ -4,19 +4,16 @@ from __future__ import annotations
 
 import base64
 import binascii
-import datetime
 import re
-from decimal import Decimal, InvalidOperation
 from urllib.parse import parse_qs
 
 import msgspec
 
 from corten.engine.models import Filters, RegistryAuth
 from corten.errors import InvalidArgument, clip
+from corten.specs.times import parse_moment
 
 _FALSE = frozenset(("", "0", "no", "false", "none"))
-_DURATION = re.compile(r"(\d+(?:\.\d*)?|\.\d+)(ns|us|µs|μs|ms|s|m|h)")
-_UNITS = {"ns": 1, "us": 10**3, "µs": 10**3, "μs": 10**3, "ms": 10**6, "s": 10**9, "m": 60 * 10**9, "h": 3600 * 10**9}
 
 
 class Query:
@@ -91,28 +88,11 @@ def filter_flag(filters: Filters, name: str) -> bool | None:
 
 
 def parse_time(text: str, now_ns: int) -> int:
-    """A moment in nanoseconds: Unix seconds with a fraction, RFC 3339 (zone or less may be missing), or a Go duration
-    before now. Empty and "0" are 0.
-    """
-    if not text or text == "0":
-        return 0
+    """A moment in nanoseconds, as `specs.times.parse_moment` reads it; empty and "0" are 0."""
     try:
-        return int(Decimal(text) * 10**9) if re.fullmatch(r"-?[\d.]+", text, re.ASCII) else _parse_words(text, now_ns)
-    except (InvalidOperation, ValueError, OverflowError):
+        return parse_moment(text, now_ns) if text else 0
+    except ValueError:
         raise InvalidArgument(f'failed to parse value "{clip(text)}" as time or duration') from None
-
-
-def _parse_words(text: str, now_ns: int) -> int:
-    body = text.lstrip("+-")
-    if _DURATION.sub("", body) == "":
-        length = sum(int(Decimal(amount) * _UNITS[unit]) for amount, unit in _DURATION.findall(body))
-        return now_ns + length if text[0] == "-" else now_ns - length
-    fraction = re.search(r"\.(\d{1,9})\d*", text)
-    nanoseconds = int(fraction.group(1).ljust(9, "0")) if fraction else 0
-    moment = datetime.datetime.fromisoformat(text.replace(fraction.group(0), "") if fraction else text)
-    if moment.tzinfo is None:
-        moment = moment.replace(tzinfo=datetime.UTC)
-    return int(moment.timestamp()) * 10**9 + nanoseconds
 
 
 class AuthConfig(msgspec.Struct):

@@ -8,10 +8,10 @@ from aiohttp import web
 
 from corten.api.docker.container_filters import text_test
 from corten.api.docker.encode import SECOND, Json, go_time
-from corten.api.docker.labels import label_test
 from corten.api.docker.params import check_filters, filter_flag
 from corten.engine.models import Volume
 from corten.specs.container import GoStruct
+from corten.specs.filters import label_test
 
 if TYPE_CHECKING:
     from corten.api.docker.call import Call

@@ -11,7 +11,7 @@ from corten.engine.hostfacts import HostFacts
 from corten.engine.models import Container
 from corten.network.types import InterfaceStats
 from corten.runtime.types import CgroupStats
-from corten.specs.oci_image import format_time
+from corten.specs.times import format_time
 
 NEVER = "0001-01-01T00:00:00Z"
 _TICK_NS = 1_000_000_000 // os.sysconf("SC_CLK_TCK")

@@ -16,10 +16,9 @@ import msgspec
 from corten.errors import InvalidArgument, clip
 from corten.specs.container import HealthConfig
 from corten.specs.oci_image import RunConfig
+from corten.specs.times import parse_duration
 
 _PORT = re.compile(r"(\d{1,5})(?:-(\d{1,5}))?(?:/(tcp|udp|sctp))?", re.IGNORECASE)
-_DURATION = re.compile(r"(\d+(?:\.\d+)?)(ns|us|µs|ms|s|m|h)")
-_UNITS = {"ns": 1, "us": 10**3, "µs": 10**3, "ms": 10**6, "s": 10**9, "m": 60 * 10**9, "h": 3600 * 10**9}
 _SHELL = ["/bin/sh", "-c"]
 
 
@@ -180,10 +179,13 @@ def _health_option(health: HealthConfig, option: str) -> None:
 
 def _duration(name: str, text: str) -> int:
     """A duration as Go writes it, in nanoseconds."""
-    parts = _DURATION.findall(text)
-    if not parts or "".join(number + unit for number, unit in parts) != text:
+    try:
+        length = parse_duration(text)
+    except ValueError:
+        length = -1
+    if length < 0:
         raise InvalidArgument(f"HEALTHCHECK: invalid duration for --{name}: {clip(text, 64)}")
-    return round(sum(float(number) * _UNITS[unit] for number, unit in parts))
+    return length
 
 
 _INSTRUCTIONS: dict[str, Callable[[RunConfig, str], None]] = {

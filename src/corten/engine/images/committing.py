@@ -27,6 +27,7 @@ from corten.specs import oci_image as oci
 from corten.specs import reference as references
 from corten.specs.oci_image import Descriptor, History, ImageConfig, RunConfig
 from corten.specs.reference import Reference
+from corten.specs.times import format_time
 
 STUBS = ("dev", "proc", "sys", "etc/hosts", "etc/hostname", "etc/resolv.conf")
 """What the runtime makes in a container's layer to mount on; empty, it is nobody's change."""
@@ -105,7 +106,7 @@ async def _store(
 
 def _config(config: ImageConfig, wanted: Commitment, diff_id: str) -> bytes:
     """The new image's config: its parent's with what is new."""
-    created = oci.format_time(wanted.created_ns)
+    created = format_time(wanted.created_ns)
     step = History(
         created=created,
         created_by=wanted.created_by,

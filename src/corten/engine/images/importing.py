@@ -23,6 +23,7 @@ from corten.specs import oci_image as oci
 from corten.specs import platform as platforms
 from corten.specs.oci_image import Descriptor, History, ImageConfig, RootFS, RunConfig
 from corten.specs.reference import Reference
+from corten.specs.times import format_time
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,7 +43,7 @@ class ImportOptions:
             raise InvalidArgument(f'operating system "{platform.os}" is not supported')
         run = RunConfig()
         instructions.apply(self.changes, run)
-        created = oci.format_time(self.created_ns)
+        created = format_time(self.created_ns)
         comment = self.message or "Imported from -"
         return ImageConfig(
             created=created,

@@ -296,7 +296,7 @@ class ImageService:
             tagged = any(name.tag for name in names)
             if any(map(self._in_use, members)) or not selection.wants(tagged=tagged, created_ns=image.created_ns):
                 continue
-            if not selection.labels or selection.wants_labels((await self._config(image.id)).run.labels or {}):
+            if selection.labelled is None or selection.labelled((await self._config(image.id)).run.labels or {}):
                 chosen.append(image)
         return chosen
 

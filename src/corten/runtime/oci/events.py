@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import re
 import select
 import sys
 from collections.abc import Sequence
@@ -20,8 +19,8 @@ from corten.runtime.oci.options import Options
 from corten.runtime.oci.state import Record, Store
 from corten.runtime.shim.loop import Loop
 from corten.runtime.types import CgroupStats
+from corten.specs.times import SECOND, parse_duration
 
-_SECONDS = {"ns": 1e-9, "us": 1e-6, "µs": 1e-6, "ms": 1e-3, "s": 1.0, "m": 60.0, "h": 3600.0}
 _NO_LIMIT = (1 << 64) - 1  # as runc says "none"
 
 
@@ -39,11 +38,13 @@ def events(store: Store, options: Options) -> None:
 
 def duration(text: str) -> float:
     """Go's "5s", "1m30s", "250ms" in seconds. Raises InvalidArgument."""
-    parts = re.findall(r"([0-9]*\.?[0-9]+)(ns|us|µs|ms|s|m|h)", text)
-    seconds = sum(float(number) * _SECONDS[unit] for number, unit in parts)
-    if "".join(number + unit for number, unit in parts) != text or seconds <= 0:
+    try:
+        length = parse_duration(text)
+    except ValueError:
+        length = 0
+    if length <= 0:
         raise InvalidArgument(f"invalid value {clip(text, 40)!r} for --interval: a duration such as 5s is wanted")
-    return seconds
+    return length / SECOND
 
 
 class _Stream:

@@ -180,6 +180,7 @@ def test_prune() -> None:
             assert await images.prune({"dangling": ["false"], "label": ["keep=no"]}) == ([], 0)
             assert await images.prune({"dangling": ["false"], "label!": ["keep"]}) == ([], 0)
             assert await images.prune({"dangling": ["0"], "until": ["2020-01-01"]}) == ([], 0)
+            assert await images.prune({"dangling": ["0"], "until": ["0"]}) == ([], 0)
             changes, _ = await images.prune({"dangling": ["false"], "label": ["keep"], "until": ["1h"]})
             assert changes[:2] == [{"Untagged": "x:1"}, {"Untagged": "y:1"}]
             assert images.list() == []
