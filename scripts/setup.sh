@@ -95,6 +95,7 @@ setup_tests() {
     apt_install busybox-static ca-certificates iproute2 libseccomp2 util-linux nftables openssl procps git
     # What the compatibility tests compare with: a registry, the docker client, other runtimes.
     apt_install skopeo runc crun
+    apt_install zsh fish groff-base # completion and manual pages are tried in the real thing
     PATH=$PWD/.tools/bin:$PATH
     fetch_program docker-registry docker-registry
     fetch_program containerd containerd ctr containerd-shim-runc-v2

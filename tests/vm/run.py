@@ -74,7 +74,7 @@ def pack(path: Path, arguments: list[str], patience: int) -> None:
     settings = {"CORTEN_TEST_VM": "1", "CORTEN_TEST_PATIENCE": str(patience)}
     script = "".join(f"export {name}={value}\n" for name, value in settings.items()) + shlex.join(pytest) + "\n"
     with tarfile.open(path, "w") as archive:
-        for name in ("src", "tests", "contrib", "pyproject.toml"):
+        for name in ("src", "tests", "pyproject.toml"):
             archive.add(TOP / name, name, filter=_plain)
         member = tarfile.TarInfo("vm-tests")
         member.size = len(script.encode())

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import json
 import shlex
-import shutil
 import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -15,22 +15,31 @@ from tests.compat.harness import Daemon, Host, busybox_tar
 from tests.vm.machine import group_of, text
 from tests.waiting import until
 
-UNIT = Path(__file__).resolve().parents[2] / "contrib/systemd/cortend.service"
-INSTALLED = Path("/run/systemd/system/cortend.service")
+PROGRAM = Path(sys.executable).parent / "cortend"
+"""pip puts it there; the machine has the tree alone."""
+DROP_IN = Path("/etc/systemd/system/cortend.service.d/test.conf")
 
 
 class Service(Daemon):
     """`cortend.service`, with roots and a network namespace for this test."""
 
     def start(self) -> None:
-        settings = Path(f"{INSTALLED}.d/test.conf")
-        settings.parent.mkdir(exist_ok=True)
-        command = shlex.join(self.host.inside(*self.command()))
-        settings.write_text(f"[Service]\nExecStart=\nExecStart={command}\n")
-        shutil.copy(UNIT, INSTALLED)
+        """As `corten system install` does it; the first request starts the daemon."""
+        PROGRAM.write_text(f'#!/bin/sh\nexec {sys.executable} -m corten.daemon.main "$@"\n')
+        PROGRAM.chmod(0o755)
+        done = self.corten("system", "install", "--no-start", "--socket", str(self.socket), "--", *self.roots)
+        assert done.code == 0, done.err
+        DROP_IN.parent.mkdir()
+        command = shlex.join(self.host.inside(str(PROGRAM), "-H", "fd://", *self.roots))
+        DROP_IN.write_text(f"[Service]\nExecStart=\nExecStart={command}\n")
         systemctl("daemon-reload")
-        systemctl("start", "cortend")
+        systemctl("start", "cortend.socket")
+        assert not self.runs()
         until(self.answers, what="the daemon's first answer")
+        assert self.runs()
+
+    def runs(self) -> bool:
+        return subprocess.run(["systemctl", "is-active", "-q", "cortend.service"], check=False).returncode == 0
 
     def answers(self) -> bool:
         return self.socket.exists() and self.curl("/_ping").out == "OK"
@@ -40,10 +49,12 @@ class Service(Daemon):
         return done.stdout
 
     def stop(self) -> None:
-        systemctl("stop", "cortend")
-        INSTALLED.unlink(missing_ok=True)
-        shutil.rmtree(f"{INSTALLED}.d")
-        systemctl("daemon-reload")
+        DROP_IN.unlink()
+        DROP_IN.parent.rmdir()
+        done = self.corten("system", "install", "--remove")
+        assert done.code == 0, done.err
+        assert not self.runs()
+        PROGRAM.unlink()
 
 
 def systemctl(*args: str) -> str:
@@ -83,7 +94,7 @@ def test_the_main_job(service: Service) -> None:
     stats = json.loads(service.ok("stats", "--no-stream", "--format", "{{json .}}", "web"))
     assert stats["MemUsage"].endswith("/ 64MiB")
 
-    systemctl("restart", "cortend")
+    systemctl("restart", "cortend.service")
     until(service.answers, what="the daemon's first answer after the restart")
     assert service.inspect("web")["State"]["Status"] == "running"
     assert page() == "hello\n"

@@ -14,7 +14,7 @@ _WIDTH = 80
 
 def print_top(flags: tuple[Flag, ...]) -> None:
     short = {name: COMMANDS[path][2] for name, path in ALIASES.items() if " " not in name}
-    short |= {path: entry[2] for path, entry in COMMANDS.items() if " " not in path}
+    short |= {path: entry[2] for path, entry in COMMANDS.items() if " " not in path and "__" not in path}
     say(f"Usage:  {PROGRAM} [OPTIONS] COMMAND\n\nContainers from images, as Docker runs them, in Python\n")
     _commands("Common Commands", {name: short[name] for name in _COMMON})
     _commands("Management Commands", GROUPS)

@@ -6,6 +6,8 @@ _C = "corten.cli.commands."
 
 # path: (module, attribute of a flags.Command, short help)
 COMMANDS: dict[str, tuple[str, str, str]] = {
+    "__complete": (_C + "completion", "COMPLETE", "Say what may come next on a command line"),
+    "completion": (_C + "completion", "COMPLETION", "Print a shell's completion script: bash, fish or zsh"),
     "container attach": (_C + "attach", "ATTACH", "Attach to a running container's input and output"),
     "container commit": (_C + "commit", "COMMIT", "Make an image of what a container changed"),
     "container create": (_C + "create", "CREATE", "Create a container without starting it"),
@@ -45,6 +47,7 @@ COMMANDS: dict[str, tuple[str, str, str]] = {
     "inspect": (_C + "inspect", "INSPECT", "Show all details of containers, images, networks, volumes"),
     "login": (_C + "login", "LOGIN", "Log in to a registry, Docker Hub if none is named"),
     "logout": (_C + "login", "LOGOUT", "Log out of a registry, Docker Hub if none is named"),
+    "manual": (_C + "manual", "MANUAL", "Print a manual page, or write all of them"),
     "manifest annotate": (_C + "manifest", "ANNOTATE", "Say what platform an image of a local list is for"),
     "manifest create": (_C + "manifest", "CREATE", "Make a list of images for several platforms"),
     "manifest inspect": (_C + "manifest", "INSPECT", "Show the manifest of an image, or of a list"),
@@ -57,6 +60,7 @@ COMMANDS: dict[str, tuple[str, str, str]] = {
     "system df": (_C + "df", "DF", "Show what uses the disk"),
     "system events": (_C + "events", "EVENTS", "Follow what happens in the daemon"),
     "system info": (_C + "info", "INFO", "Show the daemon's state and configuration"),
+    "system install": (_C + "install", "INSTALL", "Make the daemon a service of systemd, with its socket"),
     "version": (_C + "version", "VERSION", "Show the versions of client and daemon"),
     "volume create": (_C + "volumes", "VOLUME_CREATE", "Create a volume"),
     "volume inspect": (_C + "inspect", "VOLUME_INSPECT", "Show all details of volumes"),
