@@ -270,12 +270,15 @@ class RegistryClient:
             if skip < 0:
                 raise SystemFault(f"the registry sent another range of {digest} than was asked for", step="registry")
             left = size - offset
+            # What the head says already is not waited for.
+            if begins + (response.content_length or 0) > size:
+                raise _too_long(digest, size)
             async for data in self._at_a_pace(response):
                 part = data[skip:] if skip else data
                 skip = max(0, skip - len(data))
                 left -= len(part)
                 if left < 0:
-                    raise DataCorrupt(f"{digest} is longer than the {size} bytes that its descriptor says")
+                    raise _too_long(digest, size)
                 if part:
                     yield part
 
@@ -391,6 +394,10 @@ class RegistryClient:
             if refused.status == 416 and "Range" in request.headers:
                 raise _NoRange from None
             raise translate(refused, self.reference, push=self._push) from None
+
+
+def _too_long(digest: str, size: int) -> DataCorrupt:
+    return DataCorrupt(f"{digest} is longer than the {size} bytes that its descriptor says")
 
 
 def _ignore(sent: int) -> None:

@@ -11,7 +11,6 @@ from corten.storage.tarstream import TarReader
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
-    from typing import NoReturn
 
     from corten.storage.tarstream import Entry
 
@@ -42,13 +41,19 @@ class Bounds:
         for piece in source:
             total += len(piece)
             if total > self.size:
-                self._refuse(f"larger than {self.size} bytes unpacked", "size")
+                raise too_large(self.size, self.what)
             if total > self.ratio_from and total > self.ratio * compressed():
-                self._refuse(f"{self.ratio} times as large unpacked as it is packed", "ratio")
+                raise _beyond(self.what, f"{self.ratio} times as large unpacked as it is packed", "ratio")
             yield piece
 
-    def _refuse(self, excess: str, bound: str) -> NoReturn:
-        raise InvalidArgument(f"the {self.what} is {excess}, which is the daemon's limit (max-layer-{bound})")
+
+def too_large(size: int, what: str = "layer") -> InvalidArgument:
+    """For what has, or will have, more than `size` bytes unpacked."""
+    return _beyond(what, f"larger than {size} bytes unpacked", "size")
+
+
+def _beyond(what: str, excess: str, bound: str) -> InvalidArgument:
+    return InvalidArgument(f"the {what} is {excess}, which is the daemon's limit (max-layer-{bound})")
 
 
 class BoundedReader(TarReader):

@@ -190,6 +190,9 @@ class LayerLimits:
 class LayerApplier(Protocol):
     """Unpacks layers in worker processes, off the event loop and its GIL."""
 
+    limits: LayerLimits
+    """What a layer may be at most; it may change at any time, and holds for layers begun from then on."""
+
     async def apply(
         self, blob: Path, media_type: str, target: Path, progress: Callable[[int], None] | None = None
     ) -> Applied:

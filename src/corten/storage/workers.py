@@ -173,7 +173,7 @@ class WorkerApplier:
         idle_seconds: float = 5.0,
         limits: LayerLimits | None = None,
     ) -> None:
-        self._delete, self._limits = delete_whiteouts, limits or LayerLimits()
+        self._delete, self.limits = delete_whiteouts, limits or LayerLimits()
         self._pool = WorkerPool(
             "corten.storage.apply", limit=limit or min(max(os.cpu_count() or 1, 2), 4), idle_seconds=idle_seconds
         )
@@ -204,7 +204,7 @@ class WorkerApplier:
             "blob": os.fspath(blob),
             "target": os.fspath(target),
             "delete": self._delete,
-            "bounds": dataclasses.astuple(self._limits),
+            "bounds": dataclasses.astuple(self.limits),
         }
 
     async def _applied(self, answer: dict[str, Any], target: Path) -> Applied:

@@ -18,7 +18,8 @@ from pathlib import Path
 import zstandard
 
 from corten.errors import Conflict, InvalidArgument, NotFound
-from corten.storage.types import Applied, MountPlan, SnapshotInfo, Usage, Verified
+from corten.storage.bounds import too_large
+from corten.storage.types import Applied, LayerLimits, MountPlan, SnapshotInfo, Usage, Verified
 
 
 class MemorySnapshotter:
@@ -129,13 +130,15 @@ class MemorySnapshotter:
 
 
 class TarApplier:
-    """A LayerApplier that unpacks regular files and directories, without owners. `applied` lists the blobs.
+    """A LayerApplier that unpacks regular files and directories, without owners. `applied` lists the blobs. Of the
+    limits it knows that of an archive's size.
 
     With `gate` set to an event, nothing is unpacked until it is.
     """
 
     def __init__(self) -> None:
         self.applied: list[str] = []
+        self.limits = LayerLimits()
         self.gate: asyncio.Event | None = None
 
     async def apply(
@@ -145,6 +148,8 @@ class TarApplier:
             await self.gate.wait()
         self.applied.append(blob.name)
         data = _decompress(blob.read_bytes())
+        if len(data) > self.limits.size:
+            raise too_large(self.limits.size)
         size = inodes = 0
         try:
             with tarfile.open(fileobj=io.BytesIO(data)) as tar:

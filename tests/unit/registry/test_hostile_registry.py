@@ -74,6 +74,16 @@ def says(data: bytes) -> Answer:
     return answer
 
 
+def holding(start: bytes) -> Answer:
+    """Says so much, and neither more nor that it was all."""
+
+    async def answer(head: str, writer: Writer) -> None:
+        writer.write(start)
+        await asyncio.Event().wait()
+
+    return answer
+
+
 def endless(start: bytes, more: bytes) -> Answer:
     async def answer(head: str, writer: Writer) -> None:
         writer.write(start)
@@ -186,6 +196,24 @@ def test_a_body_that_never_ends() -> None:
 
     run(endless(FOREVER, bytes(1 << 16)), script)
     run(endless(OK + b"\r\n", bytes(1 << 16)), script)
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [
+        pytest.param(holding(OK + b"Content-Length: 25601\r\n\r\n"), id="said at once"),
+        pytest.param(holding(OK + b"\r\n" + BLOB + b"x"), id="sent"),
+    ],
+)
+def test_a_blob_that_is_longer_than_declared_is_cut_off_at_once(answer: Answer) -> None:
+    """While the rest of it is still to come, or nothing of it is there yet; not by a time-out, and not asked again."""
+
+    async def script(client: RegistryClient, liar: Liar) -> None:
+        with pytest.raises(DataCorrupt, match="longer than the 25600 bytes"):
+            await blob(client)
+        assert len(liar.heads) == 1
+
+    run(answer, script)
 
 
 def test_a_blob_that_comes_byte_by_byte_is_given_up() -> None:

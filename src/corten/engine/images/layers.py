@@ -26,6 +26,7 @@ from corten.engine.images.threads import in_thread, settled
 from corten.errors import Conflict, CortenError, DataCorrupt, NotFound
 from corten.specs import digest as digests
 from corten.specs.oci_image import Descriptor
+from corten.storage.bounds import too_large
 from corten.storage.types import Applied, ContentStore, HealingSnapshotter, LayerApplier, StreamingApplier
 from corten.tasks import TaskOwner
 
@@ -162,6 +163,15 @@ class LayerStore:
             with contextlib.suppress(NotFound):
                 total += self.snapshotter.info(chain_id).usage.size
         return total
+
+    async def admit(self, layers: Iterable[Layer]) -> None:
+        """Raises InvalidArgument, before anything is downloaded, for a layer of which the blob is declared larger than
+        a layer may be unpacked. Of what is here already nothing is asked.
+        """
+        limit = self._applier.limits.size
+        for layer in layers:
+            if layer.descriptor.size > limit and not await in_thread(self.complete, [layer]):
+                raise too_large(limit)
 
     async def ensure(self, layers: Sequence[Layer], at: int, source: BlobSource, report: Report) -> None:
         """Layer `at` and those below it are committed, their blobs in the store. Shared with whoever wants the same."""

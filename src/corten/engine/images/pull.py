@@ -97,6 +97,7 @@ class Puller:
             return False
         found = await self._find(client)
         self._say_from(reference)
+        await self._layers.admit(found.layers)
         keys = [*found.blobs, *(layer.chain_id for layer in found.layers)]
         needed = await in_thread(self._needed, found.layers) if self._layers.budget.limit else 0
         async with self._layers.lease(keys), self._layers.budget.room(needed, reference.familiar):

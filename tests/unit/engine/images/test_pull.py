@@ -20,6 +20,8 @@ from corten.registry.endpoints import RegistrySettings
 from corten.specs import digest as digests
 from corten.specs import oci_image as oci
 from corten.specs import platform as platforms
+from corten.storage.bounds import too_large
+from corten.storage.types import LayerLimits
 from corten.tasks import TaskOwner
 from corten.testing.registry import FakeRegistry, Fault
 from corten.testing.snapshots import MemorySnapshotter
@@ -561,5 +563,30 @@ def test_what_a_crash_left_is_swept_at_the_start() -> None:
             async with world.service() as images:
                 await until_async(lambda: world.snapshots() == {*kept, "container"})
                 assert images.get(ref).id == made.id
+
+    asyncio.run(script())
+
+
+def test_a_layer_that_says_it_is_too_large_is_not_fetched() -> None:
+    async def script() -> None:
+        world, made = World(), make_image(BASE, NOISE)
+        large = max(map(len, made.layers))
+        async with FakeRegistry() as registry, world.service() as images:
+            ref = publish(registry, "app", made)
+            world.applier.limits = LayerLimits(size=large - 1)
+            with pytest.raises(InvalidArgument, match=re.escape(str(too_large(large - 1)))):
+                await collect(images.pull(ref, "", None))
+            assert not [seen for seen in registry.seen("GET", "/blobs/") if made.id not in seen.path]
+            # Told so again by the layer itself, which unpacked is larger than its blob.
+            world.applier.limits = LayerLimits(size=large)
+            with pytest.raises(InvalidArgument, match=re.escape(str(too_large(large)))):
+                await collect(images.pull(ref, "", None))
+            assert registry.seen("GET", digests.of(made.layers[1]))
+            # What is here already is nobody's surprise.
+            world.applier.limits = LayerLimits()
+            await collect(images.pull(ref, "", None))
+            world.applier.limits = LayerLimits(size=large - 1)
+            publish(registry, "other", make_image(BASE, NOISE, run={"Cmd": ["other"]}))
+            await collect(images.pull(f"{registry.host}/other", "", None))
 
     asyncio.run(script())
