@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import io
 import json
 import os
 import signal
 import subprocess
 import sys
+import tarfile
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -63,6 +65,53 @@ def test_sighup_reloads_what_it_can(tmp_path: Path) -> None:
         until(lambda: "was not reloaded: invalid mirror" in daemon.log(), what="the second complaint")
         assert info() == (["docker.io", "two.example:5000"], ["c=d"])
         assert daemon.ok("run", "--rm", "busybox", "echo", "on") == "on"
+
+
+def write_archive(path: Path, files: int, size: int) -> None:
+    with tarfile.open(path, mode="w") as tar:
+        for number in range(files):
+            member = tarfile.TarInfo(f"file-{number}")
+            member.size = size
+            tar.addfile(member, io.BytesIO(bytes(size)))
+
+
+def test_sighup_reloads_what_images_may_be(tmp_path: Path) -> None:
+    """The limits of a layer hold for the next one, and the event tells of each setting as Docker's does."""
+    file = tmp_path / "daemon.json"
+    file.write_text("{}")
+    with daemon_on_host("--config-file", str(file)) as daemon:
+
+        def reloads() -> list[dict[str, str]]:
+            told = daemon.ok("events", "--since", "1", "--until", "0s", "--filter", "event=reload", "--format", "json")
+            return [json.loads(line)["Actor"]["Attributes"] for line in told.splitlines()]
+
+        def reload(settings: dict[str, Any]) -> dict[str, str]:
+            assert daemon.process is not None
+            before = len(reloads())
+            file.write_text(json.dumps(settings))
+            daemon.process.send_signal(signal.SIGHUP)
+            until(lambda: len(reloads()) > before, what="the event")
+            return reloads()[-1]
+
+        def import_(files: int, size: int) -> str:
+            write_archive(tmp_path / "archive.tar", files, size)
+            outcome = daemon.docker("import", str(tmp_path / "archive.tar"))
+            return outcome.err if outcome.code else ""
+
+        assert import_(5, 20_000) == ""
+        told = reload({"max-layer-entries": 4, "max-concurrent-downloads": 7, "max-concurrent-uploads": 2})
+        assert "more than 4 entries, which is the daemon's limit (max-layer-entries)" in import_(5, 20_000)
+        kept = {"max-layer-size": str(256 << 30), "max-layer-ratio": "200", "max-download-attempts": "5"}
+        expected = {"max-layer-entries": "4", "max-concurrent-downloads": "7", "max-concurrent-uploads": "2", **kept}
+        expected |= {"storage-limit": "0", "insecure-registries": "[]", "registry-mirrors": "[]", "labels": "[]"}
+        assert told.items() >= expected.items()
+        assert (told["debug"], told["live-restore"]) == ("false", "true")
+
+        reload({"max-layer-size": 50_000})
+        assert "larger than 50000 bytes unpacked, which is the daemon's limit (max-layer-size)" in import_(5, 20_000)
+        assert import_(1, 20_000) == ""
+        assert reload({"max-layer-ratio": 3, "debug": True})["debug"] == "true"
+        assert import_(5, 20_000) == ""
 
 
 def test_the_daemons_own_security_settings(tmp_path: Path) -> None:

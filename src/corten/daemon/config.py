@@ -239,9 +239,10 @@ DOCKER_ONLY = frozenset(
     " validate".split()
 )
 RELOADABLE = (
-    *("log_level", "insecure_registries", "registry_mirrors"),
-    "storage_limit",
+    *("log_level", "labels", "default_runtime", "runtimes"),
+    *("insecure_registries", "registry_mirrors"),
     *("max_concurrent_downloads", "max_concurrent_uploads", "max_download_attempts"),
+    *("storage_limit", "max_layer_size", "max_layer_entries", "max_layer_ratio"),
 )
 
 

@@ -12,10 +12,12 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+import msgspec
+
 from corten.api.docker.backends import Backends, ContainerBackends
 from corten.clock import SystemClock
 from corten.daemon import apparmor, idmapping, subids
-from corten.daemon.config import DaemonConfig
+from corten.daemon.config import KEYS, RELOADABLE, DaemonConfig
 from corten.engine import hostfacts
 from corten.engine.commit import CommitService
 from corten.engine.containers.assembly import Containers, assemble
@@ -72,6 +74,7 @@ class Parts:
     registries: Transport
     deps: EngineDeps
     settings: EngineSettings
+    system: SystemService
 
     def warm_up(self) -> None:
         """What the first container would wait for: compiling the usual seccomp filter. Blocks, 50 ms or so."""
@@ -89,8 +92,10 @@ class Parts:
         self.images.max_downloads = config.max_concurrent_downloads
         self.images.max_uploads = config.max_concurrent_uploads
         self.images.layers.budget.limit = config.storage_limit
+        self.images.layers.limits = _limits(config)
         for name, value in _reloadable(config).items():
             setattr(self.settings, name, value)
+        self.events.publish("daemon", "reload", self.system.id, _told(config, self.settings))
 
 
 class _ImageEvents:
@@ -108,6 +113,22 @@ class _Logs:
         driver = container.host_config.log_config.type
         source = LogSource(driver, Path(container.log_path) if container.log_path else None, container.config.tty)
         return reader.read(source, window, ended)
+
+
+def _told(config: DaemonConfig, settings: EngineSettings) -> dict[str, str]:
+    """What the event of a reload says: each setting that it may have changed, under its name in the file."""
+    attributes = {attribute: key for key, (attribute, _) in KEYS.items()}
+    told = {attributes[name]: _said(getattr(config, name)) for name in RELOADABLE if name != "log_level"}
+    return {**told, "name": settings.facts.hostname, "debug": _said(settings.debug), "live-restore": "true"}
+
+
+def _said(value: Any) -> str:
+    """As Docker says it: a string as it is, anything else as JSON."""
+    return value if isinstance(value, str) else msgspec.json.encode(value).decode()
+
+
+def _limits(config: DaemonConfig) -> LayerLimits:
+    return LayerLimits(config.max_layer_size, config.max_layer_entries, config.max_layer_ratio)
 
 
 def _registries(config: DaemonConfig) -> RegistrySettings:
@@ -200,8 +221,7 @@ async def _storage(config: DaemonConfig, stack: AsyncExitStack) -> _Storage:
     snapshotter = await asyncio.to_thread(make, config.data_root / "snapshots", database)
     stack.callback(snapshotter.close)
     content = await asyncio.to_thread(LocalContentStore, config.data_root / "content")
-    limits = LayerLimits(config.max_layer_size, config.max_layer_entries, config.max_layer_ratio)
-    applier = WorkerApplier(delete_whiteouts=config.storage_driver == "copy", limits=limits)
+    applier = WorkerApplier(delete_whiteouts=config.storage_driver == "copy", limits=_limits(config))
     stack.push_async_callback(applier.close)
     copy_up = CopyUp(snapshotter)
     stack.push_async_callback(copy_up.close)
@@ -275,6 +295,7 @@ async def build(config: DaemonConfig, stack: AsyncExitStack) -> Parts:
         await asyncio.to_thread(idmapping.check, settings.remap, places, overlay=overlay)
     containers = assemble(deps, settings)
     access, checks = RegistryService(registries), _checks(storage, images, volumes, deps, registries)
+    system = SystemService(deps, settings)
     backends = Backends(
         containers=_faces(containers),
         execs=containers.execs,
@@ -282,12 +303,14 @@ async def build(config: DaemonConfig, stack: AsyncExitStack) -> Parts:
         networks=networks,
         volumes=volumes,
         events=events,
-        system=SystemService(deps, settings),
+        system=system,
         registries=access,
         commits=CommitService(deps, containers.life_cycle, images),
         checks=checks,
     )
-    return Parts(backends, events, runtime, controller, networks, images, containers, registries, deps, settings)
+    return Parts(
+        backends, events, runtime, controller, networks, images, containers, registries, deps, settings, system
+    )
 
 
 def _faces(containers: Containers) -> ContainerBackends:

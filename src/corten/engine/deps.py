@@ -46,8 +46,8 @@ class RuntimeChoice:
 class EngineSettings:
     """`data_root` and `exec_root` exist; `containers/<id>` is made below both.
 
-    `default_runtime`, `runtimes`, `labels`, `debug` and the registries are replaced when the daemon reloads; nothing
-    else is.
+    `default_runtime`, `runtimes`, `labels`, `debug`, `storage_limit` and the registries are replaced when the daemon
+    reloads; nothing else is.
     """
 
     data_root: Path

@@ -34,7 +34,7 @@ class SystemService:
 
     def __init__(self, deps: EngineDeps, settings: EngineSettings) -> None:
         self._deps, self._settings = deps, settings
-        self._id = _engine_id(settings.data_root / "engine-id")
+        self.id = _engine_id(settings.data_root / "engine-id")
         self._backing = _file_system(settings.data_root)
 
     async def version(self) -> dict[str, Any]:
@@ -62,7 +62,7 @@ class SystemService:
     async def info(self) -> dict[str, Any]:
         settings, facts = self._settings, self._settings.facts
         return {
-            "ID": self._id,
+            "ID": self.id,
             **self._counts(),
             "Driver": self._deps.snapshotter.name,
             "DriverStatus": self._driver_status(),

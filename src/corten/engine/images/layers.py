@@ -27,7 +27,7 @@ from corten.errors import Conflict, CortenError, DataCorrupt, NotFound
 from corten.specs import digest as digests
 from corten.specs.oci_image import Descriptor
 from corten.storage.bounds import too_large
-from corten.storage.types import Applied, ContentStore, HealingSnapshotter, LayerApplier, StreamingApplier
+from corten.storage.types import Applied, ContentStore, HealingSnapshotter, LayerApplier, LayerLimits, StreamingApplier
 from corten.tasks import TaskOwner
 
 log = logging.getLogger(__name__)
@@ -99,6 +99,15 @@ class LayerStore:
         self._serial = itertools.count(1)
         self._run = secrets.token_hex(4)
 
+    @property
+    def limits(self) -> LayerLimits:
+        """What a layer may be at most, from the next one on that is begun."""
+        return self._applier.limits
+
+    @limits.setter
+    def limits(self, limits: LayerLimits) -> None:
+        self._applier.limits = limits
+
     @asynccontextmanager
     async def lease(self, keys: Iterable[str]) -> AsyncIterator[None]:
         """Nothing of `keys` (digests, chain ids) is deleted meanwhile; deletions that had begun are waited for."""
@@ -168,7 +177,7 @@ class LayerStore:
         """Raises InvalidArgument, before anything is downloaded, for a layer of which the blob is declared larger than
         a layer may be unpacked. Of what is here already nothing is asked.
         """
-        limit = self._applier.limits.size
+        limit = self.limits.size
         for layer in layers:
             if layer.descriptor.size > limit and not await in_thread(self.complete, [layer]):
                 raise too_large(limit)
