@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator
 from contextlib import AbstractAsyncContextManager, asynccontextmanager, suppress
+from pathlib import Path
 from typing import Protocol
 
 import msgspec
@@ -14,7 +15,7 @@ from corten.engine.deps import EngineDeps
 from corten.engine.images import changes
 from corten.engine.images.committing import Commitment, parse_name
 from corten.engine.models import CommitOptions, Container, Status
-from corten.errors import Conflict, NotImplementedYet
+from corten.errors import Conflict
 from corten.specs.container import ContainerConfig
 from corten.specs.oci_image import RunConfig
 
@@ -42,8 +43,6 @@ class CommitService:
     async def commit(self, ref: str, options: CommitOptions) -> str:
         """The new image's id. Raises NotFound, Conflict, InvalidArgument for a bad name or change."""
         container = self._deps.catalog.find(ref).container
-        if self._deps.snapshotter.name == "copy":
-            raise NotImplementedYet("commit is not implemented for the storage driver copy")
         status = container.state.status
         if status in (Status.REMOVING, Status.DEAD):
             raise Conflict(f"You cannot commit container {container.id} which is {status}")
@@ -51,6 +50,7 @@ class CommitService:
         wanted = Commitment(
             parent=container.image_id,
             layer=self._deps.snapshotter.layer_dir(container.id),
+            base=self._base(container),
             run=presets(container, options),
             reference=reference,
             author=options.author,
@@ -62,6 +62,12 @@ class CommitService:
         name = reference.familiar if reference is not None else ""
         self._announce.container(container, "commit", comment=options.comment, imageID=id, imageRef=name)
         return id
+
+    def _base(self, container: Container) -> Path | None:
+        """What the container began with, where its layer holds all of that too and not only what changed."""
+        snapshotter = self._deps.snapshotter
+        whole = not snapshotter.rebases and container.chain_id
+        return snapshotter.layer_dir(container.chain_id) if whole else None
 
     @asynccontextmanager
     async def _still(self, container: Container, *, hold: bool) -> AsyncIterator[None]:

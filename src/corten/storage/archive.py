@@ -15,7 +15,7 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import IO
 
-_READ_DIR = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
+READ_DIR = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 _OPAQUE = "trusted.overlay.opaque"
 _RESERVED = "trusted.overlay."
 _TYPES = {
@@ -47,74 +47,79 @@ def _write(root: str, out: IO[bytes], *, whiteouts: bool, stubs: frozenset[str] 
     fd = os.open(root, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     try:
         with tarfile.open(fileobj=out, mode="w|", format=tarfile.PAX_FORMAT, bufsize=1 << 18) as tar:
-            writer = _Writer(tar, whiteouts, stubs)
+            writer = TreeWriter(tar, whiteouts, stubs)
             writer.directory(fd, "")
         return writer.entries - 1
     finally:
         os.close(fd)
 
 
-class _Writer:
+class TreeWriter:
+    """Writes what it is shown as entries of `tar`, and counts them."""
+
     def __init__(self, tar: tarfile.TarFile, whiteouts: bool, stubs: frozenset[str]) -> None:
-        self._tar, self._whiteouts, self._stubs = tar, whiteouts, stubs
+        self._tar, self._whiteouts, self.stubs = tar, whiteouts, stubs
         self.entries = 0
         self._links: dict[tuple[int, int], str] = {}
 
     def directory(self, fd: int, path: str) -> None:
         """The open directory `fd`, called `path`, and what is in it."""
-        info = _header(path + "/" if path else "./", os.fstat(fd))
-        opaque = _add_xattrs(info, fd)
-        self._add(info)
+        info = header(path + "/" if path else "./", os.fstat(fd))
+        opaque = add_xattrs(info, fd)
+        self.add(info)
         if opaque and self._whiteouts:
-            self._marker(f"{path}/.wh..wh..opq" if path else ".wh..wh..opq")
+            self.marker(f"{path}/.wh..wh..opq" if path else ".wh..wh..opq")
         with os.scandir(fd) as entries:
             names = sorted(os.fsencode(entry.name) for entry in entries)
         for raw in names:
             name = os.fsdecode(raw)
             status = os.lstat(name, dir_fd=fd)
             below = f"{path}/{name}" if path else name
-            if below in self._stubs and stat.S_ISREG(status.st_mode) and status.st_size == 0:
+            if below in self.stubs and stat.S_ISREG(status.st_mode) and status.st_size == 0:
                 continue
             if stat.S_ISDIR(status.st_mode):
-                inner = os.open(name, _READ_DIR, dir_fd=fd)
+                inner = os.open(name, READ_DIR, dir_fd=fd)
                 try:
-                    if below not in self._stubs or os.listdir(inner):
+                    if below not in self.stubs or os.listdir(inner):
                         self.directory(inner, below)
                 finally:
                     os.close(inner)
             elif self._whiteouts and stat.S_ISCHR(status.st_mode) and status.st_rdev == 0:
-                self._marker(f"{path}/.wh.{name}" if path else f".wh.{name}")
+                self.marker(f"{path}/.wh.{name}" if path else f".wh.{name}")
             elif not stat.S_ISSOCK(status.st_mode):  # which tar cannot hold, and nobody could use
-                self._file(fd, name, below, status)
+                self.file(fd, name, below, status)
 
-    def _marker(self, path: str) -> None:
-        self._add(tarfile.TarInfo(path))
+    def marker(self, path: str) -> None:
+        """An empty file that stands for something else by its name."""
+        self.add(tarfile.TarInfo(path))
 
-    def _add(self, info: tarfile.TarInfo, file: IO[bytes] | None = None) -> None:
+    def add(self, info: tarfile.TarInfo, file: IO[bytes] | None = None) -> None:
         self.entries += 1
         self._tar.addfile(info, file)
 
-    def _file(self, directory: int, name: str, path: str, status: os.stat_result) -> None:
-        info = _header(path, status)
+    def file(self, directory: int, name: str, path: str, status: os.stat_result) -> None:
+        """Anything but a directory: `name` in the open `directory`; a second name of a file is a link to its first."""
+        info = header(path, status)
         if status.st_nlink > 1:
             first = self._links.setdefault((status.st_dev, status.st_ino), path)
             if first != path:
                 info.type, info.linkname, info.size = tarfile.LNKTYPE, first, 0
-                self._add(info)
+                self.add(info)
                 return
         if stat.S_ISREG(status.st_mode):
             fd = os.open(name, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=directory)
             with open(fd, "rb", buffering=1 << 18) as file:
-                _add_xattrs(info, fd)
-                self._add(info, file)
+                add_xattrs(info, fd)
+                self.add(info, file)
             return
         if stat.S_ISLNK(status.st_mode):
             info.linkname = os.readlink(name, dir_fd=directory)
-        _add_xattrs(info, f"/proc/self/fd/{directory}/{name}")
-        self._add(info)
+        add_xattrs(info, f"/proc/self/fd/{directory}/{name}")
+        self.add(info)
 
 
-def _header(path: str, status: os.stat_result) -> tarfile.TarInfo:
+def header(path: str, status: os.stat_result) -> tarfile.TarInfo:
+    """An entry for what lstat says of `path`, without its xattrs and where a link leads."""
     info = tarfile.TarInfo(path)
     info.type = _TYPES[stat.S_IFMT(status.st_mode)]
     info.mode, info.uid, info.gid = stat.S_IMODE(status.st_mode), status.st_uid, status.st_gid
@@ -130,7 +135,7 @@ def _header(path: str, status: os.stat_result) -> tarfile.TarInfo:
     return info
 
 
-def _add_xattrs(info: tarfile.TarInfo, target: int | str) -> bool:
+def add_xattrs(info: tarfile.TarInfo, target: int | str) -> bool:
     """Put the xattrs of `target` into the header. Whether it is an opaque directory of overlayfs."""
     follow = isinstance(target, int)
     try:

@@ -1,6 +1,7 @@
 """What a container changed, as a compressed layer: a process of its own writes it, as it is much work in small steps.
 
-`argv` are the layer's directory and what is left out of it (see `archive.write_layer`). The layer goes to stdout, one
+`argv` are the layer's directory, the one below it where both hold whole trees (else ""), and what is left out of it
+(see `archive.write_layer` and `treediff`). The layer goes to stdout, one
 line of JSON to stderr: `{"diff_id", "entries"}` or `{"error", "errno"}`. Started with `-I`: keep its imports light.
 """
 
@@ -15,10 +16,11 @@ import zlib
 
 from corten.linux.process import PR_SET_PDEATHSIG, prctl
 from corten.storage.archive import write_layer
+from corten.storage.treediff import write_difference
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from typing import BinaryIO
+    from typing import IO, BinaryIO
 
 LEVEL = 1
 """Most of what containers write is small or compressed already; the user waits for the rest."""
@@ -45,10 +47,12 @@ class _Packed:
 
 def main() -> None:
     prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
-    layer, *left_out = sys.argv[1:]
+    layer, base, *left_out = sys.argv[1:]
     packed = _Packed(sys.stdout.buffer)
+    out: IO[bytes] = packed  # type: ignore[assignment] # it has all that tarfile asks of it
+    stubs = frozenset(left_out)
     try:
-        entries = write_layer(layer, packed, frozenset(left_out))  # type: ignore[arg-type] # all that tarfile asks of it
+        entries = write_difference(base, layer, out, stubs) if base else write_layer(layer, out, stubs)
         report = {"diff_id": packed.finish(), "entries": entries}
     except OSError as error:
         report = {"error": str(error), "errno": error.errno or 0}

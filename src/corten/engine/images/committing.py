@@ -41,7 +41,8 @@ _OCI_TYPES = {
 @dataclass(frozen=True, slots=True)
 class Commitment:
     """`parent` is the id of the image below, `layer` the directory with the changes, `run` the new image's presets;
-    `created_by` says for the history what made the layer.
+    `created_by` says for the history what made the layer. With a `base` the two directories are whole trees, and what
+    differs between them are the changes.
     """
 
     parent: str
@@ -52,6 +53,7 @@ class Commitment:
     comment: str
     created_by: str
     created_ns: int
+    base: Path | None = None
 
 
 def parse_name(text: str) -> Reference | None:
@@ -74,7 +76,7 @@ async def run(
         raise NotFound("image", wanted.parent)
     async with intake(layers) as blobs, layers.lease([*parent.blobs, *parent.chain_ids]):
         async with still:
-            digest, diff_id = await in_thread(_read_changes, wanted.layer, blobs)
+            digest, diff_id = await in_thread(_read_changes, wanted, blobs)
         config = oci.parse_config(await in_thread(layers.content.read, parent.id))
         manifest = await in_thread(read_manifest, layers.content, parent.target.manifest)
         below = [_in_oci_words(layer) for layer in manifest.layers]
@@ -127,11 +129,12 @@ def _in_oci_words(layer: Descriptor) -> Descriptor:
     return msgspec.structs.replace(layer, media_type=_OCI_TYPES.get(layer.media_type, layer.media_type))
 
 
-def _read_changes(layer: Path, blobs: Intake) -> tuple[str, str]:
-    """(digest of the stored blob, diff id) of the layer in a directory; "" for both when nothing was changed."""
+def _read_changes(wanted: Commitment, blobs: Intake) -> tuple[str, str]:
+    """(digest of the stored blob, diff id) of what was changed; "" for both when nothing was."""
     report: dict[str, object] = {}
+    directories = (os.fspath(wanted.layer), os.fspath(wanted.base) if wanted.base is not None else "")
     process = subprocess.Popen(
-        [sys.executable, "-I", "-c", "from corten.storage.diffing import main; main()", os.fspath(layer), *STUBS],
+        [sys.executable, "-I", "-c", "from corten.storage.diffing import main; main()", *directories, *STUBS],
         stdin=subprocess.DEVNULL,
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
