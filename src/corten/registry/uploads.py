@@ -1,4 +1,5 @@
-"""One blob on its way into a repository: mounted from another one, sent as a whole, or in pieces that can be resumed.
+"""One blob on its way into a repository: mounted from another one, sent as a whole or in pieces, and taken up where it
+broke, in pieces then, by registries that kept what had arrived.
 
 ```
 we                                             registry
@@ -9,7 +10,7 @@ we                                             registry
 or, for a large blob, again and again
   PATCH <Location>  Content-Range: a-b    ──►
                                           ◄──  202 with Location and Range: 0-b
-  (after a broken connection)
+  (after a broken connection, also that of a PUT)
   GET <Location>                          ──►
                                           ◄──  204 with Location and Range: what has arrived
   PUT <Location>?digest=…  nothing        ──►
@@ -80,17 +81,18 @@ class Upload:
 
     async def run(self, mount_from: str = "") -> bool:
         """True when the blob was mounted from repository `mount_from` (a path in the same registry) instead."""
+        location, offset = "", 0
         for attempt in range(1, self._way.attempts + 1):
-            location = await _begin(self._way, self._blob.digest, mount_from)
-            if location is None:
-                return True
+            if not offset:
+                begun = await _begin(self._way, self._blob.digest, mount_from)
+                if begun is None:
+                    return True
+                location = begun
             try:
-                if self._blob.size > self._way.chunk:
-                    location = await self._in_pieces(location)
-                    await self._finish(location, 0)
-                else:
-                    await self._finish(location, self._blob.size)
-            except (Unavailable, NotFound, _Lost) as error:
+                await self._send(location, offset)
+            except (Unavailable, NotFound, InvalidArgument, _Lost) as error:
+                if isinstance(error, InvalidArgument) and not offset:
+                    raise
                 # The answer may be all that was lost.
                 if await _has(self._way, self._blob.digest):
                     return False
@@ -99,9 +101,27 @@ class Upload:
                 if attempt == self._way.attempts:
                     raise
                 await self._way.pausing.pause(attempt)
+                location, offset = await self._kept(location) if isinstance(error, Unavailable) else ("", 0)
             else:
                 return False
         raise AssertionError("the last attempt returns or raises")
+
+    async def _send(self, location: str, offset: int) -> None:
+        """What comes after `offset`, and the end of the upload."""
+        if offset or self._blob.size > self._way.chunk:
+            location = await self._in_pieces(location, offset)
+            await self._finish(location, 0)
+        else:
+            await self._finish(location, self._blob.size)
+
+    async def _kept(self, location: str) -> tuple[str, int]:
+        """Where to go on with an upload that broke, and how much of it has arrived: 0 when it is to be begun anew, as
+        where the registry knows it no more or cannot say (Docker's own, up to 2.8, gives such uploads up).
+        """
+        try:
+            return await self._where(location)
+        except (CortenError, _Lost):
+            return "", 0
 
     async def _finish(self, location: str, length: int) -> None:
         """Close the upload, with the whole blob or what was sent before."""
@@ -110,9 +130,9 @@ class Upload:
         async with self._way.send(request):
             self._blob.progress(self._blob.size)
 
-    async def _in_pieces(self, location: str) -> str:
-        """All of the blob; where to close the upload. Raises _Lost when it has to be begun anew."""
-        offset = failures = furthest = 0
+    async def _in_pieces(self, location: str, offset: int) -> str:
+        """The blob from `offset` on; where to close the upload. Raises _Lost when it has to be begun anew."""
+        failures, furthest = 0, offset
         while offset < self._blob.size:
             length = min(self._way.chunk, self._blob.size - offset)
             request = self._request("PATCH", location, offset=offset, length=length)

@@ -124,6 +124,54 @@ def test_a_large_blob_goes_in_pieces(faults: list[Fault | None], lost: int, expe
     asyncio.run(script())
 
 
+@pytest.mark.parametrize(
+    ("fault", "lost", "expected"),
+    [
+        # A part of it has arrived: the rest goes after it.
+        (Fault("reset", after=300), 0, "POST PUT GET PATCH PUT"),
+        # Nothing has, or the registry has forgotten it, or does not say: all of it again.
+        (Fault("reset"), 0, "POST PUT GET POST PUT"),
+        (Fault("reset", after=300), 1, "POST PUT GET POST PUT"),
+        (Fault("status", status=503), 0, "POST PUT GET POST PUT"),
+    ],
+    ids=["resumed", "nothing", "lost", "busy"],
+)
+def test_a_blob_in_one_piece_is_taken_up_where_it_broke(fault: Fault, lost: int, expected: str) -> None:
+    async def script() -> None:
+        world, made = World(), make_image(LARGE)
+        async with FakeRegistry() as source, FakeRegistry() as target, world.service() as images:
+            await collect(images.pull(publish(source, "app", made), "", None))
+            await images.tag(f"{source.host}/app", f"{target.host}/app")
+            target.add_blob("app", made.config)
+            target.losing_uploads = lost
+            target.fail("/blobs/uploads/upload", fault)
+            told = await collect(images.push(f"{target.host}/app:latest", None))
+            assert " ".join(uploads(target)) == expected
+            assert target.repositories["app"].blobs[digests.of(made.layers[0])] == made.layers[0]
+            assert statuses(told, digests.short(digests.of(made.layers[0])))[-1] == "Pushed"
+
+    asyncio.run(script())
+
+
+def test_what_a_registry_kept_wrong_is_sent_again() -> None:
+    """It says that it has the beginning, and then that the whole is not what it should be."""
+
+    async def script() -> None:
+        world, made = World(), make_image(LARGE)
+        async with FakeRegistry() as source, FakeRegistry() as target, world.service() as images:
+            await collect(images.pull(publish(source, "app", made), "", None))
+            await images.tag(f"{source.host}/app", f"{target.host}/app")
+            target.add_blob("app", made.config)
+            invalid = Fault("status", status=400, body='{"errors": [{"code": "DIGEST_INVALID", "message": "no"}]}')
+            passed = Fault("no-range")
+            target.fail("/blobs/uploads/upload", Fault("reset", after=300), passed, passed, invalid)
+            await collect(images.push(f"{target.host}/app:latest", None))
+            assert " ".join(uploads(target)) == "POST PUT GET PATCH PUT POST PUT"
+            assert target.repositories["app"].blobs[digests.of(made.layers[0])] == made.layers[0]
+
+    asyncio.run(script())
+
+
 def test_all_tags_are_pushed_and_each_blob_once() -> None:
     async def script() -> None:
         world, made, other = World(), make_image(BASE), make_image(BASE, TOP)
