@@ -50,6 +50,7 @@ async def serve(config: DaemonConfig, listeners: list[Listener], read_config: Ca
             log.info("the API listens on %s", ", ".join(config.hosts))
             notify("READY=1")
             tasks.start("warm up", asyncio.to_thread(parts.warm_up))
+            tasks.start("accounts", parts.system.keep_accounts())
             await stop.wait()
             notify("STOPPING=1")
             log.info("stopping; containers go on running")

@@ -296,6 +296,7 @@ async def build(config: DaemonConfig, stack: AsyncExitStack) -> Parts:
     containers = assemble(deps, settings)
     access, checks = RegistryService(registries), _checks(storage, images, volumes, deps, registries)
     system = SystemService(deps, settings)
+    stack.push_async_callback(system.close)
     backends = Backends(
         containers=_faces(containers),
         execs=containers.execs,

@@ -155,6 +155,9 @@ class Volumes(Protocol):
     async def usage(self, name: str) -> int:
         """Bytes on disk."""
 
+    def count(self, name: str) -> int:
+        """The same, blocking; OSError for a volume that has gone."""
+
 
 class SeccompProfiles(Protocol):
     """`profile` is "builtin" or the JSON of a profile in Docker's form; the answer fits these capabilities."""

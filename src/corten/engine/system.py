@@ -7,21 +7,18 @@ import contextlib
 import os
 import platform
 import uuid
-from collections import Counter
-from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import corten
 from corten.engine.deps import EngineDeps, EngineSettings
+from corten.engine.diskusage import DiskUsage
 from corten.engine.images.budget import in_units
-from corten.engine.models import Container, Image, Status, Volume
+from corten.engine.models import Status
 from corten.engine.registries import INDEX_SERVER
 from corten.engine.spec import security
-from corten.errors import CortenError
 from corten.logs.options import DRIVERS
 from corten.registry.proxies import masked
-from corten.specs import reference
 from corten.specs.platform import host
 from corten.specs.times import format_time
 
@@ -36,6 +33,7 @@ class SystemService:
         self._deps, self._settings = deps, settings
         self.id = _engine_id(settings.data_root / "engine-id")
         self._backing = _file_system(settings.data_root)
+        self._usage = DiskUsage(deps)
 
     async def version(self) -> dict[str, Any]:
         facts = self._settings.facts
@@ -160,96 +158,16 @@ class SystemService:
     # -- disk usage --------------------------------------------------------------------------------------------------
 
     async def disk_usage(self) -> dict[str, Any]:
-        """In the shape of the API before 1.52. Layers as accounted, containers and volumes counted now."""
-        containers = [entry.container for entry in self._deps.catalog.entries()]
-        layers, sizes = await asyncio.to_thread(self._count, containers)
-        images = self._deps.images.list()
-        users = Counter(chain for image in images for chain in set(image.chain_ids))
-        return {
-            "LayersSize": sum(size for key, size in layers.items() if key in users),
-            "Images": _images(images, layers, users, Counter(container.image_id for container in containers)),
-            "Containers": [_container(container, sizes.get(container.id, 0), layers) for container in containers],
-            "Volumes": [await self._volume(volume) for volume in self._deps.volumes.list()],
-            "BuildCache": [],
-        }
+        """See `diskusage.DiskUsage.report`."""
+        return await self._usage.report()
 
-    def _count(self, containers: Sequence[Container]) -> tuple[dict[str, int], dict[str, int]]:
-        """(bytes of each committed layer, bytes of each container: its writable layer and its log)."""
-        snapshotter = self._deps.snapshotter
-        layers = {info.key: info.usage.size for info in snapshotter.walk() if info.kind == "committed"}
-        sizes = {}
-        for container in containers:
-            with contextlib.suppress(CortenError):  # removed meanwhile
-                sizes[container.id] = snapshotter.usage(container.id).size + _log_size(container)
-        return layers, sizes
+    async def keep_accounts(self) -> None:
+        """Never returns: what `disk_usage` answers from is counted, and counted again before it is too old."""
+        await self._usage.keep()
 
-    async def _volume(self, volume: Volume) -> dict[str, Any]:
-        size = -1
-        with contextlib.suppress(CortenError):
-            size = await self._deps.volumes.usage(volume.name)
-        return {
-            "Name": volume.name,
-            "Driver": volume.driver,
-            "Mountpoint": volume.mountpoint,
-            "CreatedAt": format_time(volume.created_ns),
-            "Labels": volume.labels,
-            "Scope": volume.scope,
-            "Options": volume.options or None,
-            "UsageData": {"RefCount": len(self._deps.catalog.volume_users(volume.name)), "Size": size},
-        }
-
-
-def _images(
-    images: Sequence[Image], layers: Mapping[str, int], users: Mapping[str, int], containers: Mapping[str, int]
-) -> list[dict[str, Any]]:
-    """All from accounts that are kept. `users` counts the images of a layer, `containers` those of an image. Images of
-    one index are told of as one, as `docker images` does.
-    """
-    families: dict[str, list[Image]] = {}
-    for image in images:
-        families.setdefault(image.head or image.id, []).append(image)
-    return [_image(image, families[image.id], layers, users, containers) for image in images if image.id in families]
-
-
-def _image(
-    image: Image,
-    family: Sequence[Image],
-    layers: Mapping[str, int],
-    users: Mapping[str, int],
-    containers: Mapping[str, int],
-) -> dict[str, Any]:
-    own = Counter(chain for member in family for chain in set(member.chain_ids))
-    return {
-        "Id": image.id,
-        "ParentId": image.parent_id,
-        "RepoTags": [_familiar(name) for name in image.names],
-        "RepoDigests": [_familiar(name) for name in image.digests],
-        "Created": image.created_ns // 1_000_000_000,
-        "Size": image.size if len(family) == 1 else sum(layers.get(chain, 0) for chain in own),
-        "SharedSize": sum(layers.get(chain, 0) for chain, count in own.items() if users[chain] > count),
-        "Labels": {},
-        "Containers": sum(containers.get(member.id, 0) for member in family),
-    }
-
-
-def _container(container: Container, size: int, layers: dict[str, int]) -> dict[str, Any]:
-    return {
-        "Id": container.id,
-        "Names": [f"/{container.name}"],
-        "Image": container.image_name,
-        "ImageID": container.image_id,
-        "Command": " ".join([container.path, *container.args]),
-        "Created": container.created_ns // 1_000_000_000,
-        "Ports": [],
-        "SizeRw": size,
-        "SizeRootFs": size + layers.get(container.chain_id, 0),
-        "Labels": container.config.labels or {},
-        "State": str(container.state.status),
-        "Status": str(container.state.status),
-        "HostConfig": {"NetworkMode": container.host_config.network_mode},
-        "NetworkSettings": {"Networks": {}},
-        "Mounts": [],
-    }
+    async def close(self) -> None:
+        """What is being counted is given up."""
+        await self._usage.close()
 
 
 def _registry_config(settings: EngineSettings) -> dict[str, Any]:
@@ -267,21 +185,6 @@ def _registry_config(settings: EngineSettings) -> dict[str, Any]:
         "InsecureRegistryCIDRs": sorted(networks),
         "Mirrors": mirrors,
     }
-
-
-def _familiar(name: str) -> str:
-    return reference.parse(name, default_tag=False).familiar
-
-
-def _log_size(container: Container) -> int:
-    if not container.log_path:
-        return 0
-    live = Path(container.log_path)
-    total = 0
-    for path in live.parent.glob(live.name + "*"):
-        with contextlib.suppress(OSError):
-            total += path.stat().st_blocks * 512
-    return total
 
 
 def _engine_id(path: Path) -> str:

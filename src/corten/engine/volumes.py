@@ -133,7 +133,11 @@ class VolumeService:
         """Bytes on disk, counted now."""
         self.get(name)
         with host(f"count volume {name}"):
-            return (await asyncio.to_thread(count_usage, self._root / name / "_data")).size
+            return await asyncio.to_thread(self.count, name)
+
+    def count(self, name: str) -> int:
+        """`usage` from a worker thread; raises OSError for a volume that has gone."""
+        return count_usage(self._root / name / "_data").size
 
     async def _remove(self, name: str) -> None:
         """With the lock held."""

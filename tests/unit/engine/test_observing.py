@@ -116,6 +116,8 @@ def test_info_and_disk_usage(tmp_path: Path) -> None:
             assert [container["SizeRw"] for container in usage["Containers"]] == [7, 7]
             (volume,) = usage["Volumes"]
             assert volume["UsageData"]["RefCount"] == 1
+            assert volume["UsageData"]["Size"] == 4096
+            assert [container["State"] for container in usage["Containers"]] == ["running", "created"]
 
     asyncio.run(story())
 
@@ -207,6 +209,20 @@ def _image(at: int, **more: Any) -> Image:
             **more,
         }
     )
+
+
+def test_disk_usage_of_a_container_s_root_has_all_layers_below(tmp_path: Path) -> None:
+    async def story() -> None:
+        async with engine(tmp_path) as e:
+            id = await e.create("one")
+            chain = e.deps.catalog.find(id).container.chain_id
+            layers = [("base", "", 10), ("middle", "base", 20), (chain, "middle", 30), ("other", "base", 40)]
+            infos = [SnapshotInfo(key, parent, "committed", Usage(size, 1)) for key, parent, size in reversed(layers)]
+            e.deps.snapshotter.walk = lambda: iter(infos)  # type: ignore[method-assign]
+            (container,) = (await SystemService(e.deps, e.settings).disk_usage())["Containers"]
+            assert (container["SizeRw"], container["SizeRootFs"]) == (7, 67)
+
+    asyncio.run(story())
 
 
 def test_disk_usage_of_many_images_is_told_at_once(tmp_path: Path) -> None:

@@ -5,7 +5,8 @@ from __future__ import annotations
 import asyncio
 import functools
 import re
-from typing import TYPE_CHECKING, cast, get_args
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any, cast, get_args
 
 from aiohttp import web
 
@@ -60,13 +61,18 @@ async def list_containers(call: Call) -> web.Response:
     if limit > 0:
         found = found[:limit]
     sizes = await asyncio.gather(*(_sizes(call, c) for c in found)) if call.query.flag("size") else [None] * len(found)
+    return call.json(rows(call, found, sizes))
+
+
+def rows(call: Call, found: Sequence[Container], sizes: Sequence[Sizes | None]) -> list[dict[str, Any]]:
+    """Entries of a list of containers."""
     now, names = call.now_ns, _image_names(call)
     out = []
     for container, size in zip(found, sizes, strict=True):
         entry = encode_container.summary(container, now, call.api, size)
         entry["Image"] = _shown_image(container, names)
         out.append(entry)
-    return call.json(out)
+    return out
 
 
 def _image_names(call: Call) -> dict[str, str]:

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from aiohttp import web
 
-from corten.api.docker import encode_usage
+from corten.api.docker import containers, encode_usage
 from corten.api.docker.flow import send_progress
 from corten.api.docker.params import Query, parse_auths
+from corten.engine.models import Sizes
 from corten.errors import InvalidArgument, NotFound, clip
 
 if TYPE_CHECKING:
@@ -58,10 +59,19 @@ async def info(call: Call) -> web.Response:
 async def disk_usage(call: Call) -> web.Response:
     wanted = _usage_types(call.query)
     usage = await call.backends.system.disk_usage()
+    if "container" in wanted:
+        usage["Containers"] = _containers(call, usage["Containers"])
     if call.api >= 52:
         return call.json(encode_usage.totals(usage, wanted, verbose=call.query.flag("verbose")))
     unwanted = {member for kind, members in _USAGE.items() if kind not in wanted for member in members}
     return call.json({name: value for name, value in usage.items() if name not in unwanted})
+
+
+def _containers(call: Call, usage: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """The entries of a list of containers with these sizes."""
+    sizes = {row["Id"]: Sizes(row["SizeRw"], row["SizeRootFs"]) for row in usage}
+    found = [container for container in call.backends.containers.inspection.list() if container.id in sizes]
+    return containers.rows(call, found, [sizes[container.id] for container in found])
 
 
 async def check(call: Call) -> web.StreamResponse:
