@@ -4,28 +4,25 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import os
 import secrets
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
 
 from corten.engine import remap
-from corten.engine.containers import imagemerge, modes, mountspec, names, validate
+from corten.engine.containers import defaults, imagemerge, modes, mountspec, names, validate
 from corten.engine.containers.announce import Announcer
 from corten.engine.containers.catalog import Entry
+from corten.engine.containers.mounts import Mounts
 from corten.engine.deps import EngineDeps, EngineSettings, ResolvedImage
 from corten.engine.faults import host_fault
 from corten.engine.models import Container, Created, MountPoint
-from corten.engine.spec import resources, security
+from corten.engine.spec import security
 from corten.errors import InvalidArgument, NotFound, NotImplementedYet, clip
-from corten.logs import options as log_options
 from corten.specs.container import (
     ContainerConfig,
     CreateRequest,
     EndpointSettings,
     HostConfig,
-    LogConfig,
 )
 from corten.storage.types import MountPlan
 
@@ -54,6 +51,7 @@ class Creation:
     def __init__(self, deps: EngineDeps, settings: EngineSettings) -> None:
         self._deps, self._settings, self._catalog = deps, settings, deps.catalog
         self._announce = Announcer(deps.events)
+        self._mounts = Mounts(deps.catalog, deps.volumes, deps.copy_up, settings.facts)
 
     async def create(self, name: str, request: CreateRequest, platform: str = "") -> Created:
         """Raises InvalidArgument (a missing network too), Conflict (the name), NotFound (the image)."""
@@ -99,7 +97,7 @@ class Creation:
         wishes = mountspec.wishes(config, host_config)
         self._resolve_joined(host_config)
         networks = self._networks(request, host_config)
-        self._complete(config, host_config, id)
+        defaults.complete(config, host_config, id, self._settings)
         name = name or names.invent(self._catalog.names)
         return _Draft(id, name, image, config, host_config, networks, argv, wishes, warnings)
 
@@ -131,51 +129,11 @@ class Creation:
             found[main.name].mac_address = request.mac_address
         return found
 
-    def _complete(self, config: ContainerConfig, host_config: HostConfig, id: str) -> None:
-        """Defaults filled in, as inspect shows them."""
-        settings = self._settings
-        if not config.hostname and not modes.joined(host_config.network_mode):
-            host_named = host_config.uts_mode == "host" or host_config.network_mode == "host"
-            config.hostname = settings.facts.hostname if host_named else id[:12]
-        if modes.joined(host_config.network_mode):
-            config.hostname = config.hostname or id[:12]
-        host_config.restart_policy.name = host_config.restart_policy.name or "no"
-        driver = host_config.log_config.type or settings.log_driver
-        options = dict(settings.log_options) if driver == settings.log_driver else {}
-        options |= host_config.log_config.config or {}
-        host_config.log_config = LogConfig(type=driver, config=options)
-        log_options.parse(driver, options)
-        self._complete_isolation(host_config)
-        host_config.memory_swap = resources.effective_swap(host_config)
-        host_config.runtime = host_config.runtime or settings.default_runtime
-        if host_config.runtime not in settings.runtimes:
-            raise InvalidArgument(f"unknown or invalid runtime name: {clip(host_config.runtime, 80)}")
-        if host_config.init is None and settings.init:
-            host_config.init = True
-
-    def _complete_isolation(self, host_config: HostConfig) -> None:
-        settings = self._settings
-        if host_config.shm_size and host_config.ipc_mode == "shareable":
-            raise InvalidArgument("--shm-size cannot be combined with --ipc shareable: that shared memory has no limit")
-        host_config.shm_size = host_config.shm_size or settings.shm_size
-        host_config.ipc_mode = host_config.ipc_mode or "private"
-        if not host_config.cgroupns_mode:
-            v2 = settings.facts.cgroup_version == 2 and not host_config.privileged
-            host_config.cgroupns_mode = "private" if v2 else "host"
-        if host_config.privileged:
-            host_config.masked_paths, host_config.readonly_paths = None, None
-            return
-        if host_config.masked_paths is None:
-            host_config.masked_paths = list(security.MASKED_PATHS)
-        if host_config.readonly_paths is None:
-            host_config.readonly_paths = list(security.READONLY_PATHS)
-
     async def _make(self, draft: _Draft, undo: contextlib.AsyncExitStack) -> Entry:
-        points = await self._volumes_from(draft)
         mapped = remap.of(self._settings.remap, draft.host_config)
-        for wish in draft.wishes:
-            points.append(await self._mount_point(wish, undo, mapped.root if mapped else None))
-        entry = Entry(self._record(draft, points))
+        volumes_from, owner = draft.host_config.volumes_from or [], mapped.root if mapped else None
+        mounted = await self._mounts.make(draft.wishes, volumes_from, owner, undo)
+        entry = Entry(self._record(draft, mounted.points))
         undo.push_async_callback(self._drop, entry)
         with host_fault("create the container's file system"):
             # At once: whichever is missing after a crash, the next start of the daemon removes the other.
@@ -189,7 +147,7 @@ class Creation:
             if isinstance(prepared, BaseException):
                 raise prepared
             entry.rootfs = prepared
-            await self._copy_up(entry, draft)
+            await self._mounts.fill(draft.id, mounted.fillable)
         self._catalog.show(entry)
         return entry
 
@@ -203,68 +161,6 @@ class Creation:
             await asyncio.to_thread(self._deps.snapshotter.remove, entry.container.id)
         with contextlib.suppress(OSError):
             self._settings.state_dir(entry.container.id).rmdir()
-
-    async def _copy_up(self, entry: Entry, draft: _Draft) -> None:
-        if self._deps.copy_up is None:
-            return
-        wanted = {wish.destination for wish in draft.wishes if wish.type == "volume" and wish.copy}
-        for point in entry.container.mounts:
-            if point.type == "volume" and point.destination in wanted:
-                await self._deps.copy_up(draft.id, point.destination, Path(point.source))
-
-    async def _volumes_from(self, draft: _Draft) -> list[MountPoint]:
-        """Mounts of other containers, where nothing of the container's own is mounted; its mode may make them ro."""
-        taken = {wish.destination for wish in draft.wishes if wish.source}
-        points: dict[str, MountPoint] = {}
-        for spec in draft.host_config.volumes_from or []:
-            ref, separator, mode = spec.partition(":")
-            if separator and mode not in ("ro", "rw", "z", "Z"):
-                raise InvalidArgument(f'invalid mode: "{clip(mode, 40)}"')
-            for point in self._catalog.find(ref).container.mounts:
-                if point.destination not in taken:
-                    points[point.destination] = _inherited(point, read_only=mode == "ro")
-        draft.wishes[:] = [wish for wish in draft.wishes if wish.destination not in points]
-        return list(points.values())
-
-    async def _mount_point(
-        self, wish: mountspec.Wish, undo: contextlib.AsyncExitStack, owner: tuple[int, int] | None
-    ) -> MountPoint:
-        if wish.type == "volume":
-            return await self._volume(wish, undo)
-        if wish.type == "bind":
-            await asyncio.to_thread(_check_source, wish, owner)
-        return MountPoint(
-            type=wish.type,
-            destination=wish.destination,
-            source=wish.source,
-            mode=wish.mode,
-            rw=wish.rw,
-            propagation=wish.propagation,
-            options=[*wish.tmpfs, *self._bind_options(wish)],
-        )
-
-    def _bind_options(self, wish: mountspec.Wish) -> list[str]:
-        can = self._settings.facts.recursive_read_only
-        if wish.deep_read_only and not can:
-            raise InvalidArgument("this kernel cannot make bind mounts read-only recursively: it takes Linux 5.12")
-        deep = wish.type == "bind" and not wish.rw and can and wish.deep_read_only is not False
-        return (["nonrecursive"] if wish.non_recursive else []) + (["rro"] if deep else [])
-
-    async def _volume(self, wish: mountspec.Wish, undo: contextlib.AsyncExitStack) -> MountPoint:
-        anonymous = not wish.source
-        volume = await self._deps.volumes.create(wish.source, wish.driver, wish.driver_options, wish.labels)
-        if anonymous:
-            undo.push_async_callback(self._deps.volumes.remove, volume.name, force=True)
-        return MountPoint(
-            type="volume",
-            name=volume.name,
-            destination=wish.destination,
-            source=volume.mountpoint,
-            driver=volume.driver,
-            mode=wish.mode or ("z" if not anonymous else ""),
-            rw=wish.rw,
-            anonymous=anonymous,
-        )
 
     def _record(self, draft: _Draft, points: list[MountPoint]) -> Container:
         settings, id = self._settings, draft.id
@@ -315,36 +211,3 @@ def _check_endpoint(network: str, endpoint: EndpointSettings) -> None:
             raise InvalidArgument("user specified IP address is supported on user defined networks only")
         if endpoint.aliases:
             raise InvalidArgument("network-scoped alias is supported only for containers in user defined networks")
-
-
-def _check_source(wish: mountspec.Wish, owner: tuple[int, int] | None) -> None:
-    """A missing bind source is made for `-v`, and refused for `--mount`. It belongs to the container's root."""
-    source = Path(wish.source)
-    if source.exists():
-        return
-    if not wish.create_source:
-        raise InvalidArgument(
-            f'invalid mount config for type "bind": bind source path does not exist: {clip(wish.source, 200)}'
-        )
-    with host_fault(f"error while creating mount source path '{clip(wish.source, 200)}'"):
-        made = [source, *(above for above in source.parents if not above.exists())]
-        source.mkdir(parents=True, exist_ok=True)
-        if owner is not None:
-            for folder in made:
-                os.chown(folder, *owner)
-
-
-def _inherited(point: MountPoint, *, read_only: bool) -> MountPoint:
-    return MountPoint(
-        type=point.type,
-        destination=point.destination,
-        source=point.source,
-        name=point.name,
-        driver=point.driver,
-        mode="ro" if read_only else point.mode,
-        rw=point.rw and not read_only,
-        propagation=point.propagation,
-        # The one that made it removes it.
-        anonymous=False,
-        options=list(point.options),
-    )

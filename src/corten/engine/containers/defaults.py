@@ -1,0 +1,49 @@
+"""What a container gets where its request says nothing: as inspect then shows it."""
+
+from __future__ import annotations
+
+from corten.engine.containers import modes
+from corten.engine.deps import EngineSettings
+from corten.engine.spec import resources, security
+from corten.errors import InvalidArgument, clip
+from corten.logs import options as log_options
+from corten.specs.container import ContainerConfig, HostConfig, LogConfig
+
+
+def complete(config: ContainerConfig, host_config: HostConfig, id: str, settings: EngineSettings) -> None:
+    """Fill in. Raises InvalidArgument for a log option or a runtime that there is not."""
+    if not config.hostname and not modes.joined(host_config.network_mode):
+        host_named = host_config.uts_mode == "host" or host_config.network_mode == "host"
+        config.hostname = settings.facts.hostname if host_named else id[:12]
+    if modes.joined(host_config.network_mode):
+        config.hostname = config.hostname or id[:12]
+    host_config.restart_policy.name = host_config.restart_policy.name or "no"
+    driver = host_config.log_config.type or settings.log_driver
+    options = dict(settings.log_options) if driver == settings.log_driver else {}
+    options |= host_config.log_config.config or {}
+    host_config.log_config = LogConfig(type=driver, config=options)
+    log_options.parse(driver, options)
+    _complete_isolation(host_config, settings)
+    host_config.memory_swap = resources.effective_swap(host_config)
+    host_config.runtime = host_config.runtime or settings.default_runtime
+    if host_config.runtime not in settings.runtimes:
+        raise InvalidArgument(f"unknown or invalid runtime name: {clip(host_config.runtime, 80)}")
+    if host_config.init is None and settings.init:
+        host_config.init = True
+
+
+def _complete_isolation(host_config: HostConfig, settings: EngineSettings) -> None:
+    if host_config.shm_size and host_config.ipc_mode == "shareable":
+        raise InvalidArgument("--shm-size cannot be combined with --ipc shareable: that shared memory has no limit")
+    host_config.shm_size = host_config.shm_size or settings.shm_size
+    host_config.ipc_mode = host_config.ipc_mode or "private"
+    if not host_config.cgroupns_mode:
+        v2 = settings.facts.cgroup_version == 2 and not host_config.privileged
+        host_config.cgroupns_mode = "private" if v2 else "host"
+    if host_config.privileged:
+        host_config.masked_paths, host_config.readonly_paths = None, None
+        return
+    if host_config.masked_paths is None:
+        host_config.masked_paths = list(security.MASKED_PATHS)
+    if host_config.readonly_paths is None:
+        host_config.readonly_paths = list(security.READONLY_PATHS)
