@@ -7,13 +7,13 @@ import random
 import sys
 from pathlib import Path
 
+from corten.specs.digest import of as digest_of
 from corten.storage.apply import apply_layer
 from corten.storage.content import LocalContentStore
 from corten.storage.database import Database
 from corten.storage.documents import put_document
 from corten.storage.overlay import OverlaySnapshotter
 from corten.storage.types import Usage
-from corten.testing.storage import digest_of
 from tests.unit.storage.tars import archive, file
 
 

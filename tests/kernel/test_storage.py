@@ -302,7 +302,7 @@ from corten.storage.apply import apply_layer
 from corten.storage.content import LocalContentStore
 from corten.storage.database import Database
 from corten.storage.documents import Documents, put_document
-from corten.testing.storage import digest_of
+from corten.specs.digest import of as digest_of
 from tests.unit.storage.tars import archive, file
 where, elsewhere = pathlib.Path(sys.argv[1]), pathlib.Path(sys.argv[2])
 subprocess.run(["mount", "-t", "tmpfs", "-o", "size=2m", "none", where], check=True)

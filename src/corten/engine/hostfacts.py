@@ -53,9 +53,9 @@ def read() -> HostFacts:
         cpus=_cpuset(version, "cpus") or f"0-{(os.cpu_count() or 1) - 1}",
         mems=_cpuset(version, "mems") or "0",
         capabilities=capabilities.from_mask(int(_field("/proc/self/status", "CapPrm") or "0", 16)),
-        apparmor=_text("/sys/module/apparmor/parameters/enabled") == "Y",
+        apparmor=text_of("/sys/module/apparmor/parameters/enabled") == "Y",
         selinux=_exists("/sys/fs/selinux/enforce"),
-        oom_score_adj=int(_text("/proc/self/oom_score_adj") or "0"),
+        oom_score_adj=int(text_of("/proc/self/oom_score_adj") or "0"),
         recursive_read_only=_kernel(uname.release) >= (5, 12),
         hostname=uname.nodename,
         kernel=uname.release,
@@ -77,7 +77,8 @@ def _exists(path: str) -> bool:
     return os.path.exists(path)
 
 
-def _text(path: str) -> str:
+def text_of(path: str) -> str:
+    """What a small file says, without the blanks around it; "" for one that cannot be read."""
     try:
         return Path(path).read_text().strip()
     except OSError:
@@ -85,7 +86,7 @@ def _text(path: str) -> str:
 
 
 def _field(path: str, name: str) -> str:
-    for line in _text(path).splitlines():
+    for line in text_of(path).splitlines():
         key, _, value = line.partition(":")
         if key == name:
             return value.strip()
@@ -98,14 +99,14 @@ def _memory() -> int:
 
 def _cpuset(version: int, what: str) -> str:
     if version == 2:
-        return _text(f"/sys/fs/cgroup/cpuset.{what}.effective")
-    return _text(f"/sys/fs/cgroup/cpuset/cpuset.{what}")
+        return text_of(f"/sys/fs/cgroup/cpuset.{what}.effective")
+    return text_of(f"/sys/fs/cgroup/cpuset/cpuset.{what}")
 
 
 def _controllers(version: int) -> frozenset[str]:
     if version == 2:
-        return frozenset(_text("/sys/fs/cgroup/cgroup.controllers").split())
-    rows = [line.split() for line in _text("/proc/cgroups").splitlines() if not line.startswith("#")]
+        return frozenset(text_of("/sys/fs/cgroup/cgroup.controllers").split())
+    rows = [line.split() for line in text_of("/proc/cgroups").splitlines() if not line.startswith("#")]
     return frozenset(row[0] for row in rows if row[-1] == "1" and row[1] != "0")
 
 
@@ -118,5 +119,7 @@ def _swap_limit(version: int) -> bool:
 
 
 def _os_release() -> dict[str, str]:
-    pairs = (line.partition("=") for line in (_text("/etc/os-release") or _text("/usr/lib/os-release")).splitlines())
+    pairs = (
+        line.partition("=") for line in (text_of("/etc/os-release") or text_of("/usr/lib/os-release")).splitlines()
+    )
     return {key: value.strip('"') for key, _, value in pairs}

@@ -13,6 +13,7 @@ from typing import Any
 import corten
 from corten.engine.deps import EngineDeps, EngineSettings
 from corten.engine.diskusage import DiskUsage
+from corten.engine.hostfacts import text_of
 from corten.engine.images.budget import in_units
 from corten.engine.models import Status
 from corten.engine.registries import INDEX_SERVER
@@ -67,7 +68,7 @@ class SystemService:
             "DockerRootDir": str(settings.data_root),
             "Plugins": {"Volume": ["local"], "Network": ["bridge", "host", "null"], "Log": sorted(DRIVERS)},
             **self._limits(),
-            "IPv4Forwarding": _text("/proc/sys/net/ipv4/ip_forward") == "1",
+            "IPv4Forwarding": text_of("/proc/sys/net/ipv4/ip_forward") == "1",
             "Debug": settings.debug,
             "NFd": len(os.listdir("/proc/self/fd")),
             "NGoroutines": len(asyncio.all_tasks()),
@@ -199,16 +200,9 @@ def _file_system(path: Path) -> str:
     """The type of the file system that `path` lies on: of nested mounts the innermost, in one place the last."""
     best, kind = "", "unknown"
     place = os.path.realpath(path)
-    for line in _text("/proc/self/mounts").splitlines():
+    for line in text_of("/proc/self/mounts").splitlines():
         _, target, name, *_ = line.split()
         inside = place == target or place.startswith(target.rstrip("/") + "/")
         if inside and len(target) >= len(best):
             best, kind = target, name
     return kind
-
-
-def _text(path: str) -> str:
-    try:
-        return Path(path).read_text().strip()
-    except OSError:
-        return ""

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import io
 import shutil
 import tempfile
@@ -13,6 +12,7 @@ from pathlib import Path
 from typing import BinaryIO
 
 from corten.errors import Conflict, DataCorrupt, InvalidArgument, NotFound, TooLarge
+from corten.specs.digest import of as digest_of
 from corten.storage.types import BlobInfo
 
 
@@ -172,11 +172,6 @@ class MemoryContentStore:
     def walk(self) -> Iterator[BlobInfo]:
         for digest, data in list(self._blobs.items()):
             yield BlobInfo(digest, len(data))
-
-
-def digest_of(data: bytes) -> str:
-    """The digest of these bytes, as "sha256:…"."""
-    return "sha256:" + hashlib.sha256(data).hexdigest()
 
 
 def check_digest(digest: str) -> None:

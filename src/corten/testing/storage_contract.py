@@ -10,8 +10,8 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 
 from corten.errors import Conflict, DataCorrupt, InvalidArgument, NotFound, TooLarge
+from corten.specs.digest import of as digest_of
 from corten.storage.types import ContentStore, DocumentStore, SnapshotInfo, Snapshotter, Usage
-from corten.testing.storage import digest_of
 
 BLOB = b"a blob of some bytes" * 50
 DIGEST = digest_of(BLOB)

@@ -16,6 +16,7 @@ from corten.engine.containers.mounts import Mounts
 from corten.engine.deps import EngineDeps, EngineSettings, ResolvedImage
 from corten.engine.faults import host_fault
 from corten.engine.models import Container, Created, MountPoint
+from corten.engine.networks import DEFAULT_NETWORK
 from corten.engine.spec import security
 from corten.errors import InvalidArgument, NotFound, NotImplementedYet, clip
 from corten.specs.container import (
@@ -26,7 +27,6 @@ from corten.specs.container import (
 )
 from corten.storage.types import MountPlan
 
-DEFAULT_NETWORK = "bridge"
 _CONFIG_FIELDS = ContainerConfig.__struct_fields__
 
 

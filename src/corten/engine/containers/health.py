@@ -9,6 +9,7 @@ import socket
 from corten.engine.containers.announce import Announcer
 from corten.engine.containers.catalog import Entry
 from corten.engine.containers.execs import ExecService
+from corten.engine.containers.patience import within
 from corten.engine.deps import EngineDeps
 from corten.engine.models import Container, Exec, Health, HealthResult
 from corten.errors import CortenError, StartFailed
@@ -111,23 +112,13 @@ class HealthMonitor:
         ended = self._execs.ended(session)
         done = self._tasks.start(f"end of probe of {name}", _both(reading, ended))
         try:
-            if not await self._within(done, timeout_ns / 1e9):
+            if not await within(self._tasks, self._deps.clock, done, timeout_ns / 1e9):
                 await self._execs.kill(session, signal.SIGKILL)
                 return self._result(start_ns, -1, f"Health check exceeded timeout ({timeout_ns / 1e9:g}s)")
             return self._result(start_ns, ended.result(), reading.result())
         finally:
+            done.cancel()
             reading.cancel()  # its socket is about to be closed
-
-    async def _within(self, work: asyncio.Task[None], seconds: float) -> bool:
-        sleeper = self._tasks.start("timeout", self._deps.clock.sleep(seconds))
-        both: set[asyncio.Task[None]] = {work, sleeper}
-        try:
-            await asyncio.wait(both, return_when=asyncio.FIRST_COMPLETED)
-        finally:
-            sleeper.cancel()
-            if not work.done():
-                work.cancel()
-        return work.done() and not work.cancelled()
 
     def _result(self, start_ns: int, code: int, output: str) -> HealthResult:
         return HealthResult(start_ns=start_ns, end_ns=self._deps.clock.now_ns(), exit_code=code, output=output)

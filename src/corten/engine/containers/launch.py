@@ -19,6 +19,7 @@ from corten.engine.containers.refusals import refusal
 from corten.engine.deps import EngineDeps, EngineSettings
 from corten.engine.faults import host_fault
 from corten.engine.models import Container, Status
+from corten.engine.networks import DEFAULT_NETWORK
 from corten.engine.spec import apparmor, builder, capabilities, devices, security
 from corten.errors import Conflict, CortenError, NotFound, StartFailed, clip
 from corten.network.types import Connected, Endpoint, EndpointRequest, NetworkSpec, PortMapping, Sandbox, UserNamespace
@@ -27,8 +28,6 @@ from corten.runtime.types import Launched, LaunchRequest, LogSpec, MountSpec, St
 from corten.specs.container import EndpointSettings
 from corten.specs.oci_runtime import Seccomp, Spec
 from corten.storage.types import MountPlan
-
-DEFAULT_NETWORK = "bridge"
 
 
 @dataclass(slots=True)

@@ -6,12 +6,12 @@ import asyncio
 import contextlib
 import signal
 from collections.abc import Awaitable
-from typing import Any
 
 from corten.clock import Clock
 from corten.engine.containers import signals
 from corten.engine.containers.announce import Announcer
 from corten.engine.containers.catalog import Catalog, Entry
+from corten.engine.containers.patience import within
 from corten.engine.containers.supervisor import Supervisor
 from corten.engine.deps import EngineSettings
 from corten.engine.models import Status, WaitCondition, WaitResult
@@ -87,7 +87,7 @@ class LifeCycle:
             entry.no_restart = True
             ended = entry.subscribe("not-running")
         await self._send(entry, signo)
-        if await self._within(ended, None if timeout < 0 else float(timeout)):
+        if await within(self._tasks, self._clock, ended, None if timeout < 0 else float(timeout)):
             return
         await self._send(entry, signal.SIGKILL)
         await self._await_kill(entry, ended)
@@ -181,28 +181,11 @@ class LifeCycle:
                 self._announce.container(container, "unpause")
 
     async def _await_kill(self, entry: Entry, ended: asyncio.Future[WaitResult]) -> None:
-        if not await self._within(ended, KILL_PATIENCE_S):
+        if not await within(self._tasks, self._clock, ended, KILL_PATIENCE_S):
             raise Conflict(
                 f"cannot kill container: {entry.container.name}: tried to kill container, "
                 "but did not receive an exit event"
             )
-
-    async def _within(self, future: asyncio.Future[WaitResult], seconds: float | None) -> bool:
-        """Whether it was done in time, by the engine's clock."""
-        if future.done():
-            return True
-        if seconds is None:
-            await future
-            return True
-        if seconds == 0:
-            return False
-        sleeper = self._tasks.start("patience", self._clock.sleep(seconds))
-        try:
-            both: set[asyncio.Future[Any]] = {future, sleeper}
-            await asyncio.wait(both, return_when=asyncio.FIRST_COMPLETED)
-        finally:
-            sleeper.cancel()
-        return future.done()
 
     async def close(self) -> None:
         await self._tasks.close("the daemon stops")

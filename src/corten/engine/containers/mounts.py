@@ -58,7 +58,7 @@ class Mounts:
             await self._copy_up(container_id, point.destination, Path(point.source))
 
     def _inherited(self, wishes: Sequence[Wish], volumes_from: Sequence[str]) -> dict[str, MountPoint]:
-        """By destination: mounts of other containers, where none of the container's own is; the mode may make them ro."""
+        """By destination: mounts of other containers, where it has none of its own; the mode may make them ro."""
         own = {wish.destination for wish in wishes if wish.source}
         points: dict[str, MountPoint] = {}
         for spec in volumes_from:
