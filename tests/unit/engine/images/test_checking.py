@@ -19,9 +19,9 @@ from corten.registry.endpoints import RegistrySettings
 from corten.registry.transport import Transport
 from corten.specs.container import ContainerConfig, HostConfig
 from corten.specs.digest import of as digest_of
-from corten.testing.storage import MemoryContentStore
 from corten.testing.registry import FakeRegistry
 from corten.testing.snapshots import MemorySnapshotter, TreeVerifier
+from corten.testing.storage import MemoryContentStore
 from tests.unit.engine.images.support import Made, World, collect, make_image, pieces, publish, tar_of
 from tests.waiting import until_async
 
