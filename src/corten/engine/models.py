@@ -83,6 +83,7 @@ class Container(Struct, kw_only=True):
     called it. `ports` maps "80/tcp" to its bindings while it runs; `networks` maps a network's name to the endpoint.
     `endpoints` are what the network controller made while it runs, `requested_macs` those that the user chose, by
     network. `exec_ids` are the live exec sessions. `remapped` is the `Remap.key` that it was last started with.
+    `unhealthy_end` is "restart" or "kill" from when a failing health check ends it until its next start.
     """
 
     id: str
@@ -115,6 +116,7 @@ class Container(Struct, kw_only=True):
     cgroup: str = ""
     remapped: str = ""
     exec_ids: list[str] = field(default_factory=list)
+    unhealthy_end: str = ""
 
 
 class Exec(Struct, kw_only=True):

@@ -18,13 +18,16 @@ class GoStruct(Struct, kw_only=True, rename=go_name):
     """Base of the structures that travel in Go's spelling."""
 
 
-class HealthConfig(GoStruct):
+class HealthConfig(GoStruct, omit_defaults=True):
+    """`on_failure` is an extension of ours: none, restart, stop or kill (engine/containers/unhealthy); "" for none."""
+
     test: list[str] | None = None
     interval: int = 0
     timeout: int = 0
     retries: int = 0
     start_period: int = 0
     start_interval: int = 0
+    on_failure: str = ""
 
 
 class ContainerConfig(GoStruct):

@@ -31,7 +31,7 @@ from corten.engine.models import (
     WaitResult,
 )
 from corten.errors import Conflict, InvalidArgument, NotFound, NotModified
-from corten.specs.container import CreateRequest, EndpointSettings, Resources, RestartPolicy
+from corten.specs.container import CreateRequest, EndpointSettings, HealthConfig, Resources, RestartPolicy
 from corten.tasks import TaskOwner
 from corten.testing.engine_stores import MemoryImages
 
@@ -326,8 +326,12 @@ class MemoryConfiguration:
             raise InvalidArgument("Neither old nor new names may be empty")
         self._containers.get(ref).name = name
 
-    async def update(self, ref: str, resources: Resources, restart_policy: RestartPolicy | None) -> Strings:
+    async def update(
+        self, ref: str, resources: Resources, restart_policy: RestartPolicy | None, on_failure: str = ""
+    ) -> Strings:
         container = self._containers.get(ref)
+        if on_failure:
+            container.config.healthcheck = HealthConfig(on_failure=on_failure)
         container.host_config.memory = resources.memory
         if restart_policy is not None:
             container.host_config.restart_policy = restart_policy

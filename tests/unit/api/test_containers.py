@@ -194,6 +194,18 @@ def test_update(api: Api) -> None:
     assert (host["Memory"], host["RestartPolicy"]) == (1 << 26, {"Name": "always", "MaximumRetryCount": 0})
 
 
+def test_update_of_what_follows_a_failing_health_check(api: Api) -> None:
+    container_id = api.create()
+    path = f"/containers/{container_id}"
+    assert api.post(f"{path}/update", {"Healthcheck": {"OnFailure": "stop"}}).json == {"Warnings": []}
+    assert api.get(f"{path}/json").json["Config"]["Healthcheck"] == {"OnFailure": "stop"}
+    answer = api.post(f"{path}/update", {"Healthcheck": {"OnFailure": "kill", "Retries": 2}})
+    assert (answer.status, answer.json) == (
+        400,
+        {"message": "of Healthcheck, only OnFailure can be changed on an existing container"},
+    )
+
+
 @pytest.mark.parametrize(
     ("body", "headers", "status", "message"),
     [

@@ -135,7 +135,9 @@ class ContainerStreams(Protocol):
 class ContainerConfiguration(Protocol):
     async def rename(self, ref: str, name: str) -> None: ...
 
-    async def update(self, ref: str, resources: Resources, restart_policy: RestartPolicy | None) -> Strings:
+    async def update(
+        self, ref: str, resources: Resources, restart_policy: RestartPolicy | None, on_failure: str = ""
+    ) -> Strings:
         """Warnings."""
 
 

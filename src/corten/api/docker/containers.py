@@ -16,7 +16,7 @@ from corten.api.docker.params import parse_int
 from corten.engine.models import Container, Sizes, WaitCondition
 from corten.errors import InvalidArgument, NotFound, clip
 from corten.specs import reference
-from corten.specs.container import CreateRequest, Resources, RestartPolicy
+from corten.specs.container import CreateRequest, HealthConfig, Resources, RestartPolicy
 
 if TYPE_CHECKING:
     from corten.api.docker.call import Call
@@ -29,6 +29,7 @@ class UpdateRequest(Resources):
     """Body of `POST /containers/{id}/update`."""
 
     restart_policy: RestartPolicy | None = None
+    healthcheck: HealthConfig | None = None
 
 
 def add_routes(router: Router) -> None:
@@ -174,8 +175,12 @@ async def rename(call: Call) -> web.Response:
 
 async def update(call: Call) -> web.Response:
     request = await call.decode(UpdateRequest)
+    health = request.healthcheck or HealthConfig()
+    if health != HealthConfig(on_failure=health.on_failure):
+        raise InvalidArgument("of Healthcheck, only OnFailure can be changed on an existing container")
+    configuration = call.backends.containers.configuration
     warnings = await call.finish(
-        "update", call.backends.containers.configuration.update(call.args[0], request, request.restart_policy)
+        "update", configuration.update(call.args[0], request, request.restart_policy, health.on_failure)
     )
     return call.json({"Warnings": warnings})
 

@@ -30,6 +30,8 @@ def _update(context: Context, options: Options) -> None:
     if not options.changed - {"help"}:
         raise CliError("you must provide one or more flags when using this command")
     body = {key: options[flag] for flag, key in _FIELDS.items() if flag in options.changed}
+    if "health-on-failure" in options.changed:
+        body["Healthcheck"] = {"OnFailure": options["health-on-failure"]}
     if options["restart"]:
         body["RestartPolicy"] = restart_policy(options["restart"])
 
@@ -54,6 +56,7 @@ UPDATE = Command(
         Flag("cpus", "", "decimal", "Number of CPUs", default=0),
         Flag("cpuset-cpus", "", "string", "CPUs to run on (0-3, 0,1)"),
         Flag("cpuset-mems", "", "string", "Memory nodes to use (0-3, 0,1)"),
+        Flag("health-on-failure", "", "string", "What to do when unhealthy: none, restart, stop or kill"),
         Flag("memory", "m", "bytes", "Memory limit"),
         Flag("memory-reservation", "", "bytes", "Memory soft limit"),
         Flag("memory-swap", "", "swap", "Limit of memory plus swap; -1 for no limit", default=0),

@@ -45,6 +45,7 @@ CREATE_FLAGS = (
     Flag("group-add", "", "list*", "Add supplementary groups"),
     Flag("health-cmd", "", "string", "Command to run to check health"),
     Flag("health-interval", "", "duration", "Time between checks (ms|s|m|h)"),
+    Flag("health-on-failure", "", "string", "What to do when unhealthy: none, restart, stop or kill"),
     Flag("health-retries", "", "int", "Failures in a row needed to be unhealthy"),
     Flag("health-start-interval", "", "duration", "Time between checks during the start period (ms|s|m|h)"),
     Flag("health-start-period", "", "duration", "Time for the container to start before failures count (ms|s|m|h)"),

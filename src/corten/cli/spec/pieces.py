@@ -206,7 +206,7 @@ def _seccomp(path: str) -> str:
 def health(options: Options) -> dict[str, Any] | None:
     """The Healthcheck that the options ask for; None leaves the image's."""
     names = ("health-cmd", "health-interval", "health-timeout", "health-start-period", "health-start-interval")
-    given = any(options[name] for name in (*names, "health-retries"))
+    given = any(options[name] for name in (*names, "health-retries", "health-on-failure"))
     if options["no-healthcheck"]:
         if given:
             raise CliError("--no-healthcheck conflicts with --health-* options", 125)
@@ -216,7 +216,8 @@ def health(options: Options) -> dict[str, Any] | None:
             raise CliError(f"--{name} cannot be negative", 125)
     if not given:
         return None
-    return {
+    on_failure = {"OnFailure": options["health-on-failure"]} if options["health-on-failure"] else {}
+    return on_failure | {
         "Test": ["CMD-SHELL", options["health-cmd"]] if options["health-cmd"] else None,
         "Interval": options["health-interval"],
         "Timeout": options["health-timeout"],

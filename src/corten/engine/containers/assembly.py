@@ -49,10 +49,10 @@ def assemble(deps: EngineDeps, settings: EngineSettings) -> Containers:
     releaser = Releaser(deps, settings)
     supervisor = Supervisor(catalog, Launcher(deps, settings), releaser, runtime, clock, announce)
     execs = ExecService(deps, settings)
-    health = HealthMonitor(deps, execs)
-    supervisor.watch(health.started, health.ended)
-    supervisor.watch(lambda entry: None, lambda entry: execs.container_ended(entry.container.id))
     life_cycle = LifeCycle(catalog, supervisor, runtime, clock, announce, settings)
+    health = HealthMonitor(deps, execs, life_cycle.end_unhealthy)
+    supervisor.watch(health.started, health.ended, health.paused)
+    supervisor.watch(on_end=lambda entry: execs.container_ended(entry.container.id))
     inspection = Inspection(catalog, runtime.resources, deps.controller, deps.snapshotter, clock, facts)
     return Containers(
         creation=Creation(deps, settings),

@@ -22,7 +22,8 @@ class Entry:
 
     `lock` orders the steps that change it; nobody holds two. `parked` are clients that attached before the start and
     belong to the next launch. `backoff_s` is the last pause before a restart by policy. `no_restart`: the next exit is
-    final, as somebody asked for it; `manual_restart`: it is part of a restart that was asked for.
+    final, as somebody asked for it; `manual_restart`: it is part of a restart that was asked for. `was_healthy`: a
+    health check has succeeded in this run.
     """
 
     __slots__ = (
@@ -37,6 +38,7 @@ class Entry:
         "restart_task",
         "rootfs",
         "started_at",
+        "was_healthy",
     )
 
     def __init__(self, container: Container) -> None:
@@ -49,6 +51,7 @@ class Entry:
         self.started_at = 0.0
         self.manual_restart = False
         self.no_restart = False
+        self.was_healthy = False
         self.restart_task: asyncio.Task[None] | None = None
         self._waiters: dict[WaitCondition, list[asyncio.Future[WaitResult]]] = {}
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import msgspec
+
 from corten.engine.containers import names, updates, validate
 from corten.engine.containers.announce import Announcer
 from corten.engine.containers.catalog import Catalog
@@ -10,7 +12,7 @@ from corten.engine.models import Container, Status
 from corten.engine.spec import builder
 from corten.errors import Conflict, InvalidArgument
 from corten.runtime.types import RuntimeResources
-from corten.specs.container import Resources, RestartPolicy
+from corten.specs.container import HealthConfig, Resources, RestartPolicy
 from corten.specs.oci_runtime import VERSION, Linux, Spec
 
 
@@ -42,21 +44,29 @@ class Configuration:
             self._catalog.release(old)
         self._announce.container(container, "rename", oldName=f"/{old}")
 
-    async def update(self, ref: str, resources: Resources, restart_policy: RestartPolicy | None) -> list[str]:
-        """Change what is said, in the running container too; the warnings. All of it or, on an error, nothing."""
+    async def update(
+        self, ref: str, resources: Resources, restart_policy: RestartPolicy | None, on_failure: str = ""
+    ) -> list[str]:
+        """Change what is said, in the running container too; the warnings. All of it or, on an error, nothing.
+
+        `on_failure` is what the failure of the health check leads to from now on.
+        """
         entry = self._catalog.find(ref)
         container = entry.container
         async with entry.lock:
             if entry.removing:
                 raise Conflict(f"container is marked for removal and cannot be updated: {container.id}")
-            previous = updates.snapshot(container.host_config)
+            previous, health = updates.snapshot(container.host_config), container.config.healthcheck
             try:
+                if on_failure:
+                    _choose(container, on_failure)
                 warnings = self._apply(container, resources, restart_policy)
                 if container.state.status in (Status.RUNNING, Status.PAUSED):
                     spec = Spec(oci_version=VERSION, linux=Linux(resources=builder.limits(container)))
                     await self._resources.update(container.id, spec)
             except BaseException:
                 updates.restore(container.host_config, previous)
+                container.config.healthcheck = health
                 raise
             await self._catalog.save(entry)
         self._announce.container(container, "update")
@@ -68,3 +78,11 @@ class Configuration:
             container.host_config.restart_policy = policy
         updates.merge(container.host_config, resources)
         return validate.check_limits(container.host_config, self._facts)
+
+
+def _choose(container: Container, on_failure: str) -> None:
+    """Raises InvalidArgument for a choice that there is not, and for a container without a health check."""
+    health = msgspec.structs.replace(container.config.healthcheck or HealthConfig(), on_failure=on_failure)
+    config = msgspec.structs.replace(container.config, healthcheck=health)
+    validate.check_on_failure(config, auto_remove=container.host_config.auto_remove)
+    container.config.healthcheck = health

@@ -320,9 +320,11 @@ class Launcher:
     def _record(self, entry: Entry, attempt: _Attempt, launched: Launched) -> None:
         container = entry.container
         entry.started_at = self._deps.clock.monotonic()
-        entry.no_restart = False
-        container.stopped_by_user = False
+        entry.no_restart = entry.was_healthy = False
+        container.stopped_by_user, container.unhealthy_end = False, ""
         state = container.state
+        if state.health is not None:
+            state.health.status, state.health.failing_streak = "starting", 0
         state.status, state.pid, state.started_ns = Status.RUNNING, launched.pid, launched.started_ns
         state.exit_code, state.error, state.oom_killed = 0, "", False
         container.sandbox_id = container.id if attempt.sandbox else ""

@@ -72,10 +72,7 @@ class LifeCycle:
         self._announce.container(entry.container, "stop")
 
     async def _stop(self, entry: Entry, timeout: int | None, signal_name: str) -> None:
-        config = entry.container.config
-        signo = signals.parse(signal_name or config.stop_signal or signals.DEFAULT_STOP)
-        if timeout is None:
-            timeout = self._settings.stop_timeout_s if config.stop_timeout is None else config.stop_timeout
+        signals.parse(signal_name or signals.DEFAULT_STOP)
         async with entry.lock:
             if not entry.container.state.running:
                 raise NotModified(f"container {entry.container.id} is already stopped")
@@ -86,11 +83,43 @@ class LifeCycle:
                 return
             entry.no_restart = True
             ended = entry.subscribe("not-running")
-        await self._send(entry, signo)
+        await self._terminate(entry, ended, timeout, signal_name)
+
+    async def _terminate(
+        self, entry: Entry, ended: asyncio.Future[WaitResult], timeout: int | None = None, signal_name: str = ""
+    ) -> None:
+        config = entry.container.config
+        if timeout is None:
+            timeout = self._settings.stop_timeout_s if config.stop_timeout is None else config.stop_timeout
+        await self._send(entry, signals.parse(signal_name or config.stop_signal or signals.DEFAULT_STOP))
         if await within(self._tasks, self._clock, ended, None if timeout < 0 else float(timeout)):
             return
         await self._send(entry, signal.SIGKILL)
         await self._await_kill(entry, ended)
+
+    async def end_unhealthy(self, entry: Entry, action: str) -> None:
+        """What `--health-on-failure` says: "stop" as if the user had, "kill" as if it had crashed, "restart" softly.
+
+        Nothing where somebody else is about to end it. Raises Conflict when it does not end.
+        """
+        if entry.no_restart or entry.manual_restart or entry.removing:
+            return
+        if action == "stop":
+            self._announce.container(entry.container, f"health_on_failure: {action}")
+            await self._stop_and_tell(entry, None, "")
+            return
+        async with entry.lock:
+            if entry.container.state.status is not Status.RUNNING:
+                return
+            entry.container.unhealthy_end = action
+            await self._catalog.save(entry, durable=False)
+            ended = entry.subscribe("not-running")
+        self._announce.container(entry.container, f"health_on_failure: {action}")
+        if action == "restart":
+            await self._terminate(entry, ended)
+        else:
+            await self._send(entry, signal.SIGKILL)
+            await self._await_kill(entry, ended)
 
     async def restart(self, ref: str, timeout: int | None = None, signal: str = "") -> None:
         """Stop it, if it runs, and start it: one end and one start for its waiters, and no work for its policy."""
@@ -139,7 +168,12 @@ class LifeCycle:
                 raise Conflict(f"Container {container.id} is restarting, wait until the container is running")
             if container.state.status is not Status.RUNNING:
                 raise Conflict(f"Container {container.id} is not running")
-            await self._runtime.pause(container.id)
+            self._supervisor.paused(entry, True)  # first, as what is asked of a container that freezes gets no answer
+            try:
+                await self._runtime.pause(container.id)
+            except BaseException:
+                self._supervisor.paused(entry, False)
+                raise
             container.state.status = Status.PAUSED
             await self._catalog.save(entry, durable=False)
         self._announce.container(container, "pause")
@@ -152,6 +186,7 @@ class LifeCycle:
                 raise Conflict(f"Container {container.id} is not paused")
             await self._runtime.resume(container.id)
             container.state.status = Status.RUNNING
+            self._supervisor.paused(entry, False)
             await self._catalog.save(entry, durable=False)
         self._announce.container(container, "unpause")
 
@@ -177,6 +212,7 @@ class LifeCycle:
             with contextlib.suppress(Conflict, NotFound):
                 await self._runtime.resume(container.id)
                 container.state.status = Status.RUNNING
+                self._supervisor.paused(entry, False)
                 await self._catalog.save(entry, durable=False)
                 self._announce.container(container, "unpause")
 

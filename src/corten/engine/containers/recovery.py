@@ -138,6 +138,10 @@ class Recovery:
         container, state = entry.container, entry.container.state
         if entry.removing or state.status is not Status.EXITED or not state.started_ns:
             return False
+        unhealthy = container.unhealthy_end == "restart" and not container.stopped_by_user
+        policy = container.host_config.restart_policy
+        if unhealthy and restarts.wanted_when_unhealthy(policy, container.restart_count):
+            return True
         return restarts.wanted_at_boot(
             container.host_config.restart_policy,
             state.exit_code,

@@ -23,7 +23,7 @@ class Supervisor:
     """Takes exits from the runtime: state, `die`, release, restart by policy or removal, waiters, in this order.
 
     `on_start` and `on_end` are told of each container that began to run and of each that ended (health checks, exec
-    sessions); they must not wait for the container.
+    sessions), `on_pause` of each that was paused (True) or goes on; they must not wait for the container.
     """
 
     def __init__(
@@ -40,12 +40,19 @@ class Supervisor:
         self._tasks = TaskOwner("supervisor")
         self._on_start: list[Callable[[Entry], None]] = []
         self._on_end: list[Callable[[Entry], None]] = []
+        self._on_pause: list[Callable[[Entry, bool], None]] = []
         runtime.on_exit(self.exited)
         runtime.on_oom(self._out_of_memory)
 
-    def watch(self, on_start: Callable[[Entry], None], on_end: Callable[[Entry], None]) -> None:
-        self._on_start.append(on_start)
-        self._on_end.append(on_end)
+    def watch(
+        self,
+        on_start: Callable[[Entry], None] | None = None,
+        on_end: Callable[[Entry], None] | None = None,
+        on_pause: Callable[[Entry, bool], None] | None = None,
+    ) -> None:
+        self._on_start.extend(filter(None, [on_start]))
+        self._on_end.extend(filter(None, [on_end]))
+        self._on_pause.extend(filter(None, [on_pause]))
 
     async def launch(self, entry: Entry) -> None:
         """Start, and clean up after a failed one as after an exit. The caller holds the lock."""
@@ -63,6 +70,11 @@ class Supervisor:
         """A container has begun to run, or was found running: the watchers are told."""
         for watcher in self._on_start:
             watcher(entry)
+
+    def paused(self, entry: Entry, paused: bool) -> None:
+        """A container was paused, or goes on: the watchers are told."""
+        for watcher in self._on_pause:
+            watcher(entry, paused)
 
     async def exited(self, container_id: str, status: ExitStatus) -> None:
         """The runtime's callback."""
@@ -117,12 +129,12 @@ class Supervisor:
 
     async def _restart_by_policy(self, entry: Entry) -> bool:
         container, state = entry.container, entry.container.state
-        if entry.no_restart or entry.manual_restart or entry.removing:
-            return False
-        if not restarts.wanted(container.host_config.restart_policy, state.exit_code, container.restart_count):
+        if entry.no_restart or entry.manual_restart or entry.removing or not restarts.follows(container):
             return False
         uptime = self._clock.monotonic() - entry.started_at
-        entry.backoff_s = restarts.pause(entry.backoff_s, uptime)
+        # Long enough to be found unhealthy is no calm: what never works is not to be restarted at full speed for ever.
+        calm = not container.unhealthy_end or entry.was_healthy
+        entry.backoff_s = restarts.pause(entry.backoff_s, uptime if calm else 0.0)
         state.status = Status.RESTARTING
         await self._save(entry)
         entry.restart_task = self._tasks.start(f"restart {container.name}", self._restart_later(entry))

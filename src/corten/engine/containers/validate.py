@@ -7,12 +7,14 @@ import re
 from collections.abc import Iterator, Sequence
 
 from corten.engine.containers import modes, ports, signals, support
+from corten.engine.containers.imagemerge import ON_FAILURE_LABEL, is_checked
 from corten.engine.hostfacts import HostFacts
 from corten.engine.spec import capabilities, devices, resources, security
 from corten.errors import InvalidArgument, NotImplementedYet, clip
 from corten.specs.container import ContainerConfig, HealthConfig, HostConfig, Resources, RestartPolicy
 
 MIN_MEMORY = 6 << 20
+ON_FAILURE = ("none", "restart", "stop", "kill")
 POLICIES = ("no", "always", "on-failure", "unless-stopped")
 MIN_HEALTH_NS = 1_000_000
 HOST_GATEWAY = "host-gateway"
@@ -23,7 +25,7 @@ def check(config: ContainerConfig, host_config: HostConfig, facts: HostFacts) ->
     check_config(config)
     check_host_config(host_config, facts)
     modes.check(config, host_config)
-    return check_limits(host_config, facts)
+    return [*check_on_failure(config, auto_remove=host_config.auto_remove), *check_limits(host_config, facts)]
 
 
 def check_config(config: ContainerConfig) -> None:
@@ -63,6 +65,24 @@ def _check_health(health: HealthConfig | None) -> None:
             raise InvalidArgument(f"{name} in Healthcheck cannot be less than 1ms")
     if health.test and health.test[0] not in ("NONE", "CMD", "CMD-SHELL"):
         raise InvalidArgument(f"Unknown type '{clip(health.test[0], 40)}' in HEALTHCHECK")
+
+
+def check_on_failure(config: ContainerConfig, *, auto_remove: bool) -> list[str]:
+    """What is to be done with the container when it is unhealthy. Raises InvalidArgument; returns warnings."""
+    action = config.healthcheck.on_failure if config.healthcheck is not None else ""
+    checked = is_checked(config.healthcheck)
+    if action and action not in ON_FAILURE:
+        known = ", ".join(f"'{name}'" for name in ON_FAILURE[:-1])
+        raise InvalidArgument(
+            f"invalid health-on-failure '{clip(action, 40)}': use one of {known}, or '{ON_FAILURE[-1]}'"
+        )
+    if not checked and action not in ("", "none"):
+        raise InvalidArgument(f"health-on-failure '{action}' needs a health check, and the container has none")
+    if auto_remove and action == "restart":
+        raise InvalidArgument("can't create 'AutoRemove' container that is restarted when it is unhealthy")
+    if not checked and ON_FAILURE_LABEL in (config.labels or {}):
+        return [f"The label {ON_FAILURE_LABEL} has no effect, as the container has no health check."]
+    return []
 
 
 def check_host_config(host_config: HostConfig, facts: HostFacts) -> None:
