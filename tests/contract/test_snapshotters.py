@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import logging
 import os
 from collections.abc import Callable, Iterator
@@ -157,3 +158,23 @@ def test_after_close_the_next_start_deletes(overlay: OverlaySnapshotter, databas
     again = OverlaySnapshotter(overlay.root, database)
     again.settle()
     assert os.listdir(again.root / "trash") == []
+
+
+def test_what_cannot_be_moved_away_is_deleted_in_its_place(
+    tmp_path: Path, database: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As on a full disk, where a rename may need a block: removing is what makes room."""
+    snapshotter = OverlaySnapshotter(tmp_path / "s", database)
+    snapshotter.prepare("a")
+    (snapshotter.layer_dir("a") / "file").write_bytes(b"x")
+
+    def refuse(path: Path, target: Path) -> None:
+        raise OSError(errno.ENOSPC, "no")
+
+    monkeypatch.setattr(Path, "rename", refuse)
+    snapshotter.remove("a")
+    snapshotter.settle()
+    assert os.listdir(tmp_path / "s") == ["trash"]
+    (tmp_path / "s/99/fs").mkdir(parents=True)
+    OverlaySnapshotter(tmp_path / "s", database).settle()
+    assert os.listdir(tmp_path / "s") == ["trash"]

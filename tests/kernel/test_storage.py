@@ -394,9 +394,10 @@ def test_a_layer_is_replaced_under_what_stands_on_it(tmp_path: Path, snapshotter
         (place / "d/b" if name == "top" else place / "d/a").unlink()
         snapshotter.prepare("new", "base" if name == "top" and not snapshotter.rebases else "")
         answer = unpack_into(snapshotter.layer_dir("new"), tmp_path / name, blob, delete=not snapshotter.rebases)
-        swap = snapshotter.replacing(name, "new", implied=answer["implied"])
+        ready = snapshotter.replacing(name, "new", implied=answer["implied"])
         assert sorted(path.name for path in (place / "d").iterdir()) != ["a", "b"]
-        swap()
+        ready.swap()
+        ready.sync()
         snapshotter.remove("new")
         assert stat.S_IMODE((snapshotter.layer_dir(name) / "d").stat().st_mode) == 0o700
     if snapshotter.rebases:
@@ -417,7 +418,10 @@ def test_lost_files_are_put_back(tmp_path: Path, snapshotter: SnapshotterBase) -
     snapshotter.layer_dir("base").parent.rename(tmp_path / "lost")
     snapshotter.prepare("new")
     (snapshotter.layer_dir("new") / "a").write_bytes(b"data")
-    snapshotter.replacing("base", "new")()
+    ready = snapshotter.replacing("base", "new")
+    assert not snapshotter.layer_dir("base").exists()  # a crash now leaves what is seen to be lost
+    ready.swap()
+    ready.sync()
     snapshotter.remove("new")
     assert (snapshotter.layer_dir("base") / "a").read_bytes() == b"data"
 

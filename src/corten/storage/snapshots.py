@@ -15,7 +15,7 @@ import logging
 import os
 import stat
 import threading
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -25,7 +25,7 @@ from corten.storage.database import Database
 from corten.storage.faults import host
 from corten.storage.syscalls import exchange, spread_below, syncfs
 from corten.storage.trash import Trash
-from corten.storage.types import MountPlan, SnapshotInfo, SnapshotKind, Usage
+from corten.storage.types import MountPlan, Replacement, SnapshotInfo, SnapshotKind, Usage
 from corten.storage.walking import StaleTree, walk
 
 log = logging.getLogger(__name__)
@@ -114,7 +114,7 @@ class SnapshotterBase:
             with self._lock:
                 self._reserved.discard(name)
 
-    def replacing(self, name: str, key: str, *, implied: Sequence[str] = ()) -> Callable[[], None]:
+    def replacing(self, name: str, key: str, *, implied: Sequence[str] = ()) -> Replacement:
         with self._lock:
             damaged, row = self._committed(name), self._get(key)
             if row.kind != "active":
@@ -122,15 +122,23 @@ class SnapshotterBase:
         with host("replace snapshot"):
             if damaged.parent is not None and row.parent is None and self.rebases:
                 self._adopt(row, damaged.parent, implied)
-            # The damage may be that there is nothing; what is swapped out is removed with `key`.
-            self._files(damaged).mkdir(parents=True, exist_ok=True)
+            # The damage may be that there is nothing. An empty directory in its place would pass for the layer after
+            # a crash, so that the files get there by a rename; what is swapped out is removed with `key`.
+            self._files(damaged).parent.mkdir(exist_ok=True)
             self._sync()
 
         def swap() -> None:
             with host("replace snapshot"):
-                exchange(os.fspath(self._files(damaged)), os.fspath(self._files(row)))
+                try:
+                    exchange(os.fspath(self._files(damaged)), os.fspath(self._files(row)))
+                except FileNotFoundError:
+                    self._files(row).rename(self._files(damaged))
 
-        return swap
+        def sync() -> None:
+            with host("replace snapshot"):
+                self._sync()
+
+        return Replacement(swap, sync)
 
     def layer_dir(self, key: str) -> Path:
         return self._files(self._get(key))
@@ -161,8 +169,7 @@ class SnapshotterBase:
             del self._rows[key]
             if row.parent is not None:
                 row.parent.children -= 1
-        with host("remove snapshot"):
-            self._trash.throw(self.root / str(row.id))
+        self._discard(str(row.id))
 
     def walk(self) -> Iterator[SnapshotInfo]:
         with self._lock:
@@ -237,7 +244,7 @@ class SnapshotterBase:
                 del self._rows[key]
                 if above is not None:
                     above.children -= 1
-            self._trash.throw(self.root / str(row.id))
+            self._discard(str(row.id))
             raise
         row.ready = True
         return row
@@ -260,9 +267,18 @@ class SnapshotterBase:
         for name in names:
             # A number without a row, or a place that was only tried ("7.0.ab12"); never what is somebody else's.
             if name[0].isdecimal() and not (name.isdecimal() and int(name) in by_id):
-                self._trash.throw(self.root / name)
+                self._discard(name)
         for id in sorted(by_id.keys() - present, reverse=True):
             self._drop_lost(by_id[id])
+
+    def _discard(self, name: str) -> None:
+        """Delete a directory of ours that nothing refers to; never fails, as the next start would go on with it."""
+        try:
+            self._trash.throw(self.root / name)
+        except OSError as error:
+            # A full disk may refuse the rename, and must not keep what would make room on it.
+            log.warning("snapshot %s cannot be moved away and is deleted in its place: %s", name, error)
+            self._trash.delete(self.root / name)
 
     def _drop_lost(self, row: Row) -> None:
         if row.children:

@@ -27,7 +27,7 @@ class Trash:
         self._closed = False
         root.mkdir(parents=True, exist_ok=True)
         for left in root.iterdir():
-            self._delete(left)
+            self.delete(left)
 
     def throw(self, path: Path) -> None:
         """Rename `path` into the trash, and delete it there some time later. One that is gone is no error."""
@@ -36,11 +36,14 @@ class Trash:
             path.rename(place)
         except FileNotFoundError:
             return
-        self._delete(place)
+        self.delete(place)
 
-    def _delete(self, place: Path) -> None:
+    def delete(self, path: Path) -> None:
+        """Delete `path` where it is, some time later: for what could not be thrown away, and whose name is not used
+        again.
+        """
         with self._lock:
-            self._queue.put(place)
+            self._queue.put(path)
             if self._thread is None:
                 self._thread = threading.Thread(target=self._serve, name="trash", daemon=True)
                 self._thread.start()

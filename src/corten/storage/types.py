@@ -150,15 +150,25 @@ class Snapshotter(Protocol):
     def walk(self) -> Iterator[SnapshotInfo]: ...
 
 
+@dataclass(frozen=True, slots=True)
+class Replacement:
+    """`swap` is one step, quick, and may be called on the event loop; `sync`, called after it, blocks until the disk
+    has it.
+    """
+
+    swap: Callable[[], None]
+    sync: Callable[[], None]
+
+
 class HealingSnapshotter(Snapshotter, Protocol):
     """A Snapshotter whose committed snapshots can be made anew in their place."""
 
-    def replacing(self, name: str, key: str, *, implied: Sequence[str] = ()) -> Callable[[], None]:
+    def replacing(self, name: str, key: str, *, implied: Sequence[str] = ()) -> Replacement:
         """Make ready that the files of active `key` take the place of those of committed `name`; on disk on return.
 
-        `implied` as for `commit`. The function that comes back swaps the two in one step, quickly, and may be called
-        on the event loop: `key` has the old files then, and is the caller's to remove. Whoever has the old files
-        mounted goes on seeing them, as long as they are there. Nothing has changed when the swap is not made.
+        `implied` as for `commit`. After the swap `key` has the old files, if there were any, and is the caller's to
+        remove. Whoever has the old files mounted goes on seeing them, as long as they are there. Nothing has changed
+        when the swap is not made, and what was lost is lost until then.
         """
 
 

@@ -19,7 +19,7 @@ import zstandard
 
 from corten.errors import Conflict, InvalidArgument, NotFound
 from corten.storage.bounds import too_large
-from corten.storage.types import Applied, LayerLimits, MountPlan, SnapshotInfo, Usage, Verified
+from corten.storage.types import Applied, LayerLimits, MountPlan, Replacement, SnapshotInfo, Usage, Verified
 
 
 class MemorySnapshotter:
@@ -84,7 +84,7 @@ class MemorySnapshotter:
             self._dirs[name] = self._dirs.pop(key)
             self._infos[name] = SnapshotInfo(name, parent or info.parent, "committed", usage or self._count(name))
 
-    def replacing(self, name: str, key: str, *, implied: Sequence[str] = ()) -> Callable[[], None]:
+    def replacing(self, name: str, key: str, *, implied: Sequence[str] = ()) -> Replacement:
         with self._lock:
             if self._get(name).kind != "committed" or self._get(key).kind != "active":
                 raise Conflict(f"{name} is not committed, or {key} not active")
@@ -93,7 +93,7 @@ class MemorySnapshotter:
             with self._lock:
                 self._dirs[name], self._dirs[key] = self._dirs[key], self._dirs[name]
 
-        return swap
+        return Replacement(swap, lambda: None)
 
     def layer_dir(self, key: str) -> Path:
         self._get(key)

@@ -151,11 +151,13 @@ class LayerStore:
     async def _replace(self, layer: Layer, unpacked: Unpacked, refusal: Callable[[], str]) -> str:
         """Swap a layer's files for those of `unpacked`, which has the old ones then."""
         implied = unpacked.applied.implied
-        swap = await in_thread(self.snapshotter.replacing, layer.chain_id, unpacked.key, implied=implied)
+        ready = await in_thread(self.snapshotter.replacing, layer.chain_id, unpacked.key, implied=implied)
         # Nothing is awaited in between: no container can begin with the old files after it was asked about.
-        if not (said := refusal()):
-            swap()
-        return said
+        if said := refusal():
+            return said
+        ready.swap()
+        await in_thread(ready.sync)
+        return ""
 
     def complete(self, layers: Iterable[Layer]) -> bool:
         """Whether blob and snapshot of every layer are there (blocking)."""
