@@ -5,7 +5,7 @@ Their docstrings are their specification; `corten.testing` has the contract suit
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO, Literal, Protocol, runtime_checkable
@@ -285,3 +285,14 @@ class DocumentStore(Protocol):
 
     def all(self) -> dict[str, bytes]:
         """Everything of this kind; for the start of the daemon."""
+
+
+Changes = Mapping[str, bytes | None]
+"""What becomes of records, by id: the new one, or None for none."""
+
+
+class JointDocuments(DocumentStore, Protocol):
+    """A DocumentStore whose changes can be joined with those of another one in the same place."""
+
+    async def change(self, changes: Changes, other: DocumentStore, along: Changes) -> None:
+        """All of `changes`, and all of `along` in `other`, or nothing at all; durable on return."""

@@ -13,11 +13,11 @@ from typing import BinaryIO
 
 from corten.errors import Conflict, DataCorrupt, InvalidArgument, NotFound, TooLarge
 from corten.specs.digest import of as digest_of
-from corten.storage.types import BlobInfo
+from corten.storage.types import BlobInfo, Changes, DocumentStore
 
 
 class MemoryDocuments:
-    """A DocumentStore in a dict. `durable_puts` and `relaxed_puts` count what was asked for."""
+    """JointDocuments in a dict. `durable_puts` and `relaxed_puts` count what was asked for."""
 
     def __init__(self) -> None:
         self._bodies: dict[str, bytes] = {}
@@ -33,6 +33,17 @@ class MemoryDocuments:
 
     async def delete(self, id: str, *, durable: bool = True) -> None:
         self._bodies.pop(id, None)
+
+    async def change(self, changes: Changes, other: DocumentStore, along: Changes) -> None:
+        if not isinstance(other, MemoryDocuments):
+            raise TypeError("the records are not in the same place")
+        for bodies, wanted in ((self._bodies, changes), (other._bodies, along)):
+            for id, body in wanted.items():
+                if body is None:
+                    bodies.pop(id, None)
+                else:
+                    bodies[id] = bytes(body)
+        self.durable_puts += 1
 
     def all(self) -> dict[str, bytes]:
         return dict(self._bodies)

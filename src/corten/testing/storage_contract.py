@@ -11,7 +11,7 @@ import pytest
 
 from corten.errors import Conflict, DataCorrupt, InvalidArgument, NotFound, TooLarge
 from corten.specs.digest import of as digest_of
-from corten.storage.types import ContentStore, DocumentStore, SnapshotInfo, Snapshotter, Usage
+from corten.storage.types import ContentStore, DocumentStore, JointDocuments, SnapshotInfo, Snapshotter, Usage
 
 BLOB = b"a blob of some bytes" * 50
 DIGEST = digest_of(BLOB)
@@ -125,7 +125,7 @@ class ContentStoreContract:
 
 
 class DocumentStoreContract:
-    """Needs a fixture `documents` with an empty DocumentStore."""
+    """Needs the fixtures `documents` and `others`, two kinds of records in the same place, both empty."""
 
     def test_put_replace_delete(self, documents: DocumentStore) -> None:
         async def script() -> None:
@@ -146,6 +146,15 @@ class DocumentStoreContract:
                 await documents.put(id, b"")
             await documents.put("z", b"again")
             assert list(documents.all()) == ["z", "a", "m"]
+
+        asyncio.run(script())
+
+    def test_a_joint_change(self, documents: JointDocuments, others: JointDocuments) -> None:
+        async def script() -> None:
+            await documents.put("a", b"1")
+            await others.put("a", b"2")
+            await documents.change({"a": None, "b": b"3", "none": None}, others, {"a": b"4"})
+            assert (documents.all(), others.all()) == ({"b": b"3"}, {"a": b"4"})
 
         asyncio.run(script())
 

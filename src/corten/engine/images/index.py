@@ -1,7 +1,7 @@
-"""Which images there are and what they are called: in memory for reading, one durable write for each change.
+"""Which images there are and what they are called: in memory for reading, one durable write for each change, which is
+there whole or not at all, whenever the power goes.
 
-Two kinds of documents: an image by its id, and a name by its canonical spelling (with a tag or a digest). A name that
-points to no image, as a crash between two writes may leave it, is dropped at the start.
+Two kinds of documents: an image by its id, and a name by its canonical spelling (with a tag or a digest).
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from corten.specs import digest as digests
 from corten.specs import platform as platforms
 from corten.specs import reference as references
 from corten.specs.reference import Reference
-from corten.storage.types import DocumentStore
+from corten.storage.types import JointDocuments
 
 
 class Target(Struct, kw_only=True, frozen=True):
@@ -61,7 +61,7 @@ class ImageIndex:
     """
 
     def __init__(
-        self, images: DocumentStore, names: DocumentStore, clock: Clock, blob_size: Callable[[str], int] | None = None
+        self, images: JointDocuments, names: JointDocuments, clock: Clock, blob_size: Callable[[str], int] | None = None
     ) -> None:
         self.lock = asyncio.Lock()
         self._blob_size = blob_size or (lambda digest: 0)
@@ -192,7 +192,7 @@ class ImageIndex:
         wanted = list(names)
         if wanted:
             image.last_tagged_ns = self._clock.now_ns()
-        await self._image_documents.put(image.id, msgspec.json.encode(image), durable=not wanted)
+        await self._store(image, wanted, image.target)
         if known is not None:
             self._by_target[known.target.digest].discard(image.id)
             self._changed(known)
@@ -200,32 +200,42 @@ class ImageIndex:
         self._by_image.setdefault(image.id, set())
         self._by_target.setdefault(image.target.digest, set()).add(image.id)
         self._changed(image)
-        for at, reference in enumerate(wanted, 1):
-            # Writes keep their order, so the last one makes all of them durable.
-            await self._point(reference, image.id, image.target, durable=at == len(wanted))
+        self._point(wanted, image, image.target)
 
     async def tag(self, image: StoredImage, reference: Reference, target: Target) -> None:
         """Point one more name to an image; a name that points elsewhere moves."""
-        image.last_tagged_ns = self._clock.now_ns()
-        await self._image_documents.put(image.id, msgspec.json.encode(image), durable=False)
-        await self._point(reference, image.id, target, durable=True)
+        tagged_ns = self._clock.now_ns()
+        await self._store(msgspec.structs.replace(image, last_tagged_ns=tagged_ns), [reference], target)
+        image.last_tagged_ns = tagged_ns
+        self._point([reference], image, target)
 
-    async def _point(self, reference: Reference, image_id: str, target: Target, *, durable: bool) -> None:
-        name = reference.canonical
-        stored = StoredName(image_id=image_id, target=target, tagged_ns=self._clock.now_ns())
-        await self._name_documents.put(name, msgspec.json.encode(stored), durable=durable)
-        self._forget(name)
-        self._remember(name, stored)
+    async def _store(self, image: StoredImage, names: Sequence[Reference], target: Target) -> None:
+        body = msgspec.json.encode(self._named(image, target))
+        named = {reference.canonical: body for reference in names}
+        await self._image_documents.change({image.id: msgspec.json.encode(image)}, self._name_documents, named)
 
-    async def untag(self, names: Sequence[Reference], *, durable: bool = True) -> None:
-        """Take names away. Without `durable` they go with the next durable write, such as that of `delete`."""
-        for at, reference in enumerate(names, 1):
-            await self._name_documents.delete(reference.canonical, durable=durable and at == len(names))
+    def _named(self, image: StoredImage, target: Target) -> StoredName:
+        return StoredName(image_id=image.id, target=target, tagged_ns=image.last_tagged_ns)
+
+    def _point(self, names: Iterable[Reference], image: StoredImage, target: Target) -> None:
+        """Keep in mind what was stored."""
+        for reference in names:
             self._forget(reference.canonical)
+            self._remember(reference.canonical, self._named(image, target))
+
+    async def untag(self, names: Sequence[Reference]) -> None:
+        """Take names away; durable on return."""
+        gone: dict[str, None] = dict.fromkeys(reference.canonical for reference in names)
+        await self._name_documents.change(gone, self._image_documents, {})
+        for name in gone:
+            self._forget(name)
 
     async def delete(self, id: str) -> StoredImage | None:
-        """Forget an image whose names are gone already; durable on return."""
-        await self._image_documents.delete(id)
+        """Forget an image and its names; durable on return."""
+        gone: dict[str, None] = dict.fromkeys(sorted(self._by_image.get(id, ())))
+        await self._image_documents.change({id: None}, self._name_documents, gone)
+        for name in gone:
+            self._forget(name)
         self._by_image.pop(id, None)
         image = self._images.pop(id, None)
         if image is not None:

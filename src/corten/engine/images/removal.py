@@ -69,8 +69,7 @@ class Remover:
             going = self._going_with(reference, names)
             if len(going) < len(names):
                 left = left_by(self._index, going)
-                self._untagged(image, going, changes)
-                await self._index.untag(going)
+                changes = await self._untag(image, going)
                 for member in left:
                     if not self._held([member]):
                         await self._delete(member, changes)
@@ -81,9 +80,7 @@ class Remover:
                     self._refuse_last_name(ref, member)
             if self._held(family):
                 # The name was what was asked for: it goes, and the image stays for those who need it.
-                self._untagged(image, going, changes)
-                await self._index.untag(going)
-                return changes
+                return await self._untag(image, going)
         else:
             family = self._whole(image, names) if names else [image]
             for member in family:
@@ -141,14 +138,19 @@ class Remover:
 
     async def _delete(self, image: StoredImage, changes: Changes) -> None:
         names = self._index.names_of(image.id)
-        self._untagged(image, names, changes)
-        await self._index.untag(names, durable=False)
         await self._index.delete(image.id)
+        self._untagged(image, names, changes)
         changes.append({"Deleted": image.id})
         needed = self._index.referenced()[1]
         changes += [{"Deleted": chain_id} for chain_id in reversed(image.chain_ids) if chain_id not in needed]
         self._events.emit("image", "delete", image.id, {"name": image.id})
         self._layers.tasks.start(f"free {image.id}", self._layers.free(image.blobs, image.chain_ids))
+
+    async def _untag(self, image: StoredImage, names: Sequence[Reference]) -> Changes:
+        changes: Changes = []
+        await self._index.untag(names)
+        self._untagged(image, names, changes)
+        return changes
 
     def _untagged(self, image: StoredImage, names: Sequence[Reference], changes: Changes) -> None:
         for name in names:

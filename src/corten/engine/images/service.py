@@ -35,7 +35,7 @@ from corten.registry.transport import Transport
 from corten.specs import oci_image as oci
 from corten.specs import reference as references
 from corten.specs.oci_image import ImageConfig
-from corten.storage.types import ContentStore, DocumentStore, HealingSnapshotter, LayerApplier
+from corten.storage.types import ContentStore, HealingSnapshotter, JointDocuments, LayerApplier
 from corten.tasks import TaskOwner
 
 KEPT_CONFIGS = 64
@@ -59,8 +59,8 @@ class ImageParts:
     content: ContentStore
     snapshotter: HealingSnapshotter
     applier: LayerApplier
-    images: DocumentStore
-    names: DocumentStore
+    images: JointDocuments
+    names: JointDocuments
     registries: Transport
     clock: Clock
     events: Emit
