@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import os
 from pathlib import Path
 
 import pytest
 
-from corten.errors import DataCorrupt
+from corten.errors import DataCorrupt, SystemFault
 from corten.storage.content import LocalContentStore
 from corten.storage.types import ContentStore
 from corten.testing.storage import MemoryContentStore
@@ -72,6 +73,52 @@ def test_the_layout_is_oci(tmp_path: Path) -> None:
     LocalContentStore(tmp_path).put(BLOB)
     assert (tmp_path / "blobs" / "sha256" / hashlib.sha256(BLOB).hexdigest()).read_bytes() == BLOB
     assert (tmp_path / "oci-layout").read_text() == '{"imageLayoutVersion":"1.0.0"}'
+
+
+def test_a_layout_that_a_power_cut_emptied_is_written_again(tmp_path: Path) -> None:
+    LocalContentStore(tmp_path)
+    whole = (tmp_path / "oci-layout").read_bytes()
+    (tmp_path / "oci-layout").write_bytes(b"")
+    LocalContentStore(tmp_path)
+    assert (tmp_path / "oci-layout").read_bytes() == whole
+    assert list((tmp_path / "ingest").iterdir()) == []
+
+
+def test_a_failed_write_that_cannot_be_taken_back_never_becomes_a_blob(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store = LocalContentStore(tmp_path)
+    ingest = store.ingest("x")
+
+    def refuse(fd: int, *_: object) -> int:
+        raise OSError(errno.EIO, "no")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "ftruncate", refuse)
+        patch.setattr(os, "write", refuse)
+        with pytest.raises(SystemFault):
+            ingest.write(b"half of it is on the disk")
+    for again in (lambda: ingest.write(BLOB), lambda: ingest.commit(DIGEST)):
+        with pytest.raises(SystemFault, match="it failed before"):
+            again()
+    ingest.close()
+    assert list(store.walk()) == []
+
+
+def test_an_ingest_that_cannot_be_removed_is_not_taken_up(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    store = LocalContentStore(tmp_path)
+    ingest = store.ingest("x")
+    ingest.write(BLOB)
+
+    def refuse(path: Path, **_: object) -> None:
+        raise OSError(errno.EIO, "no")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Path, "unlink", refuse)
+        ingest.abort()
+    again = store.ingest("x")
+    assert again.offset == 0
+    again.abort()
 
 
 def test_old_ingests_are_dropped_and_held_ones_kept(tmp_path: Path) -> None:

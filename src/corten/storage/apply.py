@@ -223,7 +223,10 @@ def serve(handle: Callable[[dict[str, Any], Callable[[dict[str, Any]], None]], d
     os.dup2(2, 1)
 
     def send(message: dict[str, Any]) -> None:
-        out.write(json.dumps(message) + "\n")
+        try:
+            out.write(json.dumps(message) + "\n")
+        except BrokenPipeError:
+            os._exit(0)  # the daemon is gone, and we are about to be killed
 
     while line := sys.stdin.readline():
         request = json.loads(line)

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import errno
 import hashlib
+import logging
 import os
 import re
 import threading
@@ -20,13 +21,16 @@ from contextlib import suppress
 from pathlib import Path
 from typing import BinaryIO
 
-from corten.errors import Conflict, DataCorrupt, InvalidArgument, NotFound, TooLarge, clip
+from corten.errors import Conflict, DataCorrupt, InvalidArgument, NotFound, SystemFault, TooLarge, clip
 from corten.storage.faults import host
 from corten.storage.types import BlobInfo
+
+log = logging.getLogger(__name__)
 
 _DIGEST = re.compile(r"sha256:[0-9a-f]{64}")
 _EMPTY = hashlib.sha256(b"").hexdigest()
 _SIZE_ATTRIBUTE = "user.corten.size"
+_LAYOUT = b'{"imageLayoutVersion":"1.0.0"}'
 _CHUNK = 1 << 20
 
 KEEP_INGESTS_SECONDS = 24 * 3600
@@ -99,6 +103,7 @@ class LocalIngest:
         self._hash = hashlib.sha256()
         self._offset = 0
         self._fd = -1
+        self._spoilt = False
         try:
             with host("open ingest"):
                 self._fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
@@ -134,11 +139,21 @@ class LocalIngest:
                 while written < len(view):
                     written += os.write(self._fd, view[written:])
         except BaseException:
-            os.ftruncate(self._fd, self._offset)
-            os.lseek(self._fd, self._offset, os.SEEK_SET)
+            self._cut_back()
             raise
         self._hash.update(view)
         self._offset += len(view)
+
+    def _cut_back(self) -> None:
+        """Drop what a failed write may have written. Where that fails too, the file is not what was hashed any more and
+        must never become a blob.
+        """
+        try:
+            os.ftruncate(self._fd, self._offset)
+            os.lseek(self._fd, self._offset, os.SEEK_SET)
+        except OSError as error:
+            log.warning("%s is given up: %s", self._path, error)
+            self._spoilt = True
 
     def commit(self, digest: str, size: int | None = None) -> BlobInfo:
         self._check_open()
@@ -169,9 +184,16 @@ class LocalIngest:
         self.close()
 
     def abort(self) -> None:
-        if self._fd >= 0:
+        """Never fails: what cannot be removed now is, like every ingest that nobody goes on with, after a day."""
+        if self._fd < 0:
+            return
+        try:
             self._path.unlink(missing_ok=True)
-            self.close()
+        except OSError as error:
+            log.warning("%s cannot be removed now: %s", self._path, error)
+            with suppress(OSError):
+                os.ftruncate(self._fd, 0)  # so that nobody takes it up
+        self.close()
 
     def close(self) -> None:
         if self._fd >= 0:
@@ -182,6 +204,8 @@ class LocalIngest:
     def _check_open(self) -> None:
         if self._fd < 0:
             raise ValueError("the ingest is closed")
+        if self._spoilt:
+            raise SystemFault(f"write {self._path}: it failed before", step="write blob", errno=errno.EIO)
 
 
 class LocalContentStore:
@@ -193,11 +217,22 @@ class LocalContentStore:
         with host("create the content store"):
             root.mkdir(mode=0o700, parents=True, exist_ok=True)
             self.blobs.mkdir(parents=True, exist_ok=True)
-            layout = root / "oci-layout"
-            if not layout.exists():
-                layout.write_text('{"imageLayoutVersion":"1.0.0"}')
             self.ingests = Ingests(root / "ingest")
+            self._write_layout()
             self.ingests.drop(time.time() - KEEP_INGESTS_SECONDS)
+
+    def _write_layout(self) -> None:
+        """The file by which others know the layout. A power cut right after the first start may have emptied it."""
+        layout = self.root / "oci-layout"
+        if layout.exists() and layout.read_bytes() == _LAYOUT:
+            return
+        beside = self.root / "ingest" / layout.name
+        with beside.open("wb") as file:
+            file.write(_LAYOUT)
+            file.flush()
+            os.fsync(file.fileno())
+        beside.rename(layout)
+        sync_dir(self.root)
 
     def path(self, digest: str) -> Path:
         return self.blobs / hex_of(digest)
@@ -253,7 +288,8 @@ class LocalContentStore:
 
     def delete(self, digest: str) -> None:
         """Remove a blob. One that is not there is no error."""
-        self.path(digest).unlink(missing_ok=True)
+        with host("delete blob"):
+            self.path(digest).unlink(missing_ok=True)
 
     def walk(self) -> Iterator[BlobInfo]:
         """Every blob, with the size that it has on disk, damaged ones included."""

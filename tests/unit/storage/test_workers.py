@@ -5,9 +5,13 @@ from __future__ import annotations
 import asyncio
 import gzip
 import hashlib
+import json
 import os
 import signal
+import subprocess
+import sys
 from collections.abc import Awaitable, Callable
+from dataclasses import astuple
 from pathlib import Path
 
 import pytest
@@ -16,7 +20,7 @@ from corten.errors import InvalidArgument, SystemFault, Unavailable
 from corten.storage.types import LayerLimits
 from corten.storage.workers import WorkerApplier, WorkerPool
 from tests.unit.storage.tars import archive, directory, file
-from tests.waiting import until_async
+from tests.waiting import patience, until_async
 
 
 def run(script: Callable[[WorkerApplier], Awaitable[None]], **options: float) -> None:
@@ -233,3 +237,15 @@ def test_after_close_nothing_is_started() -> None:
             await pool.call({}, lambda _: None)
 
     asyncio.run(script())
+
+
+def test_a_worker_whose_daemon_is_gone_ends_silently(tmp_path: Path, blob: Path) -> None:
+    """Its pipe breaks a moment before the kernel kills it: that is no failure of the layer."""
+    target(tmp_path, "t")
+    request = {"blob": str(blob), "target": str(tmp_path / "t"), "delete": False, "bounds": astuple(LayerLimits())}
+    command = [sys.executable, "-I", "-c", "from corten.storage.apply import main; main()"]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as worker:
+        assert worker.stdout is not None
+        worker.stdout.close()
+        assert worker.communicate(json.dumps(request).encode() + b"\n", timeout=patience(20))[1] == b""
+    assert worker.returncode == 0
