@@ -11,18 +11,22 @@ next durable commit syncs all of it). A power cut may lose it, never tear it or 
 from __future__ import annotations
 
 import asyncio
+import logging
 import os
 import queue
 import sqlite3
 import threading
 from collections.abc import Callable
 from concurrent.futures import Future
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
 
 from corten.errors import DataCorrupt, SystemFault
 from corten.storage.reserve import Reserve
+
+log = logging.getLogger(__name__)
 
 T = TypeVar("T")
 Work = Callable[[sqlite3.Connection], T]
@@ -72,6 +76,7 @@ class Database:
         self._close_lock = threading.Lock()
         self._closed = False
         self._synchronous = "FULL"
+        self._index_fd = _hold_index(path)
         self._reserve.take()
         self._thread = threading.Thread(target=self._serve, name="database writer", daemon=True)
         self._thread.start()
@@ -120,6 +125,8 @@ class Database:
         self._thread.join()
         with self._read_lock:
             self._reader.close()
+        if self._index_fd >= 0:
+            os.close(self._index_fd)
 
     def _submit(self, work: Work[T], durable: bool) -> Future[T]:
         result: Future[T] = Future()
@@ -156,6 +163,8 @@ class Database:
             failure = self._try_group(group)
         elif not self._reserve.held:
             self._reserve.take()
+        if failure is not None:
+            self._withdraw()
         for item in group:
             raised = item.failure or failure
             if isinstance(raised, sqlite3.DatabaseError):
@@ -173,6 +182,23 @@ class Database:
                 self._writer.rollback()
             return error
         return None
+
+    def _withdraw(self) -> None:
+        """Make sure that a transaction which has failed stays failed.
+
+        Where all of it was written to the log and only the sync went wrong, the next start would find it there and take
+        it for committed, while its callers have undone what belongs to it. Another transaction takes its place.
+        """
+        try:
+            self._set_synchronous("FULL")
+            version = int(self._writer.execute("PRAGMA user_version").fetchone()[0])
+            self._writer.execute("BEGIN IMMEDIATE")
+            self._writer.execute(f"PRAGMA user_version={version}")
+            self._writer.execute("COMMIT")
+        except sqlite3.DatabaseError as error:
+            log.warning("%s: what has failed may be there after the next start: %s", self.path, error)
+            if self._writer.in_transaction:
+                self._writer.rollback()
 
     def _commit_group(self, group: list[_Item]) -> None:
         connection = self._writer
@@ -239,6 +265,21 @@ def _open(path: Path) -> sqlite3.Connection:
         connection.close()
         raise
     return connection
+
+
+def _hold_index(path: Path) -> int:
+    """Give SQLite's index of the log, which is a file mapped into memory, all of its blocks; it has holes where these
+    are small, and writing to one on a full disk kills the process (SIGBUS). -1 where that cannot be done.
+
+    The descriptor must stay open as long as the database is: closing it takes SQLite's locks on the file away.
+    """
+    try:
+        fd = os.open(path.with_name(path.name + "-shm"), os.O_RDWR | os.O_CLOEXEC)
+    except OSError:
+        return -1
+    with suppress(OSError):
+        os.posix_fallocate(fd, 0, max(os.fstat(fd).st_size, 1))
+    return fd
 
 
 def _check(path: Path, connection: sqlite3.Connection) -> None:
