@@ -16,6 +16,7 @@ from corten.engine.containers import etcfiles, modes, ports
 from corten.engine.containers.announce import Announcer
 from corten.engine.containers.catalog import Entry
 from corten.engine.containers.refusals import refusal
+from corten.engine.containers.sharing import Sharing
 from corten.engine.deps import EngineDeps, EngineSettings
 from corten.engine.faults import host_fault
 from corten.engine.models import Container, Status
@@ -52,6 +53,7 @@ class Launcher:
     def __init__(self, deps: EngineDeps, settings: EngineSettings) -> None:
         self._deps, self._settings, self._catalog = deps, settings, deps.catalog
         self._announce = Announcer(deps.events)
+        self._sharing = Sharing(deps.catalog, settings)
 
     async def start(self, entry: Entry) -> None:
         """Raises StartFailed with Docker's exit code, Conflict or SystemFault; the state then tells of it."""
@@ -62,7 +64,7 @@ class Launcher:
             async with undo:
                 undo.callback(entry.drop_parked)
                 remap.check(self._settings.remap, container.host_config)  # the daemon's setting may be a new one
-                attempt.user_path = self._joined_user(container, attempt)
+                attempt.user_path = self._sharing.user(container, attempt.remap)
                 await self._connect(entry, attempt)
                 launched = await self._launch(entry, attempt)
                 undo.pop_all()
@@ -85,42 +87,11 @@ class Launcher:
         container = entry.container
         mode = container.host_config.network_mode
         if target := modes.joined(mode):
-            attempt.network_path = self._joined_network(container, target)
+            attempt.network_path = self._sharing.network(container, target)
         elif mode == builder.HOST:
             attempt.network_path = builder.HOST
         else:
             await self._own_network(container, attempt)
-
-    def _joined_user(self, container: Container, attempt: _Attempt) -> str:
-        """Whoever shares a namespace shares the user namespace that owns it: its path, "" for one of his own.
-
-        Raises Conflict where the other container's ids are other ones.
-        """
-        if attempt.remap is None:
-            return ""
-        host_config, pids = container.host_config, set()
-        for what, mode in (
-            ("network", host_config.network_mode),
-            ("IPC", host_config.ipc_mode),
-            ("PID", host_config.pid_mode),
-        ):
-            if target_id := modes.joined(mode):
-                target = self._running(target_id, f"cannot join {what} of a non running container")
-                if target.remapped != attempt.remap.key:
-                    raise Conflict(
-                        f"cannot join {what} of container {target_id}: it runs in another user namespace"
-                        " (hint: use --userns=host for both, or for neither)"
-                    )
-                pids.add(target.state.pid)
-        if len(pids) > 1:
-            raise Conflict("cannot join namespaces of several containers when user namespaces are enabled")
-        return f"/proc/{pids.pop()}/ns/user" if pids else ""
-
-    def _joined_network(self, container: Container, target_id: str) -> str:
-        target = self._running(target_id, "cannot join network of a non running container")
-        container.hosts_path, container.hostname_path = target.hosts_path, target.hostname_path
-        container.resolv_conf_path = target.resolv_conf_path
-        return target.sandbox_key or builder.HOST
 
     async def _own_network(self, container: Container, attempt: _Attempt) -> None:
         controller = self._deps.controller
@@ -139,14 +110,6 @@ class Launcher:
             connected = await controller.connect(attempt.sandbox, network.id, request)
             attempt.connected.append((network, connected))
             published = ()  # once, on the first network, as Docker does
-
-    def _running(self, id: str, refusal: str) -> Container:
-        target = self._catalog.by_id(id)
-        if target is None:
-            raise NotFound("container", id)
-        if target.container.state.status not in (Status.RUNNING, Status.PAUSED):
-            raise Conflict(f"{refusal}: {id}")
-        return target.container
 
     # -- process -----------------------------------------------------------------------------------------------------
 
@@ -203,7 +166,7 @@ class Launcher:
         inputs = builder.SpecInputs(
             container=container,
             facts=self._settings.facts,
-            namespaces=self._namespaces(container, attempt),
+            namespaces=self._sharing.plan(container, attempt.network_path, attempt.user_path, attempt.remap),
             etc=builder.EtcFiles(container.hosts_path, container.hostname_path, container.resolv_conf_path),
             security=options,
             seccomp=self._seccomp(container, options.seccomp),
@@ -232,50 +195,6 @@ class Launcher:
             available=self._settings.facts.capabilities,
         )
         return self._deps.seccomp.load(profile, names)
-
-    def _namespaces(self, container: Container, attempt: _Attempt) -> builder.NamespacePlan:
-        host_config = container.host_config
-        owner = attempt.remap.root if attempt.remap is not None else (0, 0)
-        ipc, shm = host_config.ipc_mode, ""
-        if target_id := modes.joined(ipc):
-            target = self._running(target_id, "cannot join IPC of a non running container")
-            if target.host_config.ipc_mode == builder.HOST:
-                ipc = builder.HOST
-            elif target.host_config.ipc_mode == "shareable":
-                ipc, shm = f"/proc/{target.state.pid}/ns/ipc", str(self._shared_memory(target.id))
-            else:
-                raise Conflict(
-                    f"cannot join IPC of container {target_id}: non-shareable IPC (hint: use IpcMode:shareable)"
-                )
-        elif ipc == "shareable":
-            ipc, shm = "", self._make_shared_memory(container.id, owner)
-        return builder.NamespacePlan(
-            network=attempt.network_path,
-            pid=self._joined_or(host_config.pid_mode, "pid"),
-            ipc=ipc if ipc == builder.HOST or ipc.startswith("/") else "",
-            uts=builder.HOST if host_config.uts_mode == builder.HOST else "",
-            cgroup=builder.HOST if host_config.cgroupns_mode == builder.HOST else "",
-            user=builder.HOST if attempt.remap is None else attempt.user_path,
-            shm=shm,
-        )
-
-    def _joined_or(self, mode: str, kind: str) -> str:
-        if target_id := modes.joined(mode):
-            target = self._running(target_id, f"cannot join {kind.upper()} of a non running container")
-            return f"/proc/{target.state.pid}/ns/{kind}"
-        return mode
-
-    def _shared_memory(self, container_id: str) -> Path:
-        """A folder on the host: a file system of its own would have to be mounted where every container sees it."""
-        return self._settings.state_dir(container_id) / "shm"
-
-    def _make_shared_memory(self, container_id: str, owner: tuple[int, int]) -> str:
-        folder = self._shared_memory(container_id)
-        with host_fault("create shared memory"):
-            folder.mkdir(exist_ok=True)
-            folder.chmod(0o1777)
-            os.chown(folder, *owner)
-        return str(folder)
 
     # -- files -------------------------------------------------------------------------------------------------------
 
