@@ -209,6 +209,13 @@ class ImageIndex:
         image.last_tagged_ns = tagged_ns
         self._point([reference], image, target)
 
+    async def point(self, reference: Reference, image_id: str, target: Target) -> None:
+        """A name more, or another meaning of one, without it being the user who gives it: durable on return."""
+        known, image = self._names.get(reference.canonical), self._images.get(image_id)
+        if image is not None and (known is None or known.image_id != image_id or known.target != target):
+            await self._store(image, [reference], target)
+            self._point([reference], image, target)
+
     async def _store(self, image: StoredImage, names: Sequence[Reference], target: Target) -> None:
         body = msgspec.json.encode(self._named(image, target))
         named = {reference.canonical: body for reference in names}

@@ -7,7 +7,7 @@ index unpushable: then a single platform that is here is pushed instead of it, a
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from typing import Any
 
 from corten.engine.images import saving
@@ -23,6 +23,7 @@ from corten.specs import oci_image as oci
 from corten.specs.oci_image import Descriptor
 from corten.specs.reference import Reference
 
+Pushed = Callable[[Reference, str], Awaitable[None]]
 DOCUMENTS = (*oci.INDEX_TYPES, *oci.MANIFEST_TYPES)
 
 
@@ -37,15 +38,15 @@ class Pusher:
         self._sent: set[str] = set()
         self._notes: list[dict[str, Any]] = []
 
-    async def run(self, names: Sequence[Reference], platform: str, pushed: Callable[[Reference], None]) -> None:
-        """Push `names`, each of them here; `platform` ("" for all) chooses from an index. `pushed` is told each name.
+    async def run(self, names: Sequence[Reference], platform: str, pushed: Pushed) -> None:
+        """Push `names`, each of them here; `platform` ("" for all) chooses from an index. `pushed` is told each name
+        and the digest that it stands for at the registry now.
 
         Raises NotFound for a platform that is not here, and what the registry refuses.
         """
         self._stream.status(f"The push refers to repository [{self._client.reference.name}]")
         for name in names:
-            await self._push(name, self._target(name, platform))
-            pushed(name)
+            await pushed(name, await self._push(name, self._target(name, platform)))
         for note in self._notes:
             self._stream.say({"progressDetail": {}, "aux": note})
 
@@ -58,7 +59,7 @@ class Pusher:
         target = self._index.for_platform(name.canonical, platform).target
         return saving.alone(target)
 
-    async def _push(self, name: Reference, target: Target) -> None:
+    async def _push(self, name: Reference, target: Target) -> str:
         everything = await self._plan(target)
         top = everything[-1]
         blobs = [descriptor for descriptor in everything if descriptor.media_type not in DOCUMENTS]
@@ -74,6 +75,7 @@ class Pusher:
         tag = name.tag or top.digest
         self._stream.status(f"{tag}: digest: {top.digest} size: {top.size}")
         self._stream.say({"progressDetail": {}, "aux": {"Tag": tag, "Digest": top.digest, "Size": top.size}})
+        return top.digest
 
     async def _plan(self, target: Target) -> list[Descriptor]:
         """What to send, the top last. Raises NotFound for an index of which something is nowhere."""

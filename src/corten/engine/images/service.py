@@ -13,7 +13,7 @@ from typing import Any
 import msgspec
 
 from corten.clock import Clock
-from corten.engine.images import committing, family, importing, selecting
+from corten.engine.images import committing, family, importing, saving, selecting
 from corten.engine.images.budget import Budget, disk_full
 from corten.engine.images.committing import Commitment
 from corten.engine.images.importing import ImportOptions
@@ -35,6 +35,7 @@ from corten.registry.transport import Transport
 from corten.specs import oci_image as oci
 from corten.specs import reference as references
 from corten.specs.oci_image import ImageConfig
+from corten.specs.reference import Reference
 from corten.storage.types import ContentStore, HealingSnapshotter, JointDocuments, LayerApplier
 from corten.tasks import TaskOwner
 
@@ -160,6 +161,8 @@ class ImageService:
         reference = references.parse(ref, default_tag=False)
         names = [reference] if reference.tag or reference.digest else self._index.tags_in(reference.name)
         missing = next((name for name in names if self._index.name(name) is None), None)
+        if missing is not None and self._index.tags_in(reference.name):
+            raise NotFound("image", ref, f"tag does not exist: {missing.familiar}")
         if not names or missing is not None:
             name = reference.familiar_name
             raise NotFound("image", ref, f"An image does not exist locally with the tag: {name}")
@@ -167,10 +170,21 @@ class ImageService:
         await client.locate()
         stream = ProgressStream(self._clock)
         pusher = Pusher(self._index, self._layers, client, stream, self.max_uploads)
-        done = pusher.run(names, platform, lambda name: self._emit("push", name.familiar, {"name": name.familiar_name}))
+        done = pusher.run(names, platform, self._pushed)
         async with aclosing(stream.run(self._tasks, f"push {reference.familiar}", done)) as told:
             async for line in told:
                 yield line
+
+    async def _pushed(self, name: Reference, digest: str) -> None:
+        """An image is known by the digest that a registry has it under, be it pulled from there or pushed to it."""
+        self._emit("push", name.familiar, {"name": name.familiar_name})
+        async with self._index.lock:
+            named = self._index.name(name)
+            targets = [named.target, saving.alone(named.target)] if named is not None else []
+            target = next((target for target in targets if target.digest == digest), None)
+            if named is not None and target is not None:
+                work = self._index.point(name.with_digest(digest), named.image_id, target)
+                await to_the_end(self._tasks, f"note {digest}", work)
 
     async def load(
         self, archive: AsyncIterator[bytes], *, quiet: bool, platforms: Sequence[str] = ()

@@ -189,6 +189,13 @@ def test_all_tags_are_pushed_and_each_blob_once() -> None:
             assert [attributes["name"] for action, _, attributes in world.events.seen if action == "push"] == [
                 f"{target.host}/team/app"
             ] * 2
+            # Known from now on by the digests that the registry has them under, without having been tagged anew.
+            for tag, pushed in (("1", made), ("2", other)):
+                name = f"{target.host}/team/app"
+                assert f"{name}@{pushed.digest}" in images.get(f"{name}:{tag}").digests
+                assert images.get(f"{name}@{pushed.digest}").id == pushed.id
+            with pytest.raises(NotFound, match=f"^tag does not exist: {target.host}/team/app:3$"):
+                await collect(images.push(f"{target.host}/team/app:3", None))
             with pytest.raises(NotFound, match="An image does not exist locally with the tag: nothing/here"):
                 await collect(images.push("nothing/here", None))
 
