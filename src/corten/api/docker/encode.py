@@ -60,6 +60,8 @@ def container_config(config: ContainerConfig) -> Json:
         # StopTimeout is a pointer in Go: 0 is something that was said.
         if not out[name] and not (name == "StopTimeout" and out[name] == 0):
             del out[name]
+    if "Healthcheck" in out:
+        out["Healthcheck"] = {name: value for name, value in out["Healthcheck"].items() if value}
     for name in ("Cmd", "Entrypoint"):
         out[name] = as_list(out[name])
     out["Labels"] = out["Labels"] or {}

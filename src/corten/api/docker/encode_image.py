@@ -90,7 +90,7 @@ def inspect(details: ImageDetails, api: int, driver: str = "overlayfs") -> Json:
         "Id": image.id,
         "RepoTags": [familiar(name) for name in image.names],
         "RepoDigests": [familiar(name) for name in image.digests],
-        "Comment": config.get("comment") or "",
+        "Comment": _comment(config),
         "Created": config.get("created") or go_time(image.created_ns),
         "Author": config.get("author") or "",
         "Config": _run_config(config.get("config") or {}, api),
@@ -107,13 +107,19 @@ def inspect(details: ImageDetails, api: int, driver: str = "overlayfs") -> Json:
     if api < 52:
         out |= {"Parent": image.parent_id, "DockerVersion": config.get("docker_version") or ""}
     if api < 45:
-        empty = container_config(ContainerConfig())
-        out |= {"Container": config.get("container") or "", "ContainerConfig": empty}
+        made_by = _run_config(config.get("container_config") or {}, api)
+        out |= {"Container": config.get("container") or "", "ContainerConfig": made_by}
     if api < 44:
         out["VirtualSize"] = image.size
     if api >= 48:
         out["Descriptor"] = descriptor(image)
     return out
+
+
+def _comment(config: Json) -> str:
+    """Most of what builds images says it of the last step alone."""
+    history = config.get("history") or [{}]
+    return config.get("comment") or history[-1].get("comment") or ""
 
 
 def _run_config(run: Json, api: int) -> Json:
