@@ -79,8 +79,11 @@ def parse(text: str) -> Platform:
     Raises InvalidArgument in the words that Docker's users know.
     """
     parts = text.split("/")
-    if not 1 <= len(parts) <= 3 or not all(_WORD.fullmatch(part) for part in parts):
-        raise InvalidArgument(f'"{clip(text)}" is an invalid OS/architecture platform specifier')
+    if (wrong := next((part for part in parts if not _WORD.fullmatch(part)), None)) is not None:
+        rule = f'platform specifier component must match "^{_WORD.pattern}$": invalid argument'
+        raise InvalidArgument(f'"{clip(wrong)}" is an invalid component of "{clip(text)}": {rule}')
+    if len(parts) > 3:
+        raise InvalidArgument(f'"{clip(text)}": cannot parse platform specifier: invalid argument')
     if len(parts) == 1:
         return _parse_single(parts[0])
     return Platform(parts[1], parts[0], parts[2] if len(parts) == 3 else "").normalised()
