@@ -5,13 +5,16 @@ They are Debian's docker-registry on an address that is no loopback one, so that
 
 from __future__ import annotations
 
+import base64
 import contextlib
 import json
 import os
 import shutil
 import subprocess
+import threading
 from collections.abc import Iterator
 from pathlib import Path
+from urllib.parse import quote
 
 import pytest
 
@@ -267,8 +270,51 @@ def test_what_info_says_of_it(setting: Setting) -> None:
     assert "HTTPS Proxy: http://xxxxx:xxxxx@127.0.0.1:9" in setting.daemon.corten("info").out
 
 
+@contextlib.contextmanager
+def watched_arguments() -> Iterator[set[str]]:
+    """What could be seen of any process by anybody within the block: its arguments."""
+    seen: set[str] = set()
+    done = threading.Event()
+
+    def watch() -> None:
+        while not done.wait(0.01):
+            for file in Path("/proc").glob("[0-9]*/cmdline"):
+                with contextlib.suppress(OSError):
+                    seen.add(file.read_bytes().replace(b"\0", b" ").decode(errors="replace"))
+
+    thread = threading.Thread(target=watch)
+    thread.start()
+    try:
+        yield seen
+    finally:
+        done.set()
+        thread.join()
+
+
+def written(*places: Path) -> bytes:
+    """All files below the places, and what they are called."""
+    parts = []
+    for place in places:
+        for path in place.rglob("*"):
+            parts.append(os.fsencode(path))
+            if path.is_file() and not path.is_symlink():
+                parts.append(path.read_bytes())
+    return b"\n".join(parts)
+
+
+def forms(secret: str) -> set[str]:
+    """A secret as it is, and in base64 wherever it may begin in what was encoded: three ways, without the ends."""
+    found = {secret, quote(secret, safe="")}
+    for before in range(3):
+        for encode in (base64.b64encode, base64.urlsafe_b64encode):
+            found.add(encode(b"x" * before + secret.encode()).decode().rstrip("=")[4 if before else 0 : -2])
+    return found
+
+
 def test_secrets_are_nowhere_to_be_seen(setting: Setting, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Not in logs, messages, events, files of the daemon's, nor in anybody's arguments."""
+    """Not in logs, messages, events, files of the daemon's, nor in anybody's arguments: neither the password, nor what
+    was given for it, in whatever form, after all went well and after each thing failed.
+    """
     daemon = setting.daemon
     spy = setting.place / "spy"
     spy.mkdir()
@@ -277,31 +323,51 @@ def test_secrets_are_nowhere_to_be_seen(setting: Setting, monkeypatch: pytest.Mo
     monkeypatch.setenv("PATH", f"{spy}:{os.environ['PATH']}")
     config = daemon.host.place / "dc" / "config.json"
     config.parent.mkdir(exist_ok=True)
-    said = []
-    for program in ("docker", "corten"):
-        call = daemon.docker if program == "docker" else daemon.corten
-        config.write_text('{"credsStore": "spy"}')
-        with setting.with_htpasswd():
-            said += [login(setting, program), login(setting, program, "wrong-" + SECRET)]
-            daemon.ok("tag", "busybox", setting.image)
-            said += [call("push", setting.image), call("rmi", setting.image), call("pull", setting.image)]
-            said += [call("pull", f"{HOST}/team/none:1"), call("info"), call("system", "df")]
-            said.append(call("inspect", setting.image))
-        said += [login(setting, program), call("pull", setting.image), call("logout", HOST)]
-        said.append(call("pull", "proxied.example/x"))
-        with setting.with_tokens():
-            said += [login(setting, program), call("push", setting.image), call("pull", setting.image)]
-            said += [login(setting, program, "wrong-" + SECRET), call("logout", HOST)]
+    said: list[Outcome] = []
+    given: list[str] = []
+    with watched_arguments() as arguments:
+        for program in ("docker", "corten"):
+            config.write_text('{"credsStore": "spy"}')
+            said += everything_that_needs_a_secret(setting, program, given)
     codes = [outcome.code for outcome in said]
-    assert codes == [0, 1, 0, 0, 0, 1, 0, 0, 0, 1, 1, 0, 1, 0, 0, 0, 1, 0] * 2, [o.err for o in said if o.code]
+    expected = [0, 1, 0, 0, 0, 1, 0, 0, 0, 1, 1, 0, 1, 0, 0, 0, 1, 1, 1, 0, 0]
+    assert codes == expected * 2, [o.err for o in said if o.code]
     said.append(daemon.docker("events", "--since", "1", "--until", "0s"))
     text = "".join(outcome.out + outcome.err for outcome in said) + config.read_text() + (spy / "seen").read_text()
     assert "cortend" in (spy / "seen").read_text() or "corten.daemon.main" in (spy / "seen").read_text()
     assert "login" in (spy / "seen").read_text()
-    for path in (daemon.host.place / "log", *daemon.host.place.glob("data/*.db*"), *daemon.host.place.glob("run/*")):
-        if path.is_file():
-            text += path.read_bytes().decode(errors="replace")
+    assert any("corten.storage.apply" in seen for seen in arguments)
+    text += "\n".join(arguments)
+    assert daemon.ok("info", "--format", "{{.Debug}}") == "true"
+    text += (daemon.host.place / "log").read_text()
+    text += written(daemon.host.place / "data", daemon.host.place / "run").decode(errors="replace")
     # The proxy's is in the daemon's arguments, where this test put it.
     text = text.replace(f"--https-proxy http://me:{PROXY_SECRET}@", "")
     assert "hunter2" not in text
-    assert "YW5uOmh1bnRlcj" not in text  # ann:hunter, as Basic has it
+    assert len(given) > 4
+    for secret in (SECRET, PROXY_SECRET, f"ann:{SECRET}", *given):
+        assert not [form for form in forms(secret) if form in text]
+
+
+def everything_that_needs_a_secret(setting: Setting, program: str, given: list[str]) -> list[Outcome]:
+    """Login, push, pull and the rest, well and ill; `given` takes the tokens."""
+    daemon = setting.daemon
+    call = daemon.docker if program == "docker" else daemon.corten
+    said = []
+    with setting.with_htpasswd():
+        said += [login(setting, program), login(setting, program, "wrong-" + SECRET)]
+        daemon.ok("tag", "busybox", setting.image)
+        said += [call("push", setting.image), call("rmi", setting.image), call("pull", setting.image)]
+        said += [call("pull", f"{HOST}/team/none:1"), call("info"), call("system", "df")]
+        said.append(call("inspect", setting.image))
+    said += [login(setting, program), call("pull", setting.image), call("logout", HOST)]
+    said.append(call("pull", "proxied.example/x"))
+    with setting.with_tokens() as tokens:
+        said += [login(setting, program), call("push", setting.image), call("pull", setting.image)]
+        # Then with what the server takes no more, for a repository that needs another token.
+        tokens.users = {}
+        daemon.ok("tag", "busybox", f"{HOST}/team/other:1")
+        said += [login(setting, program, "wrong-" + SECRET), call("pull", f"{HOST}/team/none:1")]
+        said += [call("push", f"{HOST}/team/other:1"), call("rmi", f"{HOST}/team/other:1"), call("logout", HOST)]
+        given += tokens.given
+    return said

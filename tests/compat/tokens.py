@@ -55,6 +55,8 @@ class TokenServer:
         self.stale = self.busy = 0
         self.asked: list[tuple[str, str]] = []
         """(method, scopes) of each request that was answered with a token."""
+        self.given: list[str] = []
+        """Every token, of each kind, that was given to somebody."""
         listener = listener_in(host, address)
         context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
         context.load_cert_chain(*pair)
@@ -89,6 +91,8 @@ class TokenServer:
         body: dict[str, Any] = {"access_token" if method == "POST" else "token": token, "expires_in": 300}
         if fields.get("offline_token") == ["true"] and user:
             body["refresh_token"] = f"refresh-hunter2-{os.urandom(4).hex()}-{user}"
+            self.given.append(body["refresh_token"])
+        self.given.append(token)
         return 200, body
 
     def _user(self, method: str, authorization: str, fields: dict[str, list[str]]) -> str | None:
