@@ -16,6 +16,7 @@ if TYPE_CHECKING:
 
 CHUNK = 256 << 10
 _EOF = "unexpected EOF"
+_MAX_HEADER = 1 << 20  # of one gzip member
 _XZ_MEMORY = 256 << 20  # what its header may ask for; xz -9 needs 65 MiB
 
 
@@ -69,7 +70,10 @@ def _bzip2() -> Any:
 def _stream(read: Callable[[], bytes], data: bytes, make: Callable[[], Any]) -> Iterator[bytes]:
     """For the decompressors of bz2's kind. Members may follow each other (pigz and estargz write many)."""
     decompressor = make()
+    fresh = make is _gzip
     while True:
+        if fresh:
+            data, fresh = _with_header(read, data), False
         try:
             piece = decompressor.decompress(data, CHUNK)
         except Exception as error:  # each library has its own class for it
@@ -80,13 +84,35 @@ def _stream(read: Callable[[], bytes], data: bytes, make: Callable[[], Any]) -> 
             data = _unpadded(decompressor.unused_data or b"", read)
             if not data:
                 return
-            decompressor = make()
+            decompressor, fresh = make(), make is _gzip
         elif decompressor.needs_input:
             data = read()
             if not data:
                 raise InvalidArgument(_EOF)
         else:
             data = b""
+
+
+def _with_header(read: Callable[[], bytes], data: bytes) -> bytes:
+    """`data` and as much more as its gzip header takes: the library loses its way in one that comes in parts."""
+    while len(data) < _MAX_HEADER and not _header_ends(data) and (more := read()):
+        data += more
+    return data
+
+
+def _header_ends(data: bytes) -> bool:
+    """Whether all of a gzip header (RFC 1952) is there."""
+    if len(data) < 12:
+        return False
+    flags, at = data[3], 10
+    if flags & 4:
+        at += 2 + int.from_bytes(data[10:12], "little")
+    for flag in (8, 16):  # a name and a comment, each up to a NUL
+        if flags & flag:
+            at = data.find(b"\0", at) + 1
+            if not at:
+                return False
+    return len(data) >= at + (2 if flags & 2 else 0)
 
 
 def _unpadded(data: bytes, read: Callable[[], bytes]) -> bytes:

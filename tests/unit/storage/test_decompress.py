@@ -7,6 +7,7 @@ import gzip
 import io
 import lzma
 import tracemalloc
+import zlib
 from collections.abc import Callable
 
 import pytest
@@ -53,6 +54,21 @@ def test_a_cut_is_seen(pack: Pack, cut: int) -> None:
 def test_one_after_the_other(pack: Pack, piece: int) -> None:
     assert unpacked(pack(b"a") + pack(b"") + pack(PLAIN) + pack(b"z"), piece) == b"a" + PLAIN + b"z"
     assert unpacked(pack(b""), piece) == b""
+
+
+@pytest.mark.parametrize("flags", [2, 4, 8, 16, 2 | 8, 4 | 8, 8 | 16, 2 | 4 | 8 | 16])
+@pytest.mark.parametrize("piece", [1, 3, 16, 100])
+def test_a_gzip_header_in_parts(flags: int, piece: int) -> None:
+    """Found by fuzzing: the library takes what is left of a header with several fields for data."""
+    head = b"\x1f\x8b\x08" + bytes([flags]) + bytes(6)
+    head += b"\x03\0abc" * (flags >> 2 & 1) + b"name\0" * (flags >> 3 & 1) + b"comment\0" * (flags >> 4 & 1)
+    if flags & 2:
+        head += (zlib.crc32(head) & 0xFFFF).to_bytes(2, "little")
+    member = head + gzip.compress(PLAIN)[10:]
+    assert gzip.decompress(member) == PLAIN
+    assert unpacked(member + member, piece) == PLAIN + PLAIN
+    with pytest.raises(InvalidArgument, match="unexpected EOF"):
+        unpacked(member + member[: len(head) - 1], piece)
 
 
 @pytest.mark.parametrize("pack", [gzip.compress, lzma.compress, bz2.compress], ids=["gzip", "xz", "bzip2"])
