@@ -17,8 +17,12 @@ CHUNK = 1 << 20
 def checked(url: str) -> str:
     """`url` with its scheme, http where it has none. Raises InvalidArgument for what cannot be fetched."""
     full = url if "://" in url else f"http://{url}"
-    parts = urlsplit(full)
-    if parts.scheme not in ("http", "https") or not parts.hostname:
+    try:
+        parts = urlsplit(full)
+        good = parts.scheme in ("http", "https") and bool(parts.hostname)
+    except ValueError:
+        good = False
+    if not good:
         raise InvalidArgument(f"invalid source {clip(url, 200)!r}: neither http nor https, or without a host")
     return full
 

@@ -120,7 +120,7 @@ def _parse(file: Path) -> Layout:
         content = tomllib.loads(file.read_text(encoding="utf-8"))
     except OSError as error:
         raise InvalidArgument(f"cannot read {file}: {error.strerror}") from None
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise InvalidArgument(f"{file} is not TOML: {clip(str(error))}") from None
     try:
         return _layout(content, file.parent)

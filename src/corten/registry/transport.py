@@ -403,7 +403,8 @@ def _check_scheme(url: str, endpoint: Endpoint) -> None:
     parts = urlsplit(url)
     scheme = parts.scheme
     # A name and password in it would be sent there: somebody else's, in our name.
-    if scheme not in ("http", "https") or (scheme == "http" and not endpoint.plain) or "@" in parts.netloc:
+    unsafe = scheme not in ("http", "https") or (scheme == "http" and not endpoint.plain)
+    if unsafe or "@" in parts.netloc or not parts.hostname:
         raise SystemFault(f"the registry redirects to an unsafe address: {clip(url)}", step="registry")
 
 

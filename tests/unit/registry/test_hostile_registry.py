@@ -277,6 +277,8 @@ ELSEWHERE = [
     "ws://127.0.0.1/",
     "javascript:alert(1)",
     "data:,x",
+    "https:",
+    "https:///v2/",
 ]
 
 

@@ -192,3 +192,9 @@ def test_addresses_of_no_registry(tmp_path: Path, address: str) -> None:
 )
 def test_addresses_of_registries(address: str, host: str) -> None:
     assert RegistrySettings().registry(address).host == host
+
+
+def test_a_file_that_is_nested_without_end(tmp_path: Path) -> None:
+    settings = written(tmp_path, "registry.example", "server = " + "[" * 5000)
+    with pytest.raises(InvalidArgument, match="is not TOML"):
+        settings.endpoints("registry.example")
