@@ -68,7 +68,7 @@ def parse(data: bytes | str, what: str = "JSON") -> Any:
         return drop_nulls(msgspec.json.decode(data))
     except RecursionError:
         raise InvalidArgument(f"invalid {what}: nested too deep") from None
-    except (msgspec.DecodeError, UnicodeDecodeError, InvalidArgument) as error:
+    except (msgspec.DecodeError, UnicodeError, InvalidArgument) as error:
         raise InvalidArgument(f"invalid {what}: {clip(str(error))}") from None
 
 

@@ -109,6 +109,13 @@ def test_bad_filters(api: Api, filters: str, message: str) -> None:
     assert (answer.status, answer.json) == (400, {"message": message})
 
 
+@pytest.mark.parametrize("pattern", ["(" * 3000, "a{99999999999}", "["])
+def test_a_pattern_that_is_none(api: Api, pattern: str) -> None:
+    answer = api.get("/containers/json?filters=" + quote(json.dumps({"name": [pattern]})))
+    assert answer.status == 400
+    assert answer.json["message"].startswith("error parsing regexp: ")
+
+
 def test_filters_in_their_old_form(api: Api) -> None:
     api.create("one", Labels={"a": "b"})
     answer = api.get("/containers/json?all=1&filters=" + quote('{"label":{"a=b":true,"c":false}}'))

@@ -41,8 +41,8 @@ def text_test(patterns: list[str]) -> Callable[[str], bool]:
     """Equal to one of `patterns`, or matched anywhere by one as a regular expression."""
     try:
         compiled = [re.compile(pattern) for pattern in patterns]
-    except re.error as error:
-        raise InvalidArgument(f"error parsing regexp: {error}") from None
+    except (re.error, OverflowError, RecursionError) as error:  # too often, too deep
+        raise InvalidArgument(f"error parsing regexp: {clip(str(error))}") from None
     exact = frozenset(patterns)
     return lambda text: text in exact or any(pattern.search(text) for pattern in compiled)
 

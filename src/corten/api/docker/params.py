@@ -60,7 +60,7 @@ def parse_filters(text: str) -> Filters:
         return {}
     try:
         raw = msgspec.json.decode(text, type=dict[str, list[str] | dict[str, bool]])
-    except (msgspec.DecodeError, UnicodeDecodeError):
+    except (msgspec.DecodeError, UnicodeError):
         raise InvalidArgument("invalid filters") from None
     return {
         name: values if isinstance(values, list) else [value for value, wanted in values.items() if wanted]
