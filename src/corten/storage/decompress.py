@@ -129,16 +129,19 @@ def _zstd(read: Callable[[], bytes], data: bytes) -> Iterator[bytes]:
     # The library does not tell a stream that was cut from a whole one. So a frame of our own comes last: its content
     # arrives if all frames before it have ended.
     mark = os.urandom(16)
-    ended = False
+    seal: Iterator[bytes] | None = None
 
     class Source:
         def read(self, _: int) -> bytes:
-            nonlocal data, ended
+            nonlocal data, seal
             held, data = data, b""
-            if (part := held or read()) or ended:
+            if seal is None and (part := held or read()):
                 return part
-            ended = True
-            return zstandard.ZstdCompressor(write_checksum=True).compress(mark)
+            if seal is None:
+                frame = zstandard.ZstdCompressor(write_checksum=True).compress(mark)
+                # In two pieces: a frame that is one by itself is taken even where the header of another was cut.
+                seal = iter((frame[:5], frame[5:]))
+            return next(seal, b"")
 
     reader = zstandard.ZstdDecompressor().stream_reader(Source(), read_size=CHUNK, read_across_frames=True)  # type: ignore[arg-type]  # read() is all it calls
     last = b""
@@ -146,10 +149,10 @@ def _zstd(read: Callable[[], bytes], data: bytes) -> Iterator[bytes]:
         try:
             piece = reader.read(CHUNK)
         except zstandard.ZstdError as error:
-            raise InvalidArgument(_EOF if ended else f"invalid compressed data: {error}") from None
+            raise InvalidArgument(_EOF if seal else f"invalid compressed data: {error}") from None
         if not piece:
             break
-        if ended:
+        if seal:
             last += piece  # no more than the decompressor held back
         else:
             yield piece

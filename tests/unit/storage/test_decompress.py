@@ -106,6 +106,15 @@ def test_zstd_with_checksums_and_skippable_frames() -> None:
         unpacked(bytes(blob))
 
 
+@pytest.mark.parametrize("cut", range(1, 12))
+def test_a_cut_inside_the_header_of_the_next_frame(cut: int) -> None:
+    """Found by fuzzing: the library forgets a header that was cut when a whole frame comes next."""
+    for next_frame in (zstandard.compress(PLAIN), zstandard.ZstdCompressor(write_checksum=True).compress(PLAIN[:300])):
+        for before in (b"", zstandard.compress(b"x" * 100)):
+            with pytest.raises(InvalidArgument, match="unexpected EOF"):
+                unpacked(before + next_frame[: max(cut, 0 if before else 4)])
+
+
 def test_a_frame_that_swallows_what_comes_after_it_is_a_cut_one() -> None:
     """A raw block whose data are not there: whatever follows becomes its data, the frame that marks the end as well."""
     head = b"\x28\xb5\x2f\xfd\x00\x58"  # a window and no content size
