@@ -53,6 +53,8 @@ def chain(documents: dict[str, bytes], top: str) -> list[_Step]:
         if len(steps) > MAX_CHAIN:
             raise InvalidArgument("invalid archive: its layers are chained without an end")
         id = step.parent
+    if not steps:
+        raise InvalidArgument("invalid archive: repositories names an image without an id")
     return steps[::-1]
 
 
