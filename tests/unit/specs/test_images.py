@@ -31,6 +31,16 @@ def test_what_is_no_digest(text: str, words: str) -> None:
         digests.parse(text)
 
 
+def test_a_manifest_has_so_many_layers_at_most() -> None:
+    def manifest(count: int) -> bytes:
+        layer = {"mediaType": oci.OCI_LAYER, "digest": D, "size": 1}
+        return json.dumps({"schemaVersion": 2, "config": layer, "layers": [layer] * count}).encode()
+
+    assert len(oci.parse_manifest(manifest(512)).layers) == 512
+    with pytest.raises(InvalidArgument, match="513 layers, at most 512"):
+        oci.parse_manifest(manifest(513))
+
+
 def test_chain_ids_are_the_specification_s() -> None:
     a, b = "sha256:" + "a" * 64, "sha256:" + "b" * 64
     assert digests.chain_ids([]) == []

@@ -418,6 +418,17 @@ def test_a_hole_larger_than_any_layer(tmp_path: Path, layer: Path) -> None:
 # Very many, very deep
 
 
+def test_a_hundred_thousand_entries(tmp_path: Path, layer: Path) -> None:
+    """In directories without entries; links to four files, as a file system counts links to 65,000 and no further."""
+    files = b"".join(header(b"f%d" % at) for at in range(4))
+    links = (header(b"d%d/%d" % (at % 50, at), b"1", link=b"f%d" % (at % 4)) for at in range(100_000))
+    begin = time.process_time()
+    answer = unpack(gzip.compress(files + b"".join(links) + bytes(1024), 1), tmp_path)
+    assert time.process_time() - begin < 60  # 4 s
+    assert (layer / "f0").stat().st_nlink == 25_001
+    assert (answer["inodes"], len(answer["implied"])) == (54, 50)
+
+
 def test_many_entries_in_one_directory(tmp_path: Path, layer: Path) -> None:
     blob = b"".join(header(b"d/%d" % at, size=b"0") for at in range(3000)) + bytes(1024)
     answer = unpack(gzip.compress(blob, 1), tmp_path)

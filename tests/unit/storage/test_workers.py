@@ -149,6 +149,20 @@ def test_a_bomb_ends_at_the_limits(tmp_path: Path, blob: Path, limits: LayerLimi
     asyncio.run(script())
 
 
+def test_what_follows_an_archive_counts_too(tmp_path: Path, blob: Path) -> None:
+    """It is read to the end, for its digest: terabytes of zeros would keep a worker for hours."""
+    packed = tmp_path / "packed"
+    packed.write_bytes(gzip.compress(archive(file("f")) + bytes(3_000_000)))
+
+    async def script() -> None:
+        applier = WorkerApplier(limit=1, limits=LayerLimits(size=2_000_000))
+        with pytest.raises(InvalidArgument, match="larger than 2000000 bytes unpacked"):
+            await applier.apply(packed, "", target(tmp_path, "t"))
+        await applier.close()
+
+    asyncio.run(script())
+
+
 def test_errors_arrive_and_the_worker_goes_on(tmp_path: Path, blob: Path) -> None:
     async def script(applier: WorkerApplier) -> None:
         bad = tmp_path / "bad"
