@@ -12,7 +12,7 @@ from typing import Protocol
 from weakref import WeakValueDictionary
 
 from corten.engine.images.jobs import Report, SharedJobs, Update
-from corten.engine.images.threads import in_thread, settled
+from corten.engine.images.threads import in_thread, opened_in_thread, settled
 from corten.errors import CortenError, DataCorrupt, clip
 from corten.specs.oci_image import Descriptor
 from corten.storage.types import ContentStore, Ingest
@@ -131,11 +131,11 @@ class Downloads:
     ) -> int | None:
         """None when the blob is in; the offset it was resumed at when that spoilt it. Raises DataCorrupt otherwise."""
         digest, size = descriptor.digest, descriptor.size
-        ingest = await in_thread(self._content.ingest, digest)
+        ingest = await opened_in_thread(self._content.ingest, digest)
         try:
             if ingest.offset > size:
                 ingest.abort()
-                ingest = await in_thread(self._content.ingest, digest)
+                ingest = await opened_in_thread(self._content.ingest, digest)
             start = ingest.offset
             feed.start(ingest.path, start)
             await self._receive(source, descriptor, report, _Sink(ingest, feed))

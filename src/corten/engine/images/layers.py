@@ -187,14 +187,20 @@ class LayerStore:
     async def ensure(self, layers: Sequence[Layer], at: int, source: BlobSource, report: Report) -> None:
         """Layer `at` and those below it are committed, their blobs in the store. Shared with whoever wants the same."""
         layer = layers[at]
+        ours = False
 
         async def work(inner: Report) -> None:
+            nonlocal ours
+            ours = True
             if await in_thread(self.committed, layer.chain_id):
                 await self.downloads.fetch(source, layer.descriptor, inner)
                 return
             await self._make(layers, at, source, inner)
 
         await self._layer_jobs.run(layer.chain_id, work, report)
+        if not ours:
+            # What was shared is the files: whoever began may have had them from another blob, compressed otherwise.
+            await self.downloads.fetch(source, layer.descriptor, report)
 
     async def _make(self, layers: Sequence[Layer], at: int, source: BlobSource, report: Report) -> None:
         layer = layers[at]

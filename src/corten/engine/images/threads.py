@@ -6,12 +6,18 @@ import asyncio
 import concurrent.futures
 from collections.abc import AsyncIterator, Callable, Coroutine
 from functools import partial
-from typing import Any, ParamSpec, TypeVar
+from typing import Any, ParamSpec, Protocol, TypeVar
 
 from corten.tasks import TaskOwner
 
+
+class Closeable(Protocol):
+    def close(self) -> None: ...
+
+
 P = ParamSpec("P")
 T = TypeVar("T")
+C = TypeVar("C", bound=Closeable)
 
 
 async def in_thread(function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
@@ -21,6 +27,18 @@ async def in_thread(function: Callable[P, T], *args: P.args, **kwargs: P.kwargs)
         return await asyncio.shield(future)
     except asyncio.CancelledError:
         await settled(future)
+        raise
+
+
+async def opened_in_thread(function: Callable[P, C], *args: P.args, **kwargs: P.kwargs) -> C:
+    """Like `in_thread` for what its caller has to close: a cancelled caller never hears of it, so it is closed here."""
+    future = asyncio.get_running_loop().run_in_executor(None, partial(function, *args, **kwargs))
+    try:
+        return await asyncio.shield(future)
+    except asyncio.CancelledError:
+        await settled(future)
+        if not future.cancelled() and future.exception() is None:
+            future.result().close()
         raise
 
 

@@ -8,6 +8,7 @@ import hashlib
 import os
 import random
 import tarfile
+import threading
 import tracemalloc
 from collections.abc import AsyncGenerator, Callable
 from pathlib import Path
@@ -22,12 +23,12 @@ from corten.errors import DataCorrupt, InvalidArgument
 from corten.registry.endpoints import RegistrySettings
 from corten.specs import digest as digests
 from corten.specs.oci_image import Descriptor
-from corten.storage.content import LocalContentStore
+from corten.storage.content import LocalContentStore, LocalIngest
 from corten.storage.workers import WorkerApplier
 from corten.tasks import TaskOwner
 from corten.testing.registry import FakeRegistry, Fault
 from tests.unit.engine.images.support import Made, World, collect, make_image, publish, statuses
-from tests.waiting import until_async
+from tests.waiting import patience, until_async
 
 NOISE = random.Random(2).randbytes(100_000)
 FIRST, SECOND = NOISE[:50_000], NOISE[50_000:]
@@ -211,6 +212,36 @@ def test_so_many_at_a_time(tmp_path: Path) -> None:
         await asyncio.gather(*work)
         assert source.most == 2
         assert len(list(store.walk())) == 6
+
+    asyncio.run(script())
+
+
+class SlowToOpen(LocalContentStore):
+    """Opens no ingest before `go`."""
+
+    def __init__(self, root: Path) -> None:
+        super().__init__(root)
+        self.opening, self.go = threading.Event(), threading.Event()
+
+    def ingest(self, ref: str) -> LocalIngest:
+        self.opening.set()
+        self.go.wait(patience(20))
+        return super().ingest(ref)
+
+
+def test_one_that_is_given_up_while_it_begins_stands_in_nobody_s_way(tmp_path: Path) -> None:
+    async def script() -> None:
+        tasks, store, source = TaskOwner("test"), SlowToOpen(tmp_path), Zeros(1)
+        source.go.set()
+        fetching = Downloads(store, tasks)
+        given_up = tasks.start("given up", fetching.fetch(source, zeros(100), lambda update: None))
+        await until_async(store.opening.is_set)
+        given_up.cancel()
+        asyncio.get_running_loop().call_later(0.01, store.go.set)
+        with pytest.raises(asyncio.CancelledError):
+            await given_up
+        await fetching.fetch(source, zeros(100), lambda update: None)
+        assert store.exists(zeros(100).digest)
 
     asyncio.run(script())
 
