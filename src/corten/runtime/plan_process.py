@@ -37,7 +37,7 @@ _IO_CLASSES = {"IOPRIO_CLASS_RT": 1, "IOPRIO_CLASS_BE": 2, "IOPRIO_CLASS_IDLE": 
 def compile_steps(
     process: Process, linux: Linux, user: str, groups: Sequence[str], keyring: str
 ) -> Iterator[steps.Step]:
-    """From a mounted root to execve. Raises InvalidArgument."""
+    """From a mounted root to execve; without `keyring` that of a later process. Raises InvalidArgument."""
     plan_checks.check_process(process)
     who = process.user
     yield steps.ResolveUser(user, tuple(groups), who.uid, who.gid, tuple(who.additional_gids))
@@ -45,7 +45,7 @@ def compile_steps(
         yield steps.SetOomScore(process.oom_score_adj)
     yield steps.NewKeyring(keyring)
     yield from _scheduling(process, linux, later=not keyring)
-    yield steps.EnterDirectory(process.cwd)
+    yield steps.EnterDirectory(process.cwd, bool(keyring))
     bounding, effective, permitted, inheritable, ambient = capability_masks(process.capabilities)
     umask = _DEFAULT_UMASK if who.umask is None else who.umask
     yield steps.SwitchUser(umask, bounding, effective, permitted, inheritable)

@@ -323,7 +323,10 @@ class ResolveUser(Step):
 
 @dataclass(frozen=True, slots=True)
 class EnterDirectory(Step):
+    """`make` it where it is missing, as the first process does."""
+
     path: str
+    make: bool
 
 
 @dataclass(frozen=True, slots=True)

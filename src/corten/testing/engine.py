@@ -73,6 +73,14 @@ class MemoryExecs:
     async def exec_resize(self, exec_id: str, height: int, width: int) -> None:
         self.exec_get(exec_id)
 
+    async def exec_kill(self, exec_id: str, signal: str) -> None:
+        if not self.exec_get(exec_id).running:
+            raise Conflict(f"exec command {exec_id} is not running")
+
+    def exec_list(self, ref: str) -> list[Exec]:
+        container = self._containers.get(ref)
+        return [session for session in self._all.values() if session.container_id == container.id]
+
     def exec_get(self, exec_id: str) -> Exec:
         if exec_id not in self._all:
             raise NotFound("exec instance", exec_id)

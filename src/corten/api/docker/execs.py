@@ -30,6 +30,9 @@ def add_routes(router: Router) -> None:
     router.add("POST", "/exec/{id}/start", start)
     router.add("POST", "/exec/{id}/resize", resize)
     router.add("GET", "/exec/{id}/json", inspect)
+    # Corten's own, beside Docker's.
+    router.add("POST", "/exec/{id}/kill", kill)
+    router.add("GET", "/containers/{id}/exec", list_)
 
 
 async def create(call: Call) -> web.Response:
@@ -64,3 +67,15 @@ async def resize(call: Call) -> web.Response:
 
 async def inspect(call: Call) -> web.Response:
     return call.json(encode_container.exec_inspect(call.backends.execs.exec_get(call.args[0])))
+
+
+async def kill(call: Call) -> web.Response:
+    signal = call.query.text("signal") or "KILL"
+    await call.finish("exec kill", call.backends.execs.exec_kill(call.args[0], signal))
+    return call.empty()
+
+
+async def list_(call: Call) -> web.Response:
+    return call.json(
+        [encode_container.exec_inspect(session) for session in call.backends.execs.exec_list(call.args[0])]
+    )

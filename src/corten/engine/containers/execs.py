@@ -11,7 +11,7 @@ import struct
 from collections import deque
 from collections.abc import Sequence
 
-from corten.engine.containers import detach, imagemerge
+from corten.engine.containers import detach, imagemerge, signals
 from corten.engine.containers.announce import Announcer
 from corten.engine.containers.refusals import refusal
 from corten.engine.deps import EngineDeps, EngineSettings
@@ -27,6 +27,8 @@ KEPT_S = 300.0
 """How long a session that ended can still be inspected."""
 
 KILLED = 137
+RESOLVE_USER = "resolve user"
+"""The step of the runtime in which a user is not found: in Docker the daemon does it, and says so in its own words."""
 
 
 class ExecService:
@@ -151,6 +153,8 @@ class ExecService:
         self._announce.container(container, f"exec_start: {' '.join(session.argv)}", execID=session.id)
 
     def _failure(self, session: Exec, error: CortenError) -> StartFailed:
+        if isinstance(error, StartFailed) and error.step == RESOLVE_USER:
+            return StartFailed(error.message, step=error.step, errno=error.errno, exit_code=126)
         if not isinstance(error, StartFailed):
             return StartFailed(f"OCI runtime exec failed: {error.message}", exit_code=128)
         said = refusal(error, session.argv[0])
@@ -188,6 +192,23 @@ class ExecService:
         if not session.running:
             raise Conflict(f"exec command {session.id} is not running")
         await self._deps.runtime.execs.resize(session.container_id, session.id, height, width)
+
+    async def exec_kill(self, exec_id: str, signal: str) -> None:
+        """Send `signal` to the session's first process. Raises Conflict when it does not run."""
+        session = self.exec_get(exec_id)
+        signo = signals.parse(signal)
+        if not session.running:
+            raise Conflict(f"exec command {session.id} is not running")
+        container = self._deps.catalog.find(session.container_id).container
+        if container.state.status is Status.PAUSED:
+            raise Conflict(f"Container {container.id} is paused, unpause the container before kill")
+        await self.kill(session, signo)
+        self._announce.container(container, "exec_kill", execID=session.id, signal=str(signo))
+
+    def exec_list(self, ref: str) -> list[Exec]:
+        """Sessions of a container that run, or have not begun yet, in the order in which they were made."""
+        container = self._deps.catalog.find(ref).container
+        return [session for id in container.exec_ids if (session := self._sessions.get(id)) is not None]
 
     async def kill(self, session: Exec, signo: int) -> None:
         with contextlib.suppress(NotFound):

@@ -123,13 +123,14 @@ def resolve_user(ctx: Context, user: str, groups: tuple[str, ...], uid: int, gid
         ctx.groups = [ctx.uid_gid[1], *ctx.groups]
 
 
-def enter_directory(ctx: Context, path: str) -> None:
-    """Make the working directory where it is missing and go there, as root so that its mode does not matter.
+def enter_directory(ctx: Context, path: str, make: bool) -> None:
+    """Go to the working directory, which is made where it is missing if `make`: as root, whatever its mode says.
 
     It is opened without the links of /proc that lead out of the root, and looked at afterwards (CVE-2024-21626).
     """
     try:
-        os.close(ensure(ctx.root, path, directory=True)[0])
+        if make:
+            os.close(ensure(ctx.root, path, directory=True)[0])
     except OSError as error:
         if error.errno != errno.EACCES:
             _directory_failed(path, error)
@@ -153,7 +154,7 @@ def _change_directory(ctx: Context, path: str) -> None:
 
 
 def _directory_failed(path: str, error: OSError) -> NoReturn:
-    code = NOT_EXECUTABLE if error.errno in (errno.EACCES, errno.ENOTDIR) else OTHER
+    code = NOT_EXECUTABLE if error.errno in (errno.EACCES, errno.ENOTDIR, errno.ENOENT) else OTHER
     fail("enter working directory", error, f'chdir to cwd ("{path}") set in config.json failed', code)
 
 
