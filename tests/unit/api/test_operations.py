@@ -14,7 +14,7 @@ from tests.unit.api.support import Api, read_all, read_head, serve
 
 # Where Docker's own answers are not what the description says: null for "not set", a member that does not exist.
 DOCKERS_OWN = ("MemorySwappiness: null", "OomKillDisable: null", "ExitCode: null", "UnpackedSize is missing")
-REFUSED = {line.split()[2] for line in OPERATIONS.splitlines() if line} | {"ContainerAttachWebsocket"}
+REFUSED = {line.split()[2] for line in OPERATIONS.splitlines() if line}
 
 
 def concrete(path: str) -> str:

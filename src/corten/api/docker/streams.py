@@ -6,13 +6,13 @@ from typing import TYPE_CHECKING, Any
 
 from aiohttp import web
 
-from corten.api.docker import encode_container
+from corten.api.docker import encode_container, websocket
 from corten.api.docker.containers import wait_condition
 from corten.api.docker.flow import begin, encode_line, send_bytes
 from corten.api.docker.hijack import GivenAway, stream_type, upgrade
 from corten.api.docker.params import parse_time
 from corten.engine.models import AttachOptions, LogWindow
-from corten.errors import InvalidArgument, NotFound, NotImplementedYet
+from corten.errors import InvalidArgument, NotFound
 
 if TYPE_CHECKING:
     from corten.api.docker.call import Call
@@ -24,7 +24,7 @@ STATS_INTERVAL = 1.0
 def add_routes(router: Router) -> None:
     router.add("POST", "/containers/{id}/wait", wait)
     router.add("POST", "/containers/{id}/attach", attach)
-    router.add("GET", "/containers/{id}/attach/ws", attach_websocket)
+    router.add("GET", "/containers/{id}/attach/ws", websocket.attach)
     router.add("GET", "/containers/{id}/logs", logs)
     router.add("GET", "/containers/{id}/stats", stats)
 
@@ -57,10 +57,6 @@ async def attach(call: Call) -> web.StreamResponse:
     take = upgrade(call, container.config.tty, settle=container.state.running)
     await call.backends.containers.streams.attach(container.id, options, take)
     return GivenAway() if call.taken else call.empty(200)
-
-
-async def attach_websocket(call: Call) -> web.StreamResponse:
-    raise NotImplementedYet("ContainerAttachWebsocket: attaching over a websocket is not implemented by this daemon")
 
 
 async def logs(call: Call) -> web.StreamResponse:
