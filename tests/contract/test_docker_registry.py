@@ -102,7 +102,7 @@ def test_what_skopeo_copies(registry: str, tmp_path: Path) -> None:
                 await collect(images.pull(f"{registry}/skopeo:{form}", "", None))
                 resolved = await images.resolve(f"{registry}/skopeo:{form}")
                 assert resolved.config.rootfs.diff_ids == made.diff_ids
-            saved.write_bytes(b"".join([part async for part in images.save([f"{registry}/skopeo:oci"])]))
+            saved.write_bytes(b"".join([part async for part in images.archives.save([f"{registry}/skopeo:oci"])]))
 
     asyncio.run(script())
     for layout in ("oci-archive", "docker-archive"):

@@ -66,12 +66,12 @@ async def _pull_moved(world: World, stores: Stores) -> None:
 
 async def _load(world: World, stores: Stores) -> None:
     archive = docker_archive(IMAGES["new:1"], ["loaded:1", "loaded:2"])
-    await _through(stores.images.load(pieces(archive, 1 << 18), quiet=True))
+    await _through(stores.images.archives.load(pieces(archive, 1 << 18), quiet=True))
 
 
 async def _import(world: World, stores: Stores) -> None:
     source = pieces(ROOTFS, 1 << 16)
-    await _through(stores.images.import_rootfs(source, "imported:1", message="", changes=[], platform=""))
+    await _through(stores.images.archives.import_rootfs(source, "imported:1", message="", changes=[], platform=""))
 
 
 async def _through(stream: Any) -> None:

@@ -31,7 +31,7 @@ def test_a_process_is_stopped_before_the_call(lab: RemoteLab) -> None:
 
 async def _imported(stores: Stores) -> None:
     source = pieces(ROOTFS, 1000)
-    await collect(stores.images.import_rootfs(source, "x:1", message="", changes=[], platform=""))
+    await collect(stores.images.archives.import_rootfs(source, "x:1", message="", changes=[], platform=""))
 
 
 def test_what_belongs_to_nobody_is_seen_and_cleaned_up(tmp_path: Path) -> None:

@@ -119,7 +119,7 @@ def test_archives_that_lie(packed: bytes) -> None:
         world = World()
         async with world.service() as images:
             try:
-                await collect(images.load(pieces(packed, 1000), quiet=False))
+                await collect(images.archives.load(pieces(packed, 1000), quiet=False))
             except CortenError as error:
                 in_order(error)
             # Whatever came of it: what is listed is whole, and there is nothing that is not listed.
@@ -127,7 +127,7 @@ def test_archives_that_lie(packed: bytes) -> None:
             for image in images.list():
                 details: Any = await images.details(image.id, "")
                 assert details.image.id == image.id
-                assert b"".join([part async for part in images.save([image.id])])
+                assert b"".join([part async for part in images.archives.save([image.id])])
                 needed |= set(world.images.all())
             if not needed:
                 assert (world.blobs(), world.snapshots()) == (set(), set())

@@ -289,10 +289,7 @@ async def build(config: DaemonConfig, stack: AsyncExitStack) -> Parts:
         copy_up=storage.copy_up,
     )
     settings = _settings(config, confinement)
-    if settings.remap is not None:
-        places = [config.data_root / "snapshots", config.data_root / "volumes"]
-        overlay = config.storage_driver == "overlayfs"
-        await asyncio.to_thread(idmapping.check, settings.remap, places, overlay=overlay)
+    await _check_remap(settings, config)
     containers = assemble(deps, settings)
     access, checks = RegistryService(registries), _checks(storage, images, volumes, deps, registries)
     system = SystemService(deps, settings)
@@ -301,6 +298,7 @@ async def build(config: DaemonConfig, stack: AsyncExitStack) -> Parts:
         containers=_faces(containers),
         execs=containers.execs,
         images=images,
+        archives=images.archives,
         networks=networks,
         volumes=volumes,
         events=events,
@@ -312,6 +310,14 @@ async def build(config: DaemonConfig, stack: AsyncExitStack) -> Parts:
     return Parts(
         backends, events, runtime, controller, networks, images, containers, registries, deps, settings, system
     )
+
+
+async def _check_remap(settings: EngineSettings, config: DaemonConfig) -> None:
+    """Raises InvalidArgument: better no start than containers that cannot be started."""
+    if settings.remap is not None:
+        places = [config.data_root / "snapshots", config.data_root / "volumes"]
+        overlay = config.storage_driver == "overlayfs"
+        await asyncio.to_thread(idmapping.check, settings.remap, places, overlay=overlay)
 
 
 def _faces(containers: Containers) -> ContainerBackends:

@@ -22,6 +22,7 @@ from corten.specs.container import ExecRequest
 from corten.tasks import TaskOwner
 from corten.testing.engine_containers import MemoryContainers, MemoryEvents, echo, faces
 from corten.testing.engine_stores import (
+    MemoryArchives,
     MemoryChecks,
     MemoryCommits,
     MemoryImages,
@@ -113,6 +114,7 @@ class MemoryEngine:
         self.tasks = TaskOwner("memory engine")
         self.events = MemoryEvents(clock)
         self.images = MemoryImages()
+        self.archives = MemoryArchives(self.images)
         self.checks = MemoryChecks()
         self.volumes = MemoryVolumes(clock)
         self.networks = MemoryNetworks()
@@ -126,6 +128,7 @@ class MemoryEngine:
             containers=faces(self.containers, self.images, self.tasks),
             execs=self.execs,
             images=self.images,
+            archives=self.archives,
             networks=self.networks,
             volumes=self.volumes,
             events=self.events,

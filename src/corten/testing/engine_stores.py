@@ -36,7 +36,6 @@ class MemoryImages:
         self._all: dict[str, Image] = {}
         self.labels: dict[str, dict[str, str]] = {}
         self.auth: RegistryAuth | None = None
-        self.uploaded = b""
         self.pushed: list[tuple[str, str]] = []
         self.add("busybox")
 
@@ -128,26 +127,6 @@ class MemoryImages:
         yield {"status": f"The push refers to repository [{reference.parse(ref).name}]"}
         yield {"status": f"latest: digest: {image.target} size: 100"}
 
-    async def load(
-        self, archive: AsyncIterator[bytes], *, quiet: bool, platforms: Sequence[str] = ()
-    ) -> AsyncIterator[ProgressMessage]:
-        self.uploaded = b"".join([chunk async for chunk in archive])
-        self.add("loaded")
-        yield {"stream": "Loaded image: loaded:latest\n"}
-
-    async def save(self, refs: Sequence[str], platforms: Sequence[str] = ()) -> AsyncIterator[bytes]:
-        for ref in refs:
-            yield f"archive of {self.get(ref).id}\n".encode()
-
-    async def import_rootfs(
-        self, source: AsyncIterator[bytes] | str, ref: str, *, message: str, changes: Sequence[str], platform: str
-    ) -> AsyncIterator[ProgressMessage]:
-        if isinstance(source, str):
-            yield {"status": f"Downloading from {source}"}
-        else:
-            self.uploaded = b"".join([chunk async for chunk in source])
-        yield {"status": self.add(ref or "imported").id}
-
     async def tag(self, ref: str, target: str) -> None:
         self.get(ref).names.append(reference.parse(target).canonical)
 
@@ -160,6 +139,34 @@ class MemoryImages:
 
     async def prune(self, filters: Filters) -> tuple[Changes, int]:
         return [], 0
+
+
+class MemoryArchives:
+    """`uploaded` is the last archive that came."""
+
+    def __init__(self, images: MemoryImages) -> None:
+        self._images = images
+        self.uploaded = b""
+
+    async def load(
+        self, archive: AsyncIterator[bytes], *, quiet: bool, platforms: Sequence[str] = ()
+    ) -> AsyncIterator[ProgressMessage]:
+        self.uploaded = b"".join([chunk async for chunk in archive])
+        self._images.add("loaded")
+        yield {"stream": "Loaded image: loaded:latest\n"}
+
+    async def save(self, refs: Sequence[str], platforms: Sequence[str] = ()) -> AsyncIterator[bytes]:
+        for ref in refs:
+            yield f"archive of {self._images.get(ref).id}\n".encode()
+
+    async def import_rootfs(
+        self, source: AsyncIterator[bytes] | str, ref: str, *, message: str, changes: Sequence[str], platform: str
+    ) -> AsyncIterator[ProgressMessage]:
+        if isinstance(source, str):
+            yield {"status": f"Downloading from {source}"}
+        else:
+            self.uploaded = b"".join([chunk async for chunk in source])
+        yield {"status": self._images.add(ref or "imported").id}
 
 
 class MemoryCommits:

@@ -101,7 +101,7 @@ def test_images(client: Any, api: Api) -> None:
     assert b"".join(pulled.save()).startswith(b"archive of sha256:")
     loaded = client.images.load(io.BytesIO(b"x" * 3_000_000).getvalue())
     assert [image.tags for image in loaded] == [["loaded:latest"]]
-    assert len(api.engine.images.uploaded) == 3_000_000
+    assert len(api.engine.archives.uploaded) == 3_000_000
     assert "digest" in client.images.push("busybox")
     client.images.remove("other:2", force=True)
     with pytest.raises(docker.errors.ImageNotFound):

@@ -290,7 +290,7 @@ def test_image_archives(api: Api) -> None:
     assert api.get("/images/nothing/get").status == 404
     loaded = api.post("/images/load?quiet=1", b"abc" * 100_000, {"Content-Type": "application/x-tar"})
     assert loaded.lines == [{"stream": "Loaded image: loaded:latest\n"}]
-    assert api.engine.images.uploaded == b"abc" * 100_000
+    assert api.engine.archives.uploaded == b"abc" * 100_000
     imported = api.post("/images/create?fromSrc=-&repo=mine&tag=2", b"tar", {"Content-Type": "application/x-tar"})
     assert imported.lines[0]["status"].startswith("sha256:")
     assert api.get("/images/mine:2/json").status == 200
@@ -417,7 +417,7 @@ def test_a_client_that_asks_before_it_sends_is_told_to_go_on(api: Api) -> None:
         assert read_head(sock) == (b"HTTP/1.1 100 Continue", b"")
         sock.sendall(b"abcde")
         assert read_head(sock)[0].startswith(b"HTTP/1.1 200 OK")
-    assert api.engine.images.uploaded == b"abcde"
+    assert api.engine.archives.uploaded == b"abcde"
 
 
 def test_a_long_query(api: Api) -> None:

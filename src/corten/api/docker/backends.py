@@ -35,6 +35,7 @@ from corten.engine.models import (
 from corten.specs.container import CreateRequest, ExecRequest, Resources, RestartPolicy
 
 __all__ = [
+    "ArchiveBackend",
     "AttachOptions",
     "Backends",
     "CheckBackend",
@@ -180,6 +181,17 @@ class ImageBackend(Protocol):
     def push(self, ref: str, auth: RegistryAuth | None, platform: str = "") -> AsyncIterator[ProgressMessage]:
         """A `ref` without a tag means all tags of its repository; `platform` chooses from an index."""
 
+    async def tag(self, ref: str, target: str) -> None: ...
+
+    async def remove(self, ref: str, *, force: bool, prune: bool, platforms: Sequence[str] = ()) -> ImageChanges:
+        """What went: {"Untagged": name} and {"Deleted": digest}, in Docker's order. With `platforms` the images of
+        these alone go, of all that `ref` names.
+        """
+
+    async def prune(self, filters: Filters) -> tuple[ImageChanges, int]: ...
+
+
+class ArchiveBackend(Protocol):
     def load(
         self, archive: AsyncIterator[bytes], *, quiet: bool, platforms: Sequence[str] = ()
     ) -> AsyncIterator[ProgressMessage]: ...
@@ -190,15 +202,6 @@ class ImageBackend(Protocol):
         self, source: AsyncIterator[bytes] | str, ref: str, *, message: str, changes: Sequence[str], platform: str
     ) -> AsyncIterator[ProgressMessage]:
         """`source` is the archive, or the URL to fetch it from."""
-
-    async def tag(self, ref: str, target: str) -> None: ...
-
-    async def remove(self, ref: str, *, force: bool, prune: bool, platforms: Sequence[str] = ()) -> ImageChanges:
-        """What went: {"Untagged": name} and {"Deleted": digest}, in Docker's order. With `platforms` the images of
-        these alone go, of all that `ref` names.
-        """
-
-    async def prune(self, filters: Filters) -> tuple[ImageChanges, int]: ...
 
 
 class CommitBackend(Protocol):
@@ -275,6 +278,7 @@ class Backends:
     containers: ContainerBackends
     execs: ExecBackend
     images: ImageBackend
+    archives: ArchiveBackend
     networks: NetworkBackend
     volumes: VolumeBackend
     events: EventBackend

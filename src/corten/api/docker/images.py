@@ -133,7 +133,7 @@ async def create(call: Call) -> web.StreamResponse:
     if not source:
         raise InvalidArgument("fromImage or fromSrc must be given")
     repository = query.text("repo")
-    messages = call.backends.images.import_rootfs(
+    messages = call.backends.archives.import_rootfs(
         call.upload() if source == "-" else source,
         with_tag(repository, query.text("tag")) if repository else "",
         message=query.text("message"),
@@ -152,7 +152,7 @@ def with_tag(name: str, tag: str) -> str:
 
 async def load(call: Call) -> web.StreamResponse:
     quiet = call.query.flag("quiet", default=True)
-    messages = call.backends.images.load(call.upload(), quiet=quiet, platforms=_platforms(call, "platform"))
+    messages = call.backends.archives.load(call.upload(), quiet=quiet, platforms=_platforms(call, "platform"))
     return await send_progress(call, messages)
 
 
@@ -187,7 +187,7 @@ async def save(call: Call) -> web.StreamResponse:
     if not names:
         raise InvalidArgument("names must be given")
     return await send_bytes(
-        call, call.backends.images.save(names, _platforms(call, "platform")), "application/x-tar", live=False
+        call, call.backends.archives.save(names, _platforms(call, "platform")), "application/x-tar", live=False
     )
 
 

@@ -13,22 +13,19 @@ from typing import Any
 import msgspec
 
 from corten.clock import Clock
-from corten.engine.images import committing, family, importing, saving, selecting
+from corten.engine.images import committing, family, saving, selecting
+from corten.engine.images.archives import ImageArchives
 from corten.engine.images.budget import Budget, disk_full
 from corten.engine.images.committing import Commitment
-from corten.engine.images.importing import ImportOptions
 from corten.engine.images.index import ImageIndex, StoredImage
 from corten.engine.images.layers import LayerStore
-from corten.engine.images.loading import Loader
 from corten.engine.images.progress import ProgressStream
 from corten.engine.images.pull import Puller
 from corten.engine.images.push import Pusher
 from corten.engine.images.removal import Changes, Emit, InUse, Remover
-from corten.engine.images.saving import Saver
 from corten.engine.images.threads import in_thread, to_the_end
 from corten.engine.models import Filters, Image, ImageDetails, ImageManifest, ProgressMessage, RegistryAuth
 from corten.errors import CortenError, InvalidArgument, NotFound, SystemFault
-from corten.registry import download
 from corten.registry.auth import Credentials
 from corten.registry.client import RegistryClient
 from corten.registry.transport import Transport
@@ -83,6 +80,7 @@ class ImageService:
         self._layers = LayerStore(parts.content, parts.snapshotter, parts.applier, self._tasks, self._index.referenced)
         # For what looks after the stores beside this service: the check of them.
         self.index, self.layers = self._index, self._layers
+        self.archives = ImageArchives(self._index, self._layers, parts.events, parts.clock)
         self._layers.budget = Budget(parts.stored, self._free_dangling, parts.storage_limit)
         self.max_downloads = parts.max_downloads
         """Layers that each pull from now on fetches at a time."""
@@ -185,51 +183,6 @@ class ImageService:
             if named is not None and target is not None:
                 work = self._index.point(name.with_digest(digest), named.image_id, target)
                 await to_the_end(self._tasks, f"note {digest}", work)
-
-    async def load(
-        self, archive: AsyncIterator[bytes], *, quiet: bool, platforms: Sequence[str] = ()
-    ) -> AsyncIterator[ProgressMessage]:
-        stream = ProgressStream(self._clock)
-        loader = Loader(self._index, self._layers, platforms, stream, quiet=quiet)
-
-        async def run() -> None:
-            for image in await loader.run(archive):
-                self._emit("load", image.id, {"name": image.id})
-
-        async with aclosing(stream.run(self._tasks, "load", run())) as told:
-            async for line in told:
-                yield line
-
-    async def save(self, refs: Sequence[str], platforms: Sequence[str] = ()) -> AsyncIterator[bytes]:
-        saver = Saver(self._index, self._layers)
-        images = saver.selected(refs, platforms)
-        async with aclosing(saver.run(refs, platforms)) as parts:
-            async for part in parts:
-                yield part
-        for image in images:
-            self._emit("save", image.id, {"name": image.id})
-
-    async def import_rootfs(
-        self, source: AsyncIterator[bytes] | str, ref: str, *, message: str, changes: Sequence[str], platform: str
-    ) -> AsyncIterator[ProgressMessage]:
-        reference = references.parse(ref) if ref else None
-        if reference is not None and reference.digest:
-            raise InvalidArgument("cannot import digest reference")
-        stream = ProgressStream(self._clock)
-        archive = source
-        if isinstance(archive, str):
-            url = download.checked(archive)
-            message = message or f"Imported from {download.shown(url)}"
-            archive = importing.fetched(url, stream)
-        options = ImportOptions(reference, message, changes, platform, self._clock.now_ns())
-
-        async def run() -> None:
-            image = await importing.run(self._index, self._layers, archive, options, stream)
-            self._emit("import", image.id, {"name": reference.familiar if reference else image.id})
-
-        async with aclosing(stream.run(self._tasks, "import", run())) as told:
-            async for line in told:
-                yield line
 
     async def commit(self, wanted: Commitment, still: AbstractAsyncContextManager[None]) -> str:
         """See `engine.commit.Committer`."""

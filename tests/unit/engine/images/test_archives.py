@@ -44,12 +44,12 @@ def oci_archive(made: Made, name: str, extra: Mapping[str, bytes | str] | None =
 
 
 async def load(images: ImageService, archive: bytes, platform: str = "") -> list[str]:
-    told = await collect(images.load(pieces(archive), quiet=True, platforms=[platform] if platform else []))
+    told = await collect(images.archives.load(pieces(archive), quiet=True, platforms=[platform] if platform else []))
     return [message["stream"] for message in told]
 
 
 async def save(images: ImageService, *refs: str) -> bytes:
-    return b"".join([part async for part in images.save(refs)])
+    return b"".join([part async for part in images.archives.save(refs)])
 
 
 @pytest.mark.parametrize(
@@ -207,7 +207,7 @@ def test_a_client_that_stops_sending_leaves_nothing() -> None:
             await asyncio.Event().wait()
 
         async with world.service() as images:
-            loading = asyncio.ensure_future(collect(images.load(body(), quiet=True)))  # type: ignore[arg-type] # noqa: TID251
+            loading = asyncio.ensure_future(collect(images.archives.load(body(), quiet=True)))  # type: ignore[arg-type] # noqa: TID251
             await hanging.wait()
             loading.cancel()
             with pytest.raises(asyncio.CancelledError):
@@ -230,7 +230,7 @@ def test_import_makes_an_image_of_one_layer(pack: type[bytes]) -> None:
             changes = ['CMD ["sh", "-c", "x"]', "LABEL a=b", "ENV A=1 B='2 3'\nEXPOSE 80 53/udp\nWORKDIR /srv"]
             archive = pack(tar_of(BASE))
             told = await collect(
-                images.import_rootfs(pieces(archive), "mine:1", message="hello", changes=changes, platform="")
+                images.archives.import_rootfs(pieces(archive), "mine:1", message="hello", changes=changes, platform="")
             )
             image = images.get("mine:1")
             assert told == [{"status": image.id}]
@@ -267,7 +267,7 @@ def test_a_bad_import_leaves_nothing(body: bytes, changes: list[str], platform: 
     async def script() -> None:
         world = World()
         async with world.service() as images:
-            stream = images.import_rootfs(pieces(body), "x", message="", changes=changes, platform=platform)
+            stream = images.archives.import_rootfs(pieces(body), "x", message="", changes=changes, platform=platform)
             with pytest.raises(InvalidArgument):
                 await collect(stream)
             assert (world.blobs(), world.snapshots(), list(images.list())) == (set(), set(), [])

@@ -98,9 +98,9 @@ def test_archives_stop_at_the_limit_and_leave_nothing(way: str) -> None:
         async with limited(world) as (images, _):
             images.layers.budget.limit = 15_000
             if way == "load":
-                stream = images.load(pieces(docker_archive(IMAGES[0], ["x:1"])), quiet=True)
+                stream = images.archives.load(pieces(docker_archive(IMAGES[0], ["x:1"])), quiet=True)
             else:
-                stream = images.import_rootfs(
+                stream = images.archives.import_rootfs(
                     pieces(tar_of({"f": noise(9)})), "x:1", message="", changes=(), platform=""
                 )
             with pytest.raises(SystemFault, match="storage limit") as caught:
@@ -119,7 +119,7 @@ def test_a_load_makes_room_while_it_comes() -> None:
                 await collect(images.pull(publish(registry, "moved", IMAGES[number]), "", None))
             images.layers.budget.limit = stored(world) + 3000
             archive = docker_archive(make_image({"f": noise(9)[:9000]}), ["x:1"])
-            await collect(images.load(pieces(archive), quiet=True))
+            await collect(images.archives.load(pieces(archive), quiet=True))
             assert [image.names for image in images.list() if image.id == IMAGES[0].id] == []
             assert images.get("x:1").size == 9000
 

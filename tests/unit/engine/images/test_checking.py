@@ -203,9 +203,8 @@ async def test_a_blob_that_the_registry_has_no_more() -> None:
 @script
 async def test_an_image_without_a_registry_says_so() -> None:
     async with scene() as at:
-        await collect(
-            at.service.import_rootfs(pieces(tar_of({"x": "y"})), "local:1", message="", changes=(), platform="")
-        )
+        root = pieces(tar_of({"x": "y"}))
+        await collect(at.service.archives.import_rootfs(root, "local:1", message="", changes=(), platform=""))
         image = next(image for image in at.service.index.images() if image.id != MADE.id)
         at.world.content.damage(image.layers[0])
         ((found,), _) = await at.check(repair=True)

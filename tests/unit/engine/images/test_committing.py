@@ -155,9 +155,8 @@ def test_import_from_the_web() -> None:
         async with world.service() as images:
 
             async def fetch(url: str) -> list[str]:
-                return statuses(
-                    await collect(images.import_rootfs(url, "web:1", message="", changes=[], platform="linux/arm64"))
-                )
+                told = images.archives.import_rootfs(url, "web:1", message="", changes=[], platform="linux/arm64")
+                return statuses(await collect(told))
 
             told = await fetch(f"http://user:secret@{address}/root.tar")
             assert told[0] == f"Downloading from http://{address}/root.tar"

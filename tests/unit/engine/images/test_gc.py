@@ -77,7 +77,7 @@ async def at_random(choose: random.Random, images: ImageService, refs: list[str]
     operations: list[Callable[[], Awaitable[Any]]] = [
         lambda: collect(images.pull(choose.choice(refs), "", None)),
         lambda: collect(images.pull(choose.choice(refs), "", None)),
-        lambda: collect(images.load(pieces(archive, 700), quiet=True)),
+        lambda: collect(images.archives.load(pieces(archive, 700), quiet=True)),
         lambda: images.remove(choose.choice(refs), force=True, prune=True),
         lambda: images.remove(f"loaded:{number}", force=True, prune=True),
         lambda: images.prune({"dangling": ["false"]}),
@@ -138,7 +138,7 @@ def test_the_same_files_from_two_blobs_at_once(first: str) -> None:
             archive = docker_archive(IMAGES[3], ["loaded:3"])
             work = {
                 "pull": lambda: collect(images.pull(ref, "", None)),
-                "load": lambda: collect(images.load(pieces(archive), quiet=True)),
+                "load": lambda: collect(images.archives.load(pieces(archive), quiet=True)),
             }
             second = "pull" if first == "load" else "load"
             begun = [asyncio.ensure_future(work[first]())]  # noqa: TID251 - the test waits for it

@@ -199,7 +199,7 @@ def test_indexes_that_hold_each_other_many_times() -> None:
         async with world.service() as images:
             begin = time.process_time()
             await load(images, nest(made, 3, 1000))
-            assert b"".join([part async for part in images.save([made.id])])
+            assert b"".join([part async for part in images.archives.save([made.id])])
             assert time.process_time() - begin < 10
             assert images.get(made.id).id == made.id
 
@@ -299,7 +299,7 @@ def test_an_import_does_not_unpack_into_memory(pack: type[bytes]) -> None:
     async def script() -> None:
         world = World()
         async with world.service() as images:
-            stream = images.import_rootfs(pieces(packed, 1 << 20), "x", message="", changes=[], platform="")
+            stream = images.archives.import_rootfs(pieces(packed, 1 << 20), "x", message="", changes=[], platform="")
             tracemalloc.start()
             try:
                 taken = 0

@@ -38,7 +38,7 @@ async def loaded(world: World) -> AsyncIterator[ImageService]:
 
 
 async def save(images: ImageService, ref: str, *wanted: str) -> bytes:
-    return b"".join([part async for part in images.save([ref], [f"linux/{word}" for word in wanted])])
+    return b"".join([part async for part in images.archives.save([ref], [f"linux/{word}" for word in wanted])])
 
 
 def document(archive: bytes, name: str) -> object:
@@ -221,10 +221,10 @@ def test_only_the_platforms_that_were_asked_for_are_loaded() -> None:
     async def script() -> None:
         world = World()
         async with world.service() as images:
-            await collect(images.load(pieces(ARCHIVE), quiet=True, platforms=[f"linux/{THERE}"]))
+            await collect(images.archives.load(pieces(ARCHIVE), quiet=True, platforms=[f"linux/{THERE}"]))
             assert [image.id for image in images.list()] == [OTHER.id]
             with pytest.raises(NotFound, match="no image for platform linux/mips64le"):
-                await collect(images.load(pieces(ARCHIVE), quiet=True, platforms=["linux/mips64le"]))
+                await collect(images.archives.load(pieces(ARCHIVE), quiet=True, platforms=["linux/mips64le"]))
 
     asyncio.run(script())
 
@@ -332,7 +332,7 @@ def test_saving_holds_no_more_than_a_piece_in_memory() -> None:
         archive, _ = index_archive((made, HERE), name="docker.io/library/large:1")
         async with world.service() as images:
             await load(images, archive)
-            sizes = [len(part) async for part in images.save(["large:1"])]
+            sizes = [len(part) async for part in images.archives.save(["large:1"])]
             assert max(sizes) <= 1 << 20
             assert sum(sizes) > 3 << 20
 

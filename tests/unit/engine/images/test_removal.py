@@ -23,7 +23,7 @@ ONE, TWO = make_image(BASE, TOP), make_image(BASE, {"other": "x"}, run={"Labels"
 async def loaded(world: World, *images: tuple[Made, list[str]]) -> AsyncIterator[ImageService]:
     async with world.service() as service:
         for made, names in images:
-            await collect(service.load(pieces(docker_archive(made, names)), quiet=True))
+            await collect(service.archives.load(pieces(docker_archive(made, names)), quiet=True))
         world.events.seen.clear()
         yield service
 
