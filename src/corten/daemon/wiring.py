@@ -313,7 +313,7 @@ async def build(config: DaemonConfig, stack: AsyncExitStack) -> Parts:
 
 
 async def _check_remap(settings: EngineSettings, config: DaemonConfig) -> None:
-    """Raises InvalidArgument: better no start than containers that cannot be started."""
+    """Raises SystemFault: better no start than containers that cannot be started."""
     if settings.remap is not None:
         places = [config.data_root / "snapshots", config.data_root / "volumes"]
         overlay = config.storage_driver == "overlayfs"

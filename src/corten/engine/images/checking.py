@@ -140,7 +140,7 @@ class Checker:
                 what, reason = "is no blob", "remove the file from the content store"
                 self._tell(Finding(kind="blob", id=info.digest, what=what, reason=reason))
                 return
-            async with self._slots, self._layers.lease([info.digest]):
+            async with self._slots, self._layers.leases.take([info.digest]):
                 try:
                     await in_thread(self._layers.content.verify, info.digest)
                 except NotFound:
@@ -153,7 +153,7 @@ class Checker:
 
         await together(*map(one, present))
         for digest in sorted(self._index.referenced()[0] - known):
-            async with self._layers.lease([digest]):
+            async with self._layers.leases.take([digest]):
                 if self._images_of(digest) and not await in_thread(self._layers.content.exists, digest):
                     await self._bad_blob(digest, "is missing")
 
@@ -178,7 +178,7 @@ class Checker:
             self.summary.images += 1
             if self._broken & {image.id, image.target.manifest}:
                 continue  # said already
-            async with self._layers.lease(image.blobs):
+            async with self._layers.leases.take(image.blobs):
                 try:
                     plans[image.id] = await in_thread(self._plan, image)
                 except CortenError as error:
@@ -211,7 +211,7 @@ class Checker:
 
         async def one(place: _Place) -> None:
             nonlocal done
-            async with self._slots, self._layers.lease(self._needed(place)):
+            async with self._slots, self._layers.leases.take(self._needed(place)):
                 if (finding := await self._layer(place)) is not None:
                     found[place.chain_id] = finding
             done += 1
@@ -223,7 +223,7 @@ class Checker:
             if (finding := found.get(place.chain_id)) is None:
                 continue
             if self._healer is not None and place.layer is not None and not finding.reason:
-                async with self._layers.lease(self._needed(place)):
+                async with self._layers.leases.take(self._needed(place)):
                     await self._healer.layer(finding, plans[place.images[0].id], place.layer, self._busy(place))
             self._tell(finding)
 

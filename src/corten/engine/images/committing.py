@@ -74,7 +74,7 @@ async def run(
     parent = index.get(wanted.parent)
     if parent is None:
         raise NotFound("image", wanted.parent)
-    async with intake(layers) as blobs, layers.lease([*parent.blobs, *parent.chain_ids]):
+    async with intake(layers) as blobs, layers.leases.take([*parent.blobs, *parent.chain_ids]):
         async with still:
             digest, diff_id = await in_thread(_read_changes, wanted, blobs)
         config = oci.parse_config(await in_thread(layers.content.read, parent.id))
@@ -95,7 +95,7 @@ async def _store(
     config = oci.parse_config(await in_thread(layers.content.read, manifest.config.digest))
     target = Target(digest=digest, media_type=oci.OCI_MANIFEST, manifest=digest, manifest_media_type=oci.OCI_MANIFEST)
     blobs = sorted({digest, manifest.config.digest, *(layer.digest for layer in manifest.layers)})
-    async with layers.lease([*blobs, *(layer.chain_id for layer in plan)]):
+    async with layers.leases.take([*blobs, *(layer.chain_id for layer in plan)]):
         if plan:
             await together(layers.ensure(plan, len(plan) - 1, NoSource(_lost), lambda update: None))
         image = await describe(layers, target, config, manifest, plan, blobs)

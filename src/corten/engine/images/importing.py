@@ -73,12 +73,12 @@ async def run(
     async with intake(layers) as blobs:
         body = ThreadBody(archive)
         digest = await body.run(_receive, blobs, body)
-        async with layers.lease([digest]):
+        async with layers.leases.take([digest]):
             layer = await in_thread(describe_layer, layers.content, digest)
             diff_id, size = await layers.adopt(digest, layer.media_type, lambda update: None)
             image = await _record(blobs, config, layer, diff_id)
             image.size = size
-            async with layers.lease(image.chain_ids), index.lock:
+            async with layers.leases.take(image.chain_ids), index.lock:
                 names = [options.reference] if options.reference is not None else []
                 await to_the_end(layers.tasks, f"store {image.id}", index.add(image, names))
     stream.status(image.id)

@@ -89,7 +89,7 @@ async def intake(layers: LayerStore) -> AsyncIterator[Intake]:
     """
     taken: set[str] = set()
     try:
-        with layers.holding() as hold:
+        with layers.leases.holding() as hold:
             loop = asyncio.get_running_loop()
 
             def more(wanted: int) -> int:
@@ -97,7 +97,7 @@ async def intake(layers: LayerStore) -> AsyncIterator[Intake]:
 
             yield Intake(layers.content, hold, taken, await layers.budget.left(), more)
     finally:
-        await layers.free(sorted(taken), [])
+        await layers.leases.free(sorted(taken), [])
 
 
 def pieces(file: Readable | BinaryIO) -> Iterator[bytes]:

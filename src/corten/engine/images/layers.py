@@ -1,4 +1,4 @@
-"""Blobs into the content store, layers into snapshots; and out of both again when no image needs them.
+"""Blobs into the content store, layers into snapshots.
 
 A layer goes through: download into an ingest (resumable, shared by digest) → verified blob → unpacked snapshot →
 committed under its chain id. Layers of one image are unpacked side by side where the snapshotter can stack them
@@ -13,15 +13,13 @@ import contextlib
 import itertools
 import logging
 import secrets
-import threading
-from collections import Counter
-from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Sequence
-from contextlib import asynccontextmanager
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 
 from corten.engine.images.budget import Budget
 from corten.engine.images.downloads import BlobSource, Downloads, Feed
 from corten.engine.images.jobs import Report, SharedJobs, Update, together
+from corten.engine.images.leases import Leases, Used
 from corten.engine.images.threads import in_thread, settled
 from corten.errors import Conflict, CortenError, DataCorrupt, NotFound
 from corten.specs import digest as digests
@@ -40,10 +38,6 @@ KEEP_UNUSED = 24 * 3600
 
 TEMPORARY = "unpack-"
 """How the keys of snapshots begin that layers are unpacked into; what is left of them at a start is removed."""
-
-
-Used = Callable[[], tuple[set[str], set[str]]]
-"""Blobs and chain ids that some image needs."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,10 +86,7 @@ class LayerStore:
         self._applier = applier
         self.downloads = Downloads(content, tasks)
         self._layer_jobs = SharedJobs[None](tasks)
-        self._leases: Counter[str] = Counter()
-        self._holders: list[set[str]] = []
-        self._hold_lock = threading.Lock()
-        self._deleting: dict[str, asyncio.Future[None]] = {}
+        self.leases = Leases(content, snapshotter, used)
         self._serial = itertools.count(1)
         self._run = secrets.token_hex(4)
 
@@ -107,19 +98,6 @@ class LayerStore:
     @limits.setter
     def limits(self, limits: LayerLimits) -> None:
         self._applier.limits = limits
-
-    @asynccontextmanager
-    async def lease(self, keys: Iterable[str]) -> AsyncIterator[None]:
-        """Nothing of `keys` (digests, chain ids) is deleted meanwhile; deletions that had begun are waited for."""
-        held = list(keys)
-        self._leases.update(held)
-        try:
-            while going := [self._deleting[key] for key in held if key in self._deleting]:
-                await asyncio.wait(going)
-            yield
-        finally:
-            self._leases.subtract(held)
-            self._leases += Counter()  # drops those at zero
 
     def committed(self, chain_id: str) -> bool:
         """Whether the layer is there, its files too."""
@@ -367,59 +345,6 @@ class LayerStore:
             raise
         return applied.diff_id, applied.usage.size
 
-    async def free(self, blobs: Iterable[str], chains: Sequence[str]) -> None:
-        """Delete what of `blobs` and `chains` (parents first) nothing needs: neither an image, nor a lease, nor, for
-        snapshots, a container or a layer above it.
-        """
-        for chain_id in reversed(chains):
-            await self._delete(chain_id, self.snapshotter.remove, lambda: self._used()[1])
-        for digest in blobs:
-            await self._delete(digest, self.content.delete, lambda: self._used()[0])
-
-    async def _delete(self, key: str, delete: Callable[[str], None], needed: Callable[[], set[str]]) -> None:
-        # Another try may fail for what has gone meanwhile, such as a layer above: ours is made after it.
-        while (going := self._deleting.get(key)) is not None:
-            await asyncio.wait([going])
-        if self._leases[key] > 0 or key in needed():
-            return
-        done: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        self._deleting[key] = done
-        try:
-            await in_thread(self._delete_unless_held, key, delete)
-        except (NotFound, Conflict):
-            pass  # gone already; or a container, or another image's layer, stands on it
-        except CortenError as error:
-            log.warning("%s could not be deleted: %s", key, error)
-        finally:
-            del self._deleting[key]
-            done.set_result(None)
-
-    def _delete_unless_held(self, key: str, delete: Callable[[str], None]) -> None:
-        with self._hold_lock:
-            if not any(key in held for held in self._holders):
-                delete(key)
-
-    @contextlib.contextmanager
-    def holding(self) -> Iterator[Callable[[str], bool]]:
-        """A function that worker threads call with a digest before they look for it or store it: from then on, and
-        until the block ends, it is not deleted. A deletion that has begun is over when the function returns. It tells
-        whether somebody else holds the same.
-        """
-        held: set[str] = set()
-
-        def hold(digest: str) -> bool:
-            with self._hold_lock:
-                held.add(digest)
-                return any(digest in other for other in self._holders if other is not held)
-
-        self._holders.append(held)
-        try:
-            yield hold
-        finally:
-            # By identity: two that hold the same are equal, and the other one goes on.
-            with self._hold_lock:
-                self._holders[:] = [other for other in self._holders if other is not held]
-
     async def sweep(self, now: float) -> None:
         """At a start: remove what unpacking left behind, and what no image needs. `now` in seconds since the epoch."""
         infos = await in_thread(lambda: list(self.snapshotter.walk()))
@@ -427,11 +352,11 @@ class LayerStore:
             if info.kind != "committed" and info.key.startswith(TEMPORARY):
                 await self._drop_snapshot(info.key)
         layers = [(info.key, info.parent) for info in infos if info.kind == "committed" and digests.is_digest(info.key)]
-        await self.free([], _parents_first(layers))
+        await self.leases.free([], _parents_first(layers))
         known = self._used()[0]
         blobs = await in_thread(lambda: [info.digest for info in self.content.walk() if info.digest not in known])
         old = await in_thread(lambda: [digest for digest in blobs if self._age(digest, now) > KEEP_UNUSED])
-        await self.free(old, [])
+        await self.leases.free(old, [])
 
     def _age(self, digest: str, now: float) -> float:
         try:

@@ -99,7 +99,7 @@ class Loader:
         plan = plan_layers(choice.manifest.layers, choice.config.rootfs.diff_ids)
         layers = (layer.digest for layer in choice.manifest.layers)
         blobs = sorted({*choice.documents, choice.image_id, *layers})
-        async with self._layers.lease([*blobs, *(layer.chain_id for layer in plan)]):
+        async with self._layers.leases.take([*blobs, *(layer.chain_id for layer in plan)]):
             await together(*(self._layer(plan, at) for at in range(len(plan))))
             image = await describe(self._layers, choice.target, choice.config, choice.manifest, plan, blobs)
             async with self._index.lock:

@@ -100,7 +100,7 @@ class Puller:
         await self._layers.admit(found.layers)
         keys = [*found.blobs, *(layer.chain_id for layer in found.layers)]
         needed = await in_thread(self._needed, found.layers) if self._layers.budget.limit else 0
-        async with self._layers.lease(keys), self._layers.budget.room(needed, reference.familiar):
+        async with self._layers.leases.take(keys), self._layers.budget.room(needed, reference.familiar):
             await self._bring(found)
             await self._store(found, reference)
         self._stream.status(f"Digest: {found.target.digest}")

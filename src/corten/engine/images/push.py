@@ -63,7 +63,7 @@ class Pusher:
         everything = await self._plan(target)
         top = everything[-1]
         blobs = [descriptor for descriptor in everything if descriptor.media_type not in DOCUMENTS]
-        async with self._layers.lease([descriptor.digest for descriptor in everything]):
+        async with self._layers.leases.take([descriptor.digest for descriptor in everything]):
             shown = [blob for blob in blobs if blob.media_type not in oci.CONFIG_TYPES]
             for blob in shown:
                 self._stream.layer(digests.short(blob.digest), Update("Preparing"))

@@ -144,7 +144,7 @@ class Remover:
         needed = self._index.referenced()[1]
         changes += [{"Deleted": chain_id} for chain_id in reversed(image.chain_ids) if chain_id not in needed]
         self._events.emit("image", "delete", image.id, {"name": image.id})
-        self._layers.tasks.start(f"free {image.id}", self._layers.free(image.blobs, image.chain_ids))
+        self._layers.tasks.start(f"free {image.id}", self._layers.leases.free(image.blobs, image.chain_ids))
 
     async def _untag(self, image: StoredImage, names: Sequence[Reference]) -> Changes:
         changes: Changes = []

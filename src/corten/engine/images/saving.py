@@ -128,7 +128,7 @@ class Saver:
     async def run(self, refs: Sequence[str], platforms: Sequence[str]) -> AsyncGenerator[bytes, None]:
         """The archive, in pieces."""
         chosen = self._select(refs, platforms)
-        async with self._layers.lease({blob for selection in chosen for blob in selection.blobs}):
+        async with self._layers.leases.take({blob for selection in chosen for blob in selection.blobs}):
             plans = [await in_thread(self._plan, selection) for selection in chosen]
             blobs = {descriptor.digest: descriptor for plan in plans for descriptor in plan}
             yield _directory("blobs/") + _directory("blobs/sha256/")

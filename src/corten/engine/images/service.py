@@ -244,7 +244,7 @@ class ImageService:
                     break
                 sizes = await in_thread(self._blob_sizes, image)
                 _, gained = await to_the_end(self._tasks, "make room", self._remover.prune([image]))
-                await self._layers.free(image.blobs, image.chain_ids)
+                await self._layers.leases.free(image.blobs, image.chain_ids)
                 kept = self._index.referenced()[0]
                 freed += gained + sum(size for blob, size in sizes.items() if blob not in kept)
         return freed
