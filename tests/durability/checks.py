@@ -7,7 +7,7 @@ import os
 import time
 from pathlib import Path
 
-from corten.engine.images.index import StoredImage
+from corten.engine.images.records import StoredImage
 from corten.errors import CortenError
 from corten.linux.mount import MS_RDONLY, mount, umount2
 from tests.durability.world import CONTAINER, Stores, tree_digest

@@ -17,10 +17,11 @@ from pathlib import Path
 from corten.clock import Clock
 from corten.engine.images.findings import Damage, Finding, Summary, as_data
 from corten.engine.images.healing import Healer
-from corten.engine.images.index import ImageIndex, StoredImage
+from corten.engine.images.index import ImageIndex
 from corten.engine.images.jobs import Update, together
 from corten.engine.images.layers import Layer, LayerStore, plan_layers
 from corten.engine.images.progress import ProgressStream
+from corten.engine.images.records import StoredImage
 from corten.engine.images.threads import in_thread
 from corten.engine.models import Container, ProgressMessage, RegistryAuth, Volume
 from corten.errors import Conflict, CortenError, DataCorrupt, NotFound
@@ -326,7 +327,7 @@ class Checker:
     def _names(self, images: Iterable[StoredImage]) -> list[str]:
         found = []
         for image in images:
-            names = self._index.names_of(image.id)
+            names = self._index.names.of(image.id)
             found.append(names[0].familiar if names else digests.short(image.id))
         return found
 

@@ -16,11 +16,12 @@ import msgspec
 
 from corten.engine.images.archive import describe_layer, encode_manifest, read_manifest
 from corten.engine.images.downloads import NoSource
-from corten.engine.images.index import ImageIndex, StoredImage, Target
+from corten.engine.images.index import ImageIndex
 from corten.engine.images.intake import Intake, intake, pieces
 from corten.engine.images.jobs import together
 from corten.engine.images.layers import Layer, LayerStore, plan_layers
 from corten.engine.images.pull import describe
+from corten.engine.images.records import StoredImage, Target
 from corten.engine.images.threads import in_thread, to_the_end
 from corten.errors import InvalidArgument, NotFound, SystemFault, clip
 from corten.specs import oci_image as oci

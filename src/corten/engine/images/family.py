@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from contextlib import suppress
 
-from corten.engine.images.index import ImageIndex, StoredImage, Target
+from corten.engine.images.index import ImageIndex
+from corten.engine.images.records import StoredImage, Target
 from corten.engine.models import ImageManifest
 from corten.errors import CortenError
 from corten.specs import oci_image as oci
@@ -39,17 +40,17 @@ def manifests(
 
 def targets_of(index: ImageIndex, image: StoredImage, reference: Reference | None) -> list[Target]:
     """What the name `reference` of an image points to, or else the image and all of its names, each once."""
-    if reference is not None and (named := index.name(reference)) is not None:
+    if reference is not None and (named := index.names.get(reference)) is not None:
         return [named.target]
-    found = [image.target, *(named.target for name in index.names_of(image.id) if (named := index.name(name)))]
+    found = [image.target, *(named.target for name in index.names.of(image.id) if (named := index.names.get(name)))]
     return list({target.digest: target for target in found}.values())
 
 
 def left_by(index: ImageIndex, names: Sequence[Reference]) -> list[StoredImage]:
     """Images without a name that no name stands for when `names` are gone."""
-    going = {named.target.digest for name in names if (named := index.name(name)) is not None}
-    lost = {target for target in going if set(index.names_to(target)) <= set(names)}
-    return [other for other in index.images() if other.target.digest in lost and not index.names_of(other.id)]
+    going = {named.target.digest for name in names if (named := index.names.get(name)) is not None}
+    lost = {target for target in going if set(index.names.to(target)) <= set(names)}
+    return [other for other in index.images() if other.target.digest in lost and not index.names.of(other.id)]
 
 
 def family(index: ImageIndex, targets: list[Target]) -> list[StoredImage]:

@@ -6,9 +6,10 @@ import asyncio
 from collections.abc import AsyncGenerator, Callable, Sequence
 
 from corten.engine.images.findings import Finding
-from corten.engine.images.index import ImageIndex, StoredImage
+from corten.engine.images.index import ImageIndex
 from corten.engine.images.jobs import Update
 from corten.engine.images.layers import Layer, LayerStore
+from corten.engine.images.records import StoredImage
 from corten.engine.images.threads import in_thread
 from corten.errors import CortenError, DataCorrupt
 from corten.registry.client import RegistryClient
@@ -51,7 +52,7 @@ class Healer:
         # Of the platforms of one index only one has the names.
         targets = {image.target.digest for image in images}
         for image in self._index.images():
-            for reference in self._index.names_of(image.id) if image.target.digest in targets else ():
+            for reference in self._index.names.of(image.id) if image.target.digest in targets else ():
                 if reference.digest:
                     found.setdefault(reference.name, reference)
         return list(found.values())

@@ -10,11 +10,12 @@ import msgspec
 
 from corten.engine.images import changes as instructions
 from corten.engine.images.archive import decompressed, describe_layer, encode_manifest
-from corten.engine.images.index import ImageIndex, StoredImage, Target
+from corten.engine.images.index import ImageIndex
 from corten.engine.images.intake import Intake, compression_of, intake, pieces
 from corten.engine.images.jobs import Update
 from corten.engine.images.layers import LayerStore
 from corten.engine.images.progress import ProgressStream
+from corten.engine.images.records import StoredImage, Target
 from corten.engine.images.threads import ThreadBody, in_thread, to_the_end
 from corten.errors import InvalidArgument
 from corten.registry import download

@@ -10,46 +10,17 @@ import asyncio
 from collections.abc import Callable, Iterable, Sequence
 
 import msgspec
-from msgspec import Struct, field
 
 from corten.clock import Clock
-from corten.engine.models import Image
+from corten.engine.images.names import ImageNames
+from corten.engine.images.records import StoredImage, StoredName, Target
+from corten.engine.images.views import ImageViews
 from corten.errors import NotFound
 from corten.specs import digest as digests
 from corten.specs import platform as platforms
 from corten.specs import reference as references
 from corten.specs.reference import Reference
 from corten.storage.types import JointDocuments
-
-
-class Target(Struct, kw_only=True, frozen=True):
-    """What a name points to: a manifest, or the index that the manifest was chosen from (else `digest` is it)."""
-
-    digest: str
-    media_type: str
-    manifest: str
-    manifest_media_type: str
-
-
-class StoredImage(Struct, kw_only=True):
-    """One image of one platform. `blobs` is everything in the content store that it needs, `layers` lowest first."""
-
-    id: str
-    target: Target
-    size: int
-    created_ns: int
-    platform: str
-    chain_ids: list[str]
-    layers: list[str]
-    blobs: list[str]
-    parent_id: str = ""
-    last_tagged_ns: int = 0
-
-
-class StoredName(Struct, kw_only=True):
-    image_id: str
-    target: Target
-    tagged_ns: int = field(default=0)
 
 
 class ImageIndex:
@@ -64,16 +35,13 @@ class ImageIndex:
         self, images: JointDocuments, names: JointDocuments, clock: Clock, blob_size: Callable[[str], int] | None = None
     ) -> None:
         self.lock = asyncio.Lock()
-        self._blob_size = blob_size or (lambda digest: 0)
+        self.names = ImageNames()
+        self.views = ImageViews(self.names, blob_size or (lambda digest: 0))
         self._image_documents, self._name_documents, self._clock = images, names, clock
         self._images = {id: msgspec.json.decode(body, type=StoredImage) for id, body in images.all().items()}
-        self._names: dict[str, StoredName] = {}
-        self._by_image: dict[str, set[str]] = {id: set() for id in self._images}
         self._by_target: dict[str, set[str]] = {}
-        self._names_by_target: dict[str, set[str]] = {}
         for image in self._images.values():
             self._by_target.setdefault(image.target.digest, set()).add(image.id)
-        self._views: dict[str, Image] = {}
         for name, body in names.all().items():
             stored = msgspec.json.decode(body, type=StoredName)
             if stored.image_id in self._images:
@@ -84,23 +52,6 @@ class ImageIndex:
 
     def get(self, id: str) -> StoredImage | None:
         return self._images.get(id)
-
-    def name(self, reference: Reference) -> StoredName | None:
-        return self._names.get(reference.canonical)
-
-    def names_of(self, id: str) -> list[Reference]:
-        """All names of an image, those with tags first."""
-        found = [references.parse(name) for name in self._by_image.get(id, ())]
-        return sorted(found, key=lambda reference: (bool(reference.digest), reference.canonical))
-
-    def names_to(self, target: str) -> list[Reference]:
-        """All names that were given with the manifest or index of that digest."""
-        return [references.parse(name) for name in sorted(self._names_by_target.get(target, ()))]
-
-    def tags_in(self, repository: str) -> list[Reference]:
-        """The tagged names in `repository` ("docker.io/library/alpine")."""
-        prefix = repository + ":"
-        return [references.parse(name) for name in sorted(self._names) if name.startswith(prefix) and "@" not in name]
 
     def find(self, text: str) -> tuple[StoredImage, Reference | None]:
         """The image that `text` means: an id, a name, or an unambiguous start of an id, in this order.
@@ -113,7 +64,7 @@ class ImageIndex:
                 return self._images[id], None
             raise NotFound("image", text)
         reference = references.parse(text)
-        if (named := self._lookup(reference)) is not None:
+        if (named := self.names.lookup(reference)) is not None:
             return self._images[named.image_id], reference
         start = "sha256:" + text.removeprefix("sha256:")
         matches = [id for id in self._images if id.startswith(start)] if len(start) > len("sha256:") else []
@@ -121,19 +72,13 @@ class ImageIndex:
             return self._images[matches[0]], None
         raise NotFound("image", reference.familiar)
 
-    def _lookup(self, reference: Reference) -> StoredName | None:
-        if reference.digest:
-            # With a tag and a digest the digest decides.
-            reference = reference.with_digest(reference.digest)
-        return self._names.get(reference.canonical)
-
     def for_platform(self, text: str, platform: str) -> StoredImage:
         """Like `find`, of the images under a name the one that serves `platform` best. Raises NotFound."""
         stored, reference = self.find(text)
         if not platform:
             return stored
         target = stored.target.digest
-        if reference is not None and (named := self._lookup(reference)) is not None:
+        if reference is not None and (named := self.names.lookup(reference)) is not None:
             target = named.target.digest
         offered = [stored, *(self._images[id] for id in sorted(self._by_target.get(target, ())) if id != stored.id)]
         best = platforms.best(platforms.parse(platform), [platforms.recorded(image.platform) for image in offered])
@@ -150,37 +95,7 @@ class ImageIndex:
         if stored.target.digest == stored.target.manifest:
             return [stored]
         others = [self._images[id] for id in sorted(self._by_target.get(stored.target.digest, ())) if id != stored.id]
-        return [stored, *(other for other in others if not self._by_image[other.id])]
-
-    def head(self, stored: StoredImage) -> str:
-        """The id of the image that a nameless one of an index belongs to; "" for one that stands alone."""
-        target = stored.target
-        if self._by_image[stored.id] or target.digest == target.manifest:
-            return ""
-        names = self._names_by_target.get(target.digest)
-        return min(self._names[name].image_id for name in names) if names else ""
-
-    def view(self, stored: StoredImage) -> Image:
-        """The record that the API reads; not to be changed."""
-        if (image := self._views.get(stored.id)) is None:
-            names = self.names_of(stored.id)
-            image = self._views[stored.id] = Image(
-                id=stored.id,
-                target=stored.target.digest,
-                target_media_type=stored.target.media_type,
-                manifest=stored.target.manifest,
-                size=stored.size,
-                created_ns=stored.created_ns,
-                platform=stored.platform,
-                chain_ids=stored.chain_ids,
-                names=[name.canonical for name in names if name.tag],
-                digests=[name.canonical for name in names if name.digest],
-                parent_id=stored.parent_id,
-                last_tagged_ns=stored.last_tagged_ns,
-                head=self.head(stored),
-                target_size=self._blob_size(stored.target.digest),
-            )
-        return image
+        return [stored, *(other for other in others if not self.names.spelled(other.id))]
 
     async def add(self, image: StoredImage, names: Iterable[Reference] = ()) -> None:
         """Store `image` and point `names` to it; durable on return. An image that is there keeps what it had."""
@@ -197,7 +112,6 @@ class ImageIndex:
             self._by_target[known.target.digest].discard(image.id)
             self._changed(known)
         self._images[image.id] = image
-        self._by_image.setdefault(image.id, set())
         self._by_target.setdefault(image.target.digest, set()).add(image.id)
         self._changed(image)
         self._point(wanted, image, image.target)
@@ -211,7 +125,7 @@ class ImageIndex:
 
     async def point(self, reference: Reference, image_id: str, target: Target) -> None:
         """A name more, or another meaning of one, without it being the user who gives it: durable on return."""
-        known, image = self._names.get(reference.canonical), self._images.get(image_id)
+        known, image = self.names.get(reference), self._images.get(image_id)
         if image is not None and (known is None or known.image_id != image_id or known.target != target):
             await self._store(image, [reference], target)
             self._point([reference], image, target)
@@ -239,11 +153,10 @@ class ImageIndex:
 
     async def delete(self, id: str) -> StoredImage | None:
         """Forget an image and its names; durable on return."""
-        gone: dict[str, None] = dict.fromkeys(sorted(self._by_image.get(id, ())))
+        gone: dict[str, None] = dict.fromkeys(self.names.spelled(id))
         await self._image_documents.change({id: None}, self._name_documents, gone)
         for name in gone:
             self._forget(name)
-        self._by_image.pop(id, None)
         image = self._images.pop(id, None)
         if image is not None:
             members = self._by_target[image.target.digest]
@@ -255,10 +168,10 @@ class ImageIndex:
 
     def _changed(self, image: StoredImage, target: Target | None = None) -> None:
         """Views of it and of its family, and of all that came in `target`, are made anew."""
-        self._views.pop(image.id, None)
+        self.views.drop(image.id)
         for digest in {image.target.digest, (target or image.target).digest}:
             for id in self._by_target.get(digest, ()):
-                self._views.pop(id, None)
+                self.views.drop(id)
 
     def referenced(self) -> tuple[set[str], set[str]]:
         """Blobs and chain ids that some image needs."""
@@ -273,18 +186,9 @@ class ImageIndex:
         return any(image.parent_id == id for image in self._images.values())
 
     def _remember(self, name: str, stored: StoredName) -> None:
-        self._names[name] = stored
-        self._by_image[stored.image_id].add(name)
-        self._names_by_target.setdefault(stored.target.digest, set()).add(name)
+        self.names.remember(name, stored)
         self._changed(self._images[stored.image_id], stored.target)
 
     def _forget(self, name: str) -> None:
-        if (old := self._names.pop(name, None)) is None:
-            return
-        self._by_image.get(old.image_id, set()).discard(name)
-        named = self._names_by_target[old.target.digest]
-        named.discard(name)
-        if not named:
-            del self._names_by_target[old.target.digest]
-        if (image := self._images.get(old.image_id)) is not None:
+        if (old := self.names.forget(name)) is not None and (image := self._images.get(old.image_id)) is not None:
             self._changed(image, old.target)

@@ -9,12 +9,13 @@ from corten.engine.images import archive as archives
 from corten.engine.images.archive import Candidate
 from corten.engine.images.downloads import NoSource
 from corten.engine.images.family import ANNOTATION_DESCRIBES
-from corten.engine.images.index import ImageIndex, StoredImage, Target
+from corten.engine.images.index import ImageIndex
 from corten.engine.images.intake import Intake, intake
 from corten.engine.images.jobs import Update, together
 from corten.engine.images.layers import Layer, LayerStore, plan_layers
 from corten.engine.images.progress import ProgressStream
 from corten.engine.images.pull import MAX_INDEX_DEPTH, describe
+from corten.engine.images.records import StoredImage, Target
 from corten.engine.images.saving import closure
 from corten.engine.images.threads import ThreadBody, in_thread, to_the_end
 from corten.errors import InvalidArgument, NotFound, clip
@@ -84,7 +85,7 @@ class Loader:
         # The one that the names are for is stored last: by then the others of its index are there.
         images = [await self._bring(choice, []) for choice in reversed(chosen[1:])]
         for name in names:
-            known = self._index.name(name)
+            known = self._index.names.get(name)
             if known is not None and known.image_id != chosen[0].image_id:
                 text = f"The image {name.familiar} already exists, renaming the old one with ID"
                 self._stream.say({"stream": f"{text} {known.image_id} to empty string\n"})

@@ -6,10 +6,11 @@ import asyncio
 from collections.abc import AsyncGenerator, Callable
 from dataclasses import dataclass
 
-from corten.engine.images.index import ImageIndex, StoredImage, Target
+from corten.engine.images.index import ImageIndex
 from corten.engine.images.jobs import Update, together
 from corten.engine.images.layers import Layer, LayerStore, plan_layers
 from corten.engine.images.progress import ProgressStream
+from corten.engine.images.records import StoredImage, Target
 from corten.engine.images.threads import in_thread, to_the_end
 from corten.errors import CortenError, InvalidArgument, NotFound, SystemFault, clip
 from corten.registry.client import Fetched, RegistryClient
@@ -113,7 +114,7 @@ class Puller:
     async def _up_to_date(self, client: RegistryClient) -> StoredImage | None:
         """The image that the name means already, when the registry says the same and nothing of it is damaged."""
         reference = client.reference
-        named = self._index.name(reference)
+        named = self._index.names.get(reference)
         stored = self._index.get(named.image_id) if named is not None else None
         if named is None or stored is None or stored.target != named.target:
             return None

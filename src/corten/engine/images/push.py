@@ -11,10 +11,11 @@ from collections.abc import Awaitable, Callable, Sequence
 from typing import Any
 
 from corten.engine.images import saving
-from corten.engine.images.index import ImageIndex, Target
+from corten.engine.images.index import ImageIndex
 from corten.engine.images.jobs import Update, together
 from corten.engine.images.layers import LayerStore
 from corten.engine.images.progress import ProgressStream
+from corten.engine.images.records import Target
 from corten.engine.images.threads import in_thread
 from corten.errors import NotFound
 from corten.registry.client import RegistryClient
@@ -51,7 +52,7 @@ class Pusher:
             self._stream.say({"progressDetail": {}, "aux": note})
 
     def _target(self, name: Reference, platform: str) -> Target:
-        named = self._index.name(name)
+        named = self._index.names.get(name)
         if named is None:  # untagged meanwhile
             raise NotFound("image", name.familiar)
         if not platform:
@@ -146,7 +147,7 @@ class Pusher:
         reference = self._client.reference
         for image in self._index.images():
             if digest in image.blobs:
-                for name in self._index.names_of(image.id):
+                for name in self._index.names.of(image.id):
                     if name.domain == reference.domain and name.path != reference.path:
                         return name.path
         return ""

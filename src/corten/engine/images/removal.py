@@ -9,8 +9,9 @@ from collections.abc import Callable, Sequence
 from typing import Protocol
 
 from corten.engine.images.family import left_by
-from corten.engine.images.index import ImageIndex, StoredImage
+from corten.engine.images.index import ImageIndex
 from corten.engine.images.layers import LayerStore
+from corten.engine.images.records import StoredImage
 from corten.engine.images.threads import in_thread
 from corten.errors import Conflict
 from corten.specs import digest as digests
@@ -53,8 +54,8 @@ class Remover:
             self._refuse(image, hard_only=force)
         changes: Changes = []
         if head.id in wanted:
-            for name in self._index.names_of(head.id):
-                named = self._index.name(name)
+            for name in self._index.names.of(head.id):
+                named = self._index.names.get(name)
                 await self._index.tag(rest[0], name, named.target if named is not None else rest[0].target)
         for image in wanted.values():
             await self._delete(image, changes)
@@ -63,7 +64,7 @@ class Remover:
     async def _remove(
         self, image: StoredImage, reference: Reference | None, ref: str, *, force: bool, prune: bool
     ) -> Changes:
-        names = self._index.names_of(image.id)
+        names = self._index.names.of(image.id)
         changes: Changes = []
         if reference is not None:
             going = self._going_with(reference, names)
@@ -137,7 +138,7 @@ class Remover:
             raise _conflict(image, "must be forced", reason)
 
     async def _delete(self, image: StoredImage, changes: Changes) -> None:
-        names = self._index.names_of(image.id)
+        names = self._index.names.of(image.id)
         await self._index.delete(image.id)
         self._untagged(image, names, changes)
         changes.append({"Deleted": image.id})
@@ -160,7 +161,7 @@ class Remover:
     async def _prune_parents(self, image: StoredImage, changes: Changes) -> None:
         """Parents that a builder left without a name, as far as nothing else needs them."""
         parent = self._index.get(image.parent_id)
-        while parent is not None and not self._index.names_of(parent.id):
+        while parent is not None and not self._index.names.of(parent.id):
             if self._index.children(parent.id) or self._in_use(parent.id):
                 return
             await self._delete(parent, changes)

@@ -11,8 +11,9 @@ from typing import Any
 
 import msgspec
 
-from corten.engine.images.index import ImageIndex, StoredImage, Target
+from corten.engine.images.index import ImageIndex
 from corten.engine.images.layers import LayerStore
+from corten.engine.images.records import StoredImage, Target
 from corten.engine.images.threads import in_thread
 from corten.errors import InvalidArgument, NotFound
 from corten.specs import digest as digests
@@ -171,10 +172,10 @@ class Saver:
     def _selection(self, text: str, reference: Reference | None, platforms: Sequence[str]) -> _Selection:
         images = [self._index.for_platform(text, platform) for platform in dict.fromkeys(platforms or [""])]
         image = images[0]
-        named = self._index.name(reference) if reference is not None else None
+        named = self._index.names.get(reference) if reference is not None else None
         target = named.target if named is not None and named.image_id == image.id else image.target
         if not platforms:
-            if self._index.head(image):  # one of several platforms, named by its own id
+            if self._index.names.head(image):  # one of several platforms, named by its own id
                 return _Selection([image], alone(target))
             return _Selection(self._index.family(image), target)
         if len(images) == 1:
@@ -189,7 +190,7 @@ class Saver:
             return [ref]
         if bare.tag or bare.digest:
             return [ref]
-        return [tagged.canonical for tagged in self._index.tags_in(bare.name)] or [ref]
+        return [tagged.canonical for tagged in self._index.names.tags_in(bare.name)] or [ref]
 
     async def _blob(self, digest: str) -> AsyncGenerator[bytes, None]:
         info = await in_thread(self._layers.content.info, digest)

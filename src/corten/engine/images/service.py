@@ -17,11 +17,12 @@ from corten.engine.images import committing, family, saving, selecting
 from corten.engine.images.archives import ImageArchives
 from corten.engine.images.budget import Budget, disk_full
 from corten.engine.images.committing import Commitment
-from corten.engine.images.index import ImageIndex, StoredImage
+from corten.engine.images.index import ImageIndex
 from corten.engine.images.layers import LayerStore
 from corten.engine.images.progress import ProgressStream
 from corten.engine.images.pull import Puller
 from corten.engine.images.push import Pusher
+from corten.engine.images.records import StoredImage
 from corten.engine.images.removal import Changes, Emit, InUse, Remover
 from corten.engine.images.threads import in_thread, to_the_end
 from corten.engine.models import Filters, Image, ImageDetails, ImageManifest, ProgressMessage, RegistryAuth
@@ -113,10 +114,10 @@ class ImageService:
     def list(self) -> Sequence[Image]:
         """All images, the newest first."""
         images = sorted(self._index.images(), key=lambda image: image.created_ns, reverse=True)
-        return [self._index.view(image) for image in images]
+        return [self._index.views.of(image) for image in images]
 
     def get(self, ref: str) -> Image:
-        return self._index.view(self._index.find(ref)[0])
+        return self._index.views.of(self._index.find(ref)[0])
 
     async def details(self, ref: str, platform: str = "") -> ImageDetails:
         image = self._index.for_platform(ref, platform)
@@ -126,9 +127,9 @@ class ImageService:
             return self._layers.content.read(image.id), sizes
 
         data, sizes = await in_thread(read)
-        view = self._index.view(image)
+        view = self._index.views.of(image)
         if platform and (head := self._index.get(view.head)) is not None:
-            shown = self._index.view(head)
+            shown = self._index.views.of(head)
             view = msgspec.structs.replace(view, names=shown.names, digests=shown.digests)
         return ImageDetails(view, msgspec.json.decode(data), sizes)
 
@@ -157,9 +158,9 @@ class ImageService:
     async def push(self, ref: str, auth: RegistryAuth | None, platform: str = "") -> AsyncIterator[ProgressMessage]:
         """Without a tag in `ref` all tags of its repository."""
         reference = references.parse(ref, default_tag=False)
-        names = [reference] if reference.tag or reference.digest else self._index.tags_in(reference.name)
-        missing = next((name for name in names if self._index.name(name) is None), None)
-        if missing is not None and self._index.tags_in(reference.name):
+        names = [reference] if reference.tag or reference.digest else self._index.names.tags_in(reference.name)
+        missing = next((name for name in names if self._index.names.get(name) is None), None)
+        if missing is not None and self._index.names.tags_in(reference.name):
             raise NotFound("image", ref, f"tag does not exist: {missing.familiar}")
         if not names or missing is not None:
             name = reference.familiar_name
@@ -177,7 +178,7 @@ class ImageService:
         """An image is known by the digest that a registry has it under, be it pulled from there or pushed to it."""
         self._emit("push", name.familiar, {"name": name.familiar_name})
         async with self._index.lock:
-            named = self._index.name(name)
+            named = self._index.names.get(name)
             targets = [named.target, saving.alone(named.target)] if named is not None else []
             target = next((target for target in targets if target.digest == digest), None)
             if named is not None and target is not None:
@@ -194,7 +195,7 @@ class ImageService:
             raise InvalidArgument("refusing to create a tag with a digest reference")
         async with self._index.lock:
             image, reference = self._index.find(ref)
-            named = self._index.name(reference) if reference is not None else None
+            named = self._index.names.get(reference) if reference is not None else None
             points_to = named.target if named is not None else image.target
             await to_the_end(self._tasks, f"tag {wanted}", self._index.tag(image, wanted, points_to))
         self._emit("tag", image.id, {"name": wanted.familiar})
@@ -256,10 +257,10 @@ class ImageService:
         selection = selecting.parse(filters, self._clock.now_ns())
         chosen = []
         for image in self._index.images():
-            head = self._index.head(image)
+            head = self._index.names.head(image)
             members = {image.id, head or image.id}
             # An index that no tag means any more is none, though the image that stood for it has others.
-            names = self._index.names_to(image.target.digest) if head else self._index.names_of(image.id)
+            names = self._index.names.to(image.target.digest) if head else self._index.names.of(image.id)
             tagged = any(name.tag for name in names)
             if any(map(self._in_use, members)) or not selection.wants(tagged=tagged, created_ns=image.created_ns):
                 continue
