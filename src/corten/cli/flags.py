@@ -186,6 +186,6 @@ class _Parse:
 
 
 def _quoted(text: str) -> str:
-    from corten.cli.gotemplate.literals import quote
+    from corten.specs.gotemplate.literals import quote
 
     return quote(text)

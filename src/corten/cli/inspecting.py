@@ -9,13 +9,13 @@ from __future__ import annotations
 import json
 
 from corten.cli.errors import CliError
-from corten.cli.gotemplate.values import NIL, GoStruct, NamedKeyMap, escape_html
+from corten.specs.gotemplate.values import NIL, GoStruct, NamedKeyMap, escape_html
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any
 
-    from corten.cli.gotemplate import Template
+    from corten.specs.gotemplate import Template
 
 # Objects under these keys are maps in Go; all others are structures.
 _MAPS = frozenset(
@@ -62,7 +62,7 @@ def write(found: list[Any], format_: str) -> str:
         return indented(found)
     if format_ == "json":
         return escape_html(json.dumps(found, ensure_ascii=False, separators=(",", ":"))) + "\n"
-    from corten.cli.gotemplate import TemplateError, parse
+    from corten.specs.gotemplate import TemplateError, parse
 
     try:
         template = parse(format_)
@@ -77,7 +77,7 @@ def indented(found: Any) -> str:
 
 
 def _execute(template: Template, item: Any) -> str:
-    from corten.cli.gotemplate import ExecError
+    from corten.specs.gotemplate import ExecError
 
     try:
         return template.execute(typed(item), strict=True)

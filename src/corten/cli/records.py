@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Sequence
     from typing import Any
 
-    from corten.cli.gotemplate import Template
+    from corten.specs.gotemplate import Template
 
 
 class Shape:

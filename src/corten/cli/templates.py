@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from corten.cli.errors import CliError
-from corten.cli.gotemplate import ExecError, Template, TemplateError, parse
-from corten.cli.gotemplate.errors import MissingField
-from corten.cli.gotemplate.functions import HEADER_FUNCTIONS
-from corten.cli.gotemplate.values import Record
 from corten.cli.tabwriter import align
+from corten.specs.gotemplate import ExecError, Template, TemplateError, parse
+from corten.specs.gotemplate.errors import MissingField
+from corten.specs.gotemplate.functions import HEADER_FUNCTIONS
+from corten.specs.gotemplate.values import Record
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

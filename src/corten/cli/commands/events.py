@@ -31,8 +31,8 @@ def line(event: Event) -> str:
 def _printer(format_: str) -> Callable[[Event], str]:
     if not format_:
         return line
-    from corten.cli.gotemplate import ExecError, TemplateError, parse
-    from corten.cli.gotemplate.values import GoStruct, to_json
+    from corten.specs.gotemplate import ExecError, TemplateError, parse
+    from corten.specs.gotemplate.values import GoStruct, to_json
 
     if format_ == "json":
         return to_json

@@ -37,8 +37,8 @@ def _info(context: Context, options: Options) -> None:
 
 
 def _formatted(format_: str, data: Info) -> str:
-    from corten.cli.gotemplate import ExecError, TemplateError, parse
-    from corten.cli.gotemplate.values import GoStruct, to_json
+    from corten.specs.gotemplate import ExecError, TemplateError, parse
+    from corten.specs.gotemplate.values import GoStruct, to_json
 
     if format_ == "json":
         return to_json(data)

@@ -10,12 +10,12 @@ from corten.cli.context import Context, say
 from corten.cli.errors import CliError
 from corten.cli.failure import describe
 from corten.cli.flags import Command, Flag, Options
-from corten.cli.gotemplate.values import escape_html
 from corten.cli.manifests import entry as entries
 from corten.cli.manifests.store import Store, UnknownManifest
 from corten.cli.values import comma_separated
 from corten.errors import InvalidArgument
 from corten.specs import reference
+from corten.specs.gotemplate.values import escape_html
 from corten.specs.platform import Platform
 
 TYPE_CHECKING = False

@@ -127,7 +127,7 @@ def _quoted(text: str) -> str:
     # Go's %q: almost every command is plain, so the general routine loads only when it is not.
     if text.isprintable() and '"' not in text and "\\" not in text:
         return f'"{text}"'
-    from corten.cli.gotemplate.literals import quote
+    from corten.specs.gotemplate.literals import quote
 
     return quote(text)
 

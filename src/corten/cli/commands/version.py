@@ -11,8 +11,8 @@ from corten.cli.context import Context, say
 from corten.cli.errors import CliError
 from corten.cli.failure import describe
 from corten.cli.flags import Command, Flag, Options
-from corten.cli.gotemplate.values import GoStruct
 from corten.cli.units import parse_rfc3339
+from corten.specs.gotemplate.values import GoStruct
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -78,8 +78,8 @@ class _Side(GoStruct):
 
 
 def _formatted(format_: str, halves: dict[str, dict[str, Any] | None]) -> None:
-    from corten.cli.gotemplate import ExecError, TemplateError, parse
-    from corten.cli.gotemplate.values import to_json
+    from corten.specs.gotemplate import ExecError, TemplateError, parse
+    from corten.specs.gotemplate.values import to_json
 
     data = {name: None if half is None else _Side(half) for name, half in halves.items()}
     if format_ == "json":

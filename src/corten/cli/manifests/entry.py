@@ -13,10 +13,10 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from corten.cli.errors import CliError
-from corten.cli.gotemplate.values import escape_html
 from corten.specs import digest as digests
 from corten.specs import oci_image as oci
 from corten.specs import reference
+from corten.specs.gotemplate.values import escape_html
 from corten.specs.platform import Platform
 from corten.specs.reference import Reference
 

@@ -12,10 +12,10 @@ import os
 import shutil
 
 from corten.cli.errors import CliError
-from corten.cli.gotemplate.values import escape_html
 from corten.cli.manifests import entry as entries
 from corten.cli.manifests.entry import Entry
 from corten.errors import CortenError
+from corten.specs.gotemplate.values import escape_html
 from corten.specs.reference import Reference
 
 

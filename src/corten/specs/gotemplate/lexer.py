@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 
-from corten.cli.gotemplate.errors import TemplateError
+from corten.specs.gotemplate.errors import TemplateError
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import re
 
-from corten.cli.gotemplate.literals import quote
-from corten.cli.gotemplate.values import NIL, GoStruct, show, show_float
+from corten.specs.gotemplate.literals import quote
+from corten.specs.gotemplate.values import NIL, GoStruct, show, show_float
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

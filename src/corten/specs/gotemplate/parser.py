@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-from corten.cli.gotemplate import lexer, nodes
-from corten.cli.gotemplate.errors import TemplateError
-from corten.cli.gotemplate.literals import unquote, unquote_char
+from corten.specs.gotemplate import lexer, nodes
+from corten.specs.gotemplate.errors import TemplateError
+from corten.specs.gotemplate.literals import unquote, unquote_char
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Container
 
-    from corten.cli.gotemplate.lexer import Token
+    from corten.specs.gotemplate.lexer import Token
 
 _CONSTANTS = {"true": True, "false": False}
 

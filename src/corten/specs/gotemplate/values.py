@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 
-from corten.cli.gotemplate.errors import MissingField
+from corten.specs.gotemplate.errors import MissingField
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

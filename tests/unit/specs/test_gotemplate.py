@@ -8,10 +8,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from corten.cli.gotemplate import ExecError, TemplateError, parse
-from corten.cli.gotemplate.lexer import CLOSE, EOF, OPEN, TEXT, tokens
-from corten.cli.gotemplate.literals import quote, unquote
-from corten.cli.gotemplate.values import NIL, GoStruct, Record, show_float
+from corten.specs.gotemplate import ExecError, TemplateError, parse
+from corten.specs.gotemplate.lexer import CLOSE, EOF, OPEN, TEXT, tokens
+from corten.specs.gotemplate.literals import quote, unquote
+from corten.specs.gotemplate.values import NIL, GoStruct, Record, show_float
 
 DATA: dict[str, Any] = {
     "Name": "web",

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from corten.cli.gotemplate.errors import FunctionError
-from corten.cli.gotemplate.formatting import printf, type_name
-from corten.cli.gotemplate.values import NIL, GoStruct, NamedKeyMap, Record, show, to_json
+from corten.specs.gotemplate.errors import FunctionError
+from corten.specs.gotemplate.formatting import printf, type_name
+from corten.specs.gotemplate.values import NIL, GoStruct, NamedKeyMap, Record, show, to_json
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -128,9 +128,9 @@ def _js(*values: Any) -> str:
 
 
 def _urlquery(*values: Any) -> str:
-    from corten.client.http1 import quote
+    from urllib.parse import quote_plus  # 4 ms for those who use it
 
-    return quote(_print(*values), b" ").replace(" ", "+")
+    return quote_plus(_print(*values), errors="surrogateescape")
 
 
 def _join(values: Any, separator: str) -> str:

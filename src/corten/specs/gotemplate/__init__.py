@@ -11,7 +11,7 @@ Errors read as Go's: "template: :1:2: executing "" at <.Foo>: …".
 
 from __future__ import annotations
 
-from corten.cli.gotemplate.errors import ExecError, TemplateError
-from corten.cli.gotemplate.evaluate import Template, parse
+from corten.specs.gotemplate.errors import ExecError, TemplateError
+from corten.specs.gotemplate.evaluate import Template, parse
 
 __all__ = ["ExecError", "Template", "TemplateError", "parse"]

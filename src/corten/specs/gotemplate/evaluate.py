@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from corten.cli.gotemplate import nodes
-from corten.cli.gotemplate.errors import ExecError, FunctionError, MissingField, TemplateError
-from corten.cli.gotemplate.formatting import type_name
-from corten.cli.gotemplate.functions import FUNCTIONS, LAZY
-from corten.cli.gotemplate.parser import Parser
-from corten.cli.gotemplate.values import NIL, GoStruct, Record, show, truth
+from corten.specs.gotemplate import nodes
+from corten.specs.gotemplate.errors import ExecError, FunctionError, MissingField, TemplateError
+from corten.specs.gotemplate.formatting import type_name
+from corten.specs.gotemplate.functions import FUNCTIONS, LAZY
+from corten.specs.gotemplate.parser import Parser
+from corten.specs.gotemplate.values import NIL, GoStruct, Record, show, truth
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
