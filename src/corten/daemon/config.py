@@ -7,14 +7,15 @@ that is accepted and has no effect would be a lie about how the daemon runs.
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import msgspec
 
-from corten.errors import InvalidArgument
+from corten.errors import InvalidArgument, clip
+from corten.logs.options import parse as parse_log_options
 from corten.registry.hosts import DIRECTORIES
 from corten.storage.types import LayerLimits
 
@@ -73,6 +74,8 @@ class DaemonConfig:
     max_layer_size: int = LayerLimits().size
     max_layer_entries: int = LayerLimits().entries
     max_layer_ratio: int = LayerLimits().ratio
+    log_driver: str = "json-file"
+    log_options: Mapping[str, str] = field(default_factory=dict)
     labels: tuple[str, ...] = ()
     dns: tuple[str, ...] = ()
     dns_options: tuple[str, ...] = ()
@@ -141,6 +144,21 @@ def _level(key: str, value: Any) -> str:
     raise InvalidArgument(f"invalid logging level: {value} (one of {', '.join(LOG_LEVELS)})")
 
 
+def _texts(key: str, value: Any) -> dict[str, str]:
+    if isinstance(value, dict) and all(isinstance(item, str) for item in value.values()):
+        return value
+    raise InvalidArgument(f"{key} must be an object of strings")
+
+
+def log_options(key: str, value: Sequence[str]) -> dict[str, str]:
+    """NAME=VALUE pairs. Raises InvalidArgument."""
+    pairs = [option.partition("=") for option in value]
+    for name, separator, _ in pairs:
+        if not name or not separator:
+            raise InvalidArgument(f"{key} wants NAME=VALUE, not {clip(name)}")
+    return {name: text for name, _, text in pairs}
+
+
 def _storage_driver(key: str, value: Any) -> str:
     names = {"overlay2": "overlayfs", "overlayfs": "overlayfs", "vfs": "copy", "copy": "copy"}
     if (name := names.get(_string(key, value))) is None:
@@ -205,6 +223,8 @@ KEYS: dict[str, tuple[str, Callable[[str, Any], Any]]] = {
     "max-layer-size": ("max_layer_size", _count),
     "max-layer-entries": ("max_layer_entries", _count),
     "max-layer-ratio": ("max_layer_ratio", _count),
+    "log-driver": ("log_driver", _string),
+    "log-opts": ("log_options", _texts),
     "labels": ("labels", _strings),
     "dns": ("dns", _strings),
     "dns-opts": ("dns_options", _strings),
@@ -232,7 +252,7 @@ DOCKER_ONLY = frozenset(
     " default-gateway default-gateway-v6 default-ipc-mode default-network-opts default-shm-size default-ulimits"
     " dns-opt experimental features firewall-backend fixed-cidr fixed-cidr-v6 graph host-gateway-ip"
     " host-gateway-ips http-proxy https-proxy icc init init-path ip ip-forward ip-forward-no-drop ip-masq ip6tables"
-    " iptables ipv6 log-driver log-format log-opts"
+    " iptables ipv6 log-format"
     " metrics-addr min-api-version mtu network-control-plane-mtu network-diagnostic-port"
     " no-proxy node-generic-resources oom-score-adjust raw-logs rootless selinux-enabled"
     " shutdown-timeout storage-opts swarm-default-advertise-addr userland-proxy userland-proxy-path"
@@ -327,6 +347,10 @@ def _check(config: DaemonConfig) -> None:
             raise InvalidArgument(f"invalid address {host}: it must begin with unix://, tcp:// or fd://")
         if scheme == "tcp" and not config.tls.enabled and not config.allow_plain_tcp:
             raise InvalidArgument(f"{host}: {PLAIN}")
+    try:
+        parse_log_options(config.log_driver, config.log_options)
+    except InvalidArgument as error:
+        raise InvalidArgument(f"failed to set log opts: {error}") from None
     for label in config.labels:
         if "=" not in label or label.startswith("="):
             raise InvalidArgument(f"bad attribute format: {label}")

@@ -15,7 +15,16 @@ import click
 
 import corten
 from corten.daemon import logsetup
-from corten.daemon.config import LOG_LEVELS, DaemonConfig, RuntimeEntry, exec_options, load_file, merge, size
+from corten.daemon.config import (
+    LOG_LEVELS,
+    DaemonConfig,
+    RuntimeEntry,
+    exec_options,
+    load_file,
+    log_options,
+    merge,
+    size,
+)
 from corten.daemon.listen import Listener, open_listeners
 from corten.daemon.lock import data_root_lock, pidfile
 from corten.errors import CortenError, InvalidArgument
@@ -47,6 +56,8 @@ def _flags(given: dict[str, Any]) -> dict[str, Any]:
             settings[name] = dict(map(_runtime, value))
         elif name == "cgroup_driver":
             settings[name] = exec_options("--exec-opt", list(value))
+        elif name == "log_options":
+            settings[name] = log_options("--log-opt", value)
         elif name == "storage_limit":
             settings[name] = size("--storage-limit", value)
         elif name == "debug":
@@ -111,6 +122,8 @@ def read_config(given: dict[str, Any]) -> DaemonConfig:
 @click.option("--no-proxy", help="Hosts, domains and networks that are reached directly; comes before NO_PROXY.")
 @click.option("--default-runtime", help="OCI runtime for containers that name none. [the embedded one]")
 @click.option("--add-runtime", "runtimes", multiple=True, help="NAME=/PATH of a further OCI runtime.")
+@click.option("--log-driver", help="Log driver of containers that name none. [json-file]")
+@click.option("--log-opt", "log_options", multiple=True, help="NAME=VALUE: an option of the log driver's containers.")
 @click.option("-s", "--storage-driver", help="overlayfs or copy. [overlayfs]")
 @click.option(
     "--userns-remap", help="Run containers as another user's subordinate ids: default, USER[:GROUP], UID[:GID]."

@@ -110,7 +110,8 @@ class _Logs:
     """`engine.deps.Logs` over the log files."""
 
     def read(self, container: Container, window: LogWindow, ended: asyncio.Future[Any]) -> AsyncIterator[bytes]:
-        driver = container.host_config.log_config.type
+        # The cache of a driver that sends its lines away is in the format of `local`.
+        driver = "json-file" if container.host_config.log_config.type == "json-file" else "local"
         source = LogSource(driver, Path(container.log_path) if container.log_path else None, container.config.tty)
         return reader.read(source, window, ended)
 
@@ -173,6 +174,8 @@ def _settings(config: DaemonConfig, confinement: apparmor.Confinement) -> Engine
         data_root=config.data_root,
         exec_root=config.exec_root,
         facts=hostfacts.read(),
+        log_driver=config.log_driver,
+        log_options=config.log_options,
         dns=config.dns,
         dns_search=config.dns_search,
         dns_options=config.dns_options,

@@ -13,6 +13,9 @@ from corten.logs.types import LogSource, LogWindow
 
 BLOCK = 512 * 1024
 _LARGEST = 64 * 1024 * 1024  # a record that does not fit here is no record
+_COARSE = 1_000_000_000  # nanoseconds by which a file's time may be behind the stamps in it
+# To a client that was so slow that even what is kept for its like was too much. It cannot happen silently.
+LOST = b"corten: log lines were deleted before they were read: this client is too slow\n"
 
 Runs = Callable[[bytes, bool, bool], Iterator[Run]]
 
@@ -25,12 +28,14 @@ class Cursor:
         self._source, self._window = source, window
         self._path = str(source.path)
         self._runs: Runs = localread.runs if source.driver == "local" else jsonread.runs
-        self._files = tail.open_all(self._path)
         self._skip = 0
         self._done = False
+        self._lost = False
         self._lock = threading.Lock()
+        self._files = tail.open_all(self._path, follow=window.follow)
         if window.tail is not None:
             self._skip = tail.seek(self._files, source.driver, window.tail)
+        self._settle()
 
     def step(self) -> bytes | None:
         """What the next block holds (b"" when nothing of it is wanted); None when there is no more now."""
@@ -39,14 +44,20 @@ class Cursor:
 
     def _step(self) -> bytes | None:
         while not self._done:
-            if not self._files and not self._begin():
-                return None
+            if not self._files:
+                self._files = tail.open_all(self._path, follow=self._window.follow)
+                self._settle()
+                if not self._files:
+                    return None
             file = self._files[0]
             block = self._block(file)
             if block:
                 return b"".join(self._render(block))
             if not self._next(file):
                 return None
+            if self._lost:
+                self._lost = False
+                return self._note(LOST)
         return None
 
     @property
@@ -59,18 +70,25 @@ class Cursor:
         with self._lock:
             self._done = True
             for file in self._files:
-                os.close(file.fd)
+                tail.left(self._path, file)
             self._files.clear()
 
-    def _begin(self) -> bool:
-        self._files = tail.open_all(self._path)
-        return bool(self._files)
+    def _settle(self) -> None:
+        """Let go of the files that are not needed, or not yet: a follower holds one, and with it all that are newer."""
+        since = self._window.since_ns - _COARSE
+        while len(self._files) > 1 and self._files[0].modified_ns < since:
+            tail.left(self._path, self._files.pop(0))
+        if self._window.follow:
+            while len(self._files) > 1:
+                self._files.pop().close()
+        elif self._files:
+            self._files[-1].limit = self._files[-1].size  # what is said from now on is not asked for
 
     def _block(self, file: OpenFile) -> bytes:
         """The next whole records of a file; empty at its end."""
-        size = BLOCK
+        size, data = BLOCK, file.data
         while True:
-            block = os.pread(file.fd, size, file.offset)
+            block = os.pread(data, min(size, file.limit - file.offset), file.offset)
             whole = localread.whole(block) if self._source.driver == "local" else block.rfind(b"\n") + 1
             if whole or len(block) < size or size >= _LARGEST:
                 break
@@ -81,20 +99,24 @@ class Cursor:
     def _next(self, file: OpenFile) -> bool:
         """`file` is at its end: go on with the one after it. False when it is the live one."""
         if len(self._files) > 1:
-            self._leave(file)
+            self._move_on()
             return True
-        if os.fstat(file.fd).st_size < file.offset:  # a log of one file was started over
+        if not self._window.follow:
+            return False
+        if file.size < file.offset:  # a log of one file was started over
             file.offset = 0
             return True
-        follower = tail.successor(self._path, file)
-        if follower is None:
+        following, self._lost = tail.successor(self._path, file)
+        if following is None:
             return False
-        self._files.append(follower)
+        self._files.append(following)
         return True  # what was appended before the rotation comes first
 
-    def _leave(self, file: OpenFile) -> None:
-        os.close(file.fd)
-        del self._files[0]
+    def _move_on(self) -> None:
+        tail.left(self._path, self._files.pop(0))
+
+    def _note(self, text: bytes) -> bytes:
+        return text if self._source.tty else _frames(2, text)
 
     def _render(self, block: bytes) -> Iterator[bytes]:
         window, framed = self._window, not self._source.tty

@@ -72,9 +72,12 @@ def _escape_unicode(data: bytes) -> bytes:
     return data
 
 
-def encode(data: bytes, terminated: bool, stream: int, stamp_ns: int) -> bytes:
-    """Records for whole lines (`terminated`) or for one piece of a line; all have the same time."""
-    end = b'","stream":"' + STREAMS[stream] + b'","time":"' + format_ns(stamp_ns) + b'"}\n'
+def encode(data: bytes, terminated: bool, stream: int, stamp_ns: int, attributes: bytes = b"") -> bytes:
+    """Records for whole lines (`terminated`) or for one piece of a line; all have the same time.
+
+    `attributes` is what each record has between its stream and its time: nothing, or `"attrs":{...},`.
+    """
+    end = b'","stream":"' + STREAMS[stream] + b'",' + attributes + b'"time":"' + format_ns(stamp_ns) + b'"}\n'
     if not terminated:
         return PREFIX + escape(data, b"\\n") + end
     return PREFIX + escape(data[:-1], b"\\n" + end + PREFIX) + b"\\n" + end
@@ -93,16 +96,19 @@ def whole_records(fd: int, size: int) -> int:
 
 
 class JsonFile:
-    """The driver: `write` takes what LineCutter yields."""
+    """The driver: `write` takes what LineCutter yields. `attributes` is a JSON object for each record, or nothing."""
 
-    __slots__ = ("_file",)
+    __slots__ = ("_attributes", "_file")
 
-    def __init__(self, path: str, max_size: int, max_files: int) -> None:
-        self._file = RotatingFile(path, max_size, max_files, whole_records)
+    def __init__(
+        self, path: str, max_size: int, max_files: int, *, compress: bool = False, attributes: bytes = b""
+    ) -> None:
+        self._file = RotatingFile(path, max_size, max_files, whole_records, compress=compress)
+        self._attributes = b'"attrs":' + attributes + b"," if attributes else b""
 
     def write(self, data: bytes, terminated: bool, stream: int, stamp_ns: int) -> None:
         """Append; a file takes records until it is at or over its size, then the next one is begun, as Docker does."""
-        records = encode(data, terminated, stream, stamp_ns)
+        records = encode(data, terminated, stream, stamp_ns, self._attributes)
         while (room := self._file.room) >= 0 and room < len(records):
             end = (
                 records.find(b"\n", max(0, room - 1)) + 1

@@ -10,6 +10,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 from functools import lru_cache
+from urllib.parse import quote_plus
 
 import msgspec
 
@@ -34,7 +35,7 @@ def _mark(tail: bytes) -> Mark | None:
         time_ns = parse_stamp(stamp)
     except (ValueError, msgspec.MsgspecError):
         return None
-    text = ",".join(f"{name}={value}" for name, value in sorted(pairs.items()))
+    text = ",".join(f"{quote_plus(name)}={quote_plus(value)}" for name, value in sorted(pairs.items()))
     return Mark(1 if stream == b"stdout" else 2, pad_fraction(stamp), time_ns, text.encode())
 
 

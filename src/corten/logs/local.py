@@ -48,13 +48,21 @@ class Local:
 
     __slots__ = ("_file",)
 
-    def __init__(self, path: str, max_size: int, max_files: int) -> None:
-        self._file = RotatingFile(path, max_size, max_files, whole_records)
+    def __init__(self, path: str, max_size: int, max_files: int, *, compress: bool = False) -> None:
+        self._file = RotatingFile(path, max_size, max_files, whole_records, compress=compress)
 
     def write(self, data: bytes, terminated: bool, stream: int, stamp_ns: int) -> None:
-        if self._file.room == 0:
-            self._file.rotate()
-        self._file.append(encode(data, terminated, stream, stamp_ns))
+        """Append; a file takes lines until it is at or over its size, then the next one is begun."""
+        while data:
+            room = self._file.room
+            if not room:
+                self._file.rotate()
+                room = self._file.room
+            end = len(data)
+            if terminated and 0 <= room < end + HEADER + TRAILER:
+                end = data.find(b"\n", max(0, room - HEADER - TRAILER - 1)) + 1
+            self._file.append(encode(data[:end], terminated, stream, stamp_ns))
+            data = data[end:]
 
     def close(self) -> None:
         self._file.close()

@@ -1,8 +1,9 @@
-"""What a reader is asked for."""
+"""What a reader is asked for, and what a writer is told of its container."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Protocol
 
@@ -35,3 +36,19 @@ class LogWindow(Protocol):
     def follow(self) -> bool: ...
     @property
     def details(self) -> bool: ...
+
+
+@dataclass(frozen=True, slots=True)
+class LogFacts:
+    """What is known of a container when it is started. `name` without slash, `env` as NAME=VALUE."""
+
+    id: str = ""
+    name: str = ""
+    image_id: str = ""
+    image_name: str = ""
+    created: str = ""
+    argv: Sequence[str] = ()
+    env: Sequence[str] = ()
+    labels: Mapping[str, str] = field(default_factory=dict)
+    options: Mapping[str, str] = field(default_factory=dict)
+    hostname: str = ""

@@ -11,9 +11,27 @@ from corten.logs.local import Local
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
-    from typing import Any
+    from typing import Any, Protocol
 
-DRIVERS: dict[str, type[JsonFile] | type[Local]] = {"json-file": JsonFile, "local": Local}
+    class Driver(Protocol):
+        """`write` takes what LineCutter yields, and raises OSError when it is lost. There is none after `close`."""
+
+        def write(self, data: bytes, terminated: bool, stream: int, stamp_ns: int) -> None: ...
+        def close(self) -> None: ...
+
+    class Watching(Protocol):
+        """The shim's loop, as far as a driver needs it."""
+
+        def watch(self, fd: int, events: int, handler: Callable[[int], None]) -> None: ...
+        def unwatch(self, fd: int) -> None: ...
+
+    # What `logs.prepare` makes of a driver and its options: the driver, the live file of what it keeps ("" when it
+    # keeps nothing), that file's limits as RotatingFile takes them, and the rest by name, of which most have nothing.
+    Settings = tuple[str, str, int, int, dict[str, Any]]
+
+
+class CannotOpen(Exception):
+    """The driver cannot be used; says why."""
 
 
 class LogWriter:
@@ -25,9 +43,9 @@ class LogWriter:
 
     __slots__ = ("_complain", "_cutters", "_driver", "_failing", "_open_driver")
 
-    def __init__(self, open_driver: Callable[[], JsonFile | Local], complain: Callable[[OSError], None]) -> None:
+    def __init__(self, open_driver: Callable[[], Driver], complain: Callable[[str], None]) -> None:
         self._open_driver = open_driver
-        self._driver: JsonFile | Local | None = open_driver()
+        self._driver: Driver | None = open_driver()
         self._complain = complain
         self._cutters: dict[int, LineCutter] = {1: LineCutter(), 2: LineCutter()}
         self._failing = False
@@ -74,15 +92,30 @@ class LogWriter:
                 self._failing = False
             except OSError as error:
                 if not self._failing:
-                    self._complain(error)
+                    self._complain(f"log lines are lost: {error}")
                 self._failing = True
 
 
-def open_writer(
-    driver: str, path: str, max_size: int, max_files: int, complain: Callable[[OSError], None]
-) -> LogWriter | None:
-    """The writer for a driver; None for `none`. Raises KeyError for an unknown one, OSError if it cannot be opened."""
-    if driver == "none":
+def open_log(settings: Settings, complain: Callable[[str], None], loop: Watching) -> LogWriter | None:
+    """The writer for a driver; None for `none`. Raises CannotOpen, or OSError for a file that cannot be opened."""
+    if settings[0] == "none":
         return None
-    opened = DRIVERS[driver]
-    return LogWriter(lambda: opened(path, max_size, max_files), complain)
+    if not keeps_files(settings):
+        from corten.logs.rare import open_rare  # a helper process: none of it for all others
+
+        return LogWriter(lambda: open_rare(settings, complain, loop), complain)
+    return LogWriter(lambda: open_files(settings), complain)
+
+
+def keeps_files(settings: Settings) -> bool:
+    """Whether the log is nothing but files that this process writes: only such a writer can be suspended."""
+    return bool(settings[1]) and "remote" not in settings[4] and "buffer" not in settings[4]
+
+
+def open_files(settings: Settings) -> JsonFile | Local:
+    """A driver that keeps files; the format of `local` for all but json-file."""
+    driver, path, max_size, max_files, more = settings
+    compress = "compress" in more
+    if driver == "json-file":
+        return JsonFile(path, max_size, max_files, compress=compress, attributes=more.get("attributes", b""))
+    return Local(path, max_size, max_files, compress=compress)

@@ -13,7 +13,7 @@ from typing import Any
 
 import msgspec
 
-from corten.errors import SystemFault, Unavailable
+from corten.errors import SystemFault, Unavailable, clip
 from corten.runtime import protocol, settings
 from corten.runtime.cgroups_units import is_scope, scope_of
 from corten.runtime.container import Handle, clear_exit, end_orphans, kill_group, read_exit, remove_leftovers
@@ -240,6 +240,8 @@ class RuntimeClient:
             self.execs.exited(handle, exec_id, ExitStatus(code, finished_ns))
         elif kind == protocol.OOM:
             self._tasks.start(f"memory of {handle.id}", self._report_oom(handle))
+        elif kind == protocol.LOG_TROUBLE:
+            log.warning("container %s: %s", handle.id, clip(fields[0]))
 
     def _exited(self, handle: Handle, status: ExitStatus) -> None:
         if handle.ending:

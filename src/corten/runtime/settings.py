@@ -11,11 +11,11 @@ from msgspec import structs, to_builtins
 from msgspec.json import encode as json_encode
 
 from corten.errors import InvalidArgument
-from corten.logs.options import parse
+from corten.logs.prepare import prepare
 from corten.runtime.plan import cgroup_path, compile_exec, compile_launch
 from corten.runtime.plan_mounts import Surroundings, compile_all
 from corten.runtime.steps import BindMount, HoldTree
-from corten.runtime.types import ExecRequest, LaunchRequest, LogSpec, Stdio, Stream
+from corten.runtime.types import ExecRequest, LaunchRequest, Stdio, Stream
 from corten.specs.oci_runtime import ConsoleSize, Linux, Namespace, Process, Spec
 
 # crun before 1.9 takes nothing else, and all others take it: whatever else the document says is read or passed over.
@@ -36,7 +36,7 @@ def of_launch(request: LaunchRequest, streams: Sequence[Stream]) -> dict[str, An
         "exit_file": str(request.exit_file),
         "cgroup": cgroup_path(linux.cgroups_path) if linux is not None else "",
         "shared_pids": not any(space.type == "pid" and not space.path for space in namespaces),
-        "log": _log(request.log),
+        "log": prepare(request.log.driver, request.log.path, request.log.facts),
         "streams": [of_stream(stream) for stream in streams],
         "runtime": request.runtime,
         **(_of_external(request) if request.runtime else _of_embedded(request)),
@@ -163,8 +163,3 @@ def _stdio(stdio: Stdio) -> dict[str, Any]:
         "stdin_once": stdio.stdin_once,
         "size": stdio.console_size,
     }
-
-
-def _log(log: LogSpec) -> tuple[str, str, int, int]:
-    chosen = parse(log.driver, log.options)
-    return (chosen.driver, str(log.path or ""), chosen.max_size, chosen.max_files)

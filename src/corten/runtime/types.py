@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Protocol
 
+from corten.logs.types import LogFacts
 from corten.specs.oci_runtime import Process, Spec
 
 
@@ -35,12 +36,13 @@ class MountSpec:
 class LogSpec:
     """Where the shim writes what the container says.
 
-    `driver` is `json-file`, `local` or `none`; `path` the live file.
+    `path` is the live file of what the driver keeps, or of the cache of one that keeps nothing. The options are among
+    the `facts`.
     """
 
     driver: str
     path: Path | None = None
-    options: dict[str, str] = field(default_factory=dict)
+    facts: LogFacts = field(default_factory=LogFacts)
 
 
 @dataclass(frozen=True, slots=True)

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from corten.daemon.config import DOCKER_ONLY, KEYS, TLS_KEYS, RuntimeEntry, load_file, merge
+from corten.daemon.config import DOCKER_ONLY, KEYS, TLS_KEYS, RuntimeEntry, load_file, log_options, merge
 from corten.errors import InvalidArgument
 
 
@@ -45,9 +45,12 @@ def test_file_settings_take_effect(tmp_path: Path) -> None:
             "proxies": {"http-proxy": "http://p:1", "https-proxy": "http://u:hunter2@p:2", "no-proxy": "x.example"},
             "no-new-privileges": True,
             "seccomp-profile": "/etc/corten/profile.json",
+            "log-driver": "local",
+            "log-opts": {"max-size": "1m"},
         },
     )
     config = merge({}, load_file(path))
+    assert (config.log_driver, config.log_options) == ("local", {"max-size": "1m"})
     assert config.data_root == Path("/d")
     assert config.log_level == "debug"
     assert config.runtimes == {"runc": RuntimeEntry("/usr/bin/runc", ("--debug",))}
@@ -141,3 +144,23 @@ def test_a_storage_limit_that_is_none_is_refused(tmp_path: Path, text: object) -
     file.write_text(json.dumps({"storage-limit": text}))
     with pytest.raises(InvalidArgument, match="storage-limit must be a size such as 20GB"):
         load_file(file)
+
+
+@pytest.mark.parametrize(
+    ("driver", "options", "words"),
+    [
+        ("bogus", {}, "failed to set log opts: logger: no log driver named 'bogus' is registered"),
+        ("local", {"tag": "x"}, "failed to set log opts: unknown log opt 'tag' for log driver local"),
+    ],
+)
+def test_the_log_of_all_containers_is_checked(driver: str, options: dict[str, str], words: str) -> None:
+    with pytest.raises(InvalidArgument, match=words):
+        merge({"log_driver": driver, "log_options": options}, {})
+
+
+def test_log_options_are_pairs() -> None:
+    assert log_options("--log-opt", ["a=b=c", "d="]) == {"a": "b=c", "d": ""}
+    with pytest.raises(InvalidArgument, match="--log-opt wants NAME=VALUE, not a"):
+        log_options("--log-opt", ["a"])
+    with pytest.raises(InvalidArgument, match="log-opts must be an object of strings"):
+        KEYS["log-opts"][1]("log-opts", {"max-file": 3})

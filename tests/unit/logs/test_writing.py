@@ -9,12 +9,10 @@ from pathlib import Path
 
 import pytest
 
-from corten.errors import InvalidArgument
 from corten.logs import jsonfile, local, stamps
 from corten.logs.jsonfile import JsonFile
 from corten.logs.lines import LIMIT, LineCutter
-from corten.logs.options import parse
-from corten.logs.writer import LogWriter, open_writer
+from corten.logs.writer import LogWriter
 
 T = 1_700_000_000_123_456_700
 
@@ -156,9 +154,8 @@ def test_a_full_disk_loses_lines_but_never_leaves_half_a_record(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     path = tmp_path / "x.log"
-    complaints: list[OSError] = []
-    log = open_writer("json-file", str(path), 0, 1, complaints.append)
-    assert isinstance(log, LogWriter)
+    complaints: list[str] = []
+    log = LogWriter(lambda: JsonFile(str(path), 0, 1), complaints.append)
     log.write(1, b"one\n")
     room = [10]
 
@@ -181,25 +178,8 @@ def test_a_full_disk_loses_lines_but_never_leaves_half_a_record(
 
 def test_what_came_without_newline_is_written_at_the_end(tmp_path: Path) -> None:
     path = tmp_path / "x.log"
-    complaints: list[OSError] = []
-    log = open_writer("json-file", str(path), 0, 1, complaints.append)
-    assert log is not None
+    log = LogWriter(lambda: JsonFile(str(path), 0, 1), print)
     log.write(1, b"no newline")
     log.write(2, b"err\n")
     log.close()
     assert [(r["log"], r["stream"]) for r in records(path)] == [("err\n", "stderr"), ("no newline", "stdout")]
-
-
-def test_options_are_checked() -> None:
-    assert parse("json-file", {}).max_size == 20_000_000
-    assert parse("json-file", {"max-size": "10m", "max-file": "3"}).max_size == 10_000_000
-    assert parse("json-file", {"max-size": "-1"}).max_files == 1
-    for options, words in (
-        ({"max-size": "ten"}, "invalid log opt max-size"),
-        ({"max-file": "0"}, "max-file cannot be less than 1"),
-        ({"colour": "red"}, "unknown log opt 'colour' for json-file log driver"),
-    ):
-        with pytest.raises(InvalidArgument, match=words):
-            parse("json-file", options)
-    with pytest.raises(InvalidArgument, match="no log driver named 'syslog' is registered"):
-        parse("syslog", {})

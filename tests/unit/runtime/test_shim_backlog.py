@@ -12,7 +12,8 @@ from pathlib import Path
 
 import pytest
 
-from corten.logs.writer import open_writer
+from corten.logs.jsonfile import JsonFile
+from corten.logs.writer import LogWriter
 from corten.runtime.shim import backlog
 from corten.runtime.shim.backlog import Backlog
 from corten.runtime.shim.loop import Loop
@@ -37,7 +38,7 @@ class Stage:
     def __init__(self, place: Path, data: bytes) -> None:
         self.loop, self.path, self.data = Loop(), place / "log", data
         self.stdio = Stdio(self.loop, terminal=False, open_stdin=False, stdin_once=False)
-        self.stdio.log, self.stdio.log_path = open_writer("json-file", str(self.path), 0, 1, print), str(self.path)
+        self.stdio.log, self.stdio.log_path = LogWriter(lambda: JsonFile(str(self.path), 0, 1), print), str(self.path)
         self.stdio.prepare()
         self.stdout = os.dup(self.stdio.child_fds[1])
         self.client, theirs = socket.socketpair()
@@ -133,8 +134,7 @@ def test_a_shim_that_is_killed(tmp_path: Path) -> None:
     shim = os.fork()
     if shim == 0:
         try:
-            log = open_writer("json-file", str(path), 0, 1, print)
-            assert log is not None
+            log = LogWriter(lambda: JsonFile(str(path), 0, 1), print)
             taken = Backlog(Loop(), log, str(tmp_path), lambda: None)
             for at in range(0, len(LINES), 1 << 18):
                 taken.write(1, LINES[at : at + (1 << 18)], 1)
@@ -149,7 +149,7 @@ def test_a_shim_that_is_killed(tmp_path: Path) -> None:
 @pytest.mark.usefixtures("scribes")
 def test_a_line_that_spans_the_begin_and_the_end(tmp_path: Path) -> None:
     path = tmp_path / "log"
-    log = open_writer("json-file", str(path), 0, 1, print)
+    log = LogWriter(lambda: JsonFile(str(path), 0, 1), print)
     assert log is not None
     log.write(1, b"one ")
     log.write(2, b"other ")

@@ -11,7 +11,8 @@ from pathlib import Path
 
 import pytest
 
-from corten.logs.writer import open_writer
+from corten.logs.jsonfile import JsonFile
+from corten.logs.writer import LogWriter
 from corten.runtime.shim.framing import DetachScanner, frame_header
 from corten.runtime.shim.loop import Loop
 from corten.runtime.shim.stdio import QUEUE_LIMIT, Stdio
@@ -313,7 +314,7 @@ def test_resizing_without_a_terminal_is_refused(stage: Stage) -> None:
 
 def test_output_is_logged_and_closed_stdin_is_harmless(tmp_path: Path) -> None:
     stage = Stage()
-    stage.stdio.log = open_writer("json-file", str(tmp_path / "log"), 0, 1, print)
+    stage.stdio.log = LogWriter(lambda: JsonFile(str(tmp_path / "log"), 0, 1), print)
     stage.start()
     client = stage.attach(TYPING)
     os.close(stage.stdin)

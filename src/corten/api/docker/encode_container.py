@@ -159,7 +159,8 @@ def inspect(container: Container, api: int, sizes: Sizes | None = None) -> Json:
         "ResolvConfPath": container.resolv_conf_path,
         "HostnamePath": container.hostname_path,
         "HostsPath": container.hosts_path,
-        "LogPath": container.log_path,
+        # Of json-file alone, as in Docker: no other driver's files are for others to read.
+        "LogPath": container.log_path if container.host_config.log_config.type == "json-file" else "",
         "Name": "/" + container.name,
         "RestartCount": container.restart_count,
         "Driver": container.driver,

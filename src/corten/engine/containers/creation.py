@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from corten.engine import remap
-from corten.engine.containers import defaults, imagemerge, modes, mountspec, names, validate
+from corten.engine.containers import defaults, imagemerge, logplan, modes, mountspec, names, validate
 from corten.engine.containers.announce import Announcer
 from corten.engine.containers.catalog import Entry
 from corten.engine.containers.mounts import Mounts
@@ -181,20 +181,13 @@ class Creation:
             mounts=points,
             networks=draft.networks,
             requested_macs={name: e.mac_address for name, e in draft.networks.items() if e.mac_address},
-            log_path=log_path(settings, id, draft.host_config.log_config.type),
+            log_path=logplan.path(settings.state_dir(id), id, draft.host_config.log_config),
             resolv_conf_path=str(run_dir / "resolv.conf"),
             hostname_path=str(run_dir / "hostname"),
             hosts_path=str(run_dir / "hosts"),
             app_armor_profile=options.apparmor,
             cgroup=settings.cgroup_of(id, draft.host_config.cgroup_parent),
         )
-
-
-def log_path(settings: EngineSettings, id: str, driver: str) -> str:
-    """Where the driver's live file is; "" for one that keeps none."""
-    if driver == "json-file":
-        return str(settings.state_dir(id) / f"{id}-json.log")
-    return str(settings.state_dir(id) / "container.log") if driver == "local" else ""
 
 
 def _check_endpoint(network: str, endpoint: EndpointSettings) -> None:

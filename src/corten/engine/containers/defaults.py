@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from corten.engine.containers import modes
+from corten.engine.containers import logplan, modes
 from corten.engine.deps import EngineSettings
 from corten.engine.spec import resources, security
 from corten.errors import InvalidArgument, clip
-from corten.logs import options as log_options
-from corten.specs.container import ContainerConfig, HostConfig, LogConfig
+from corten.specs.container import ContainerConfig, HostConfig
 
 
 def complete(config: ContainerConfig, host_config: HostConfig, id: str, settings: EngineSettings) -> None:
@@ -18,11 +17,7 @@ def complete(config: ContainerConfig, host_config: HostConfig, id: str, settings
     if modes.joined(host_config.network_mode):
         config.hostname = config.hostname or id[:12]
     host_config.restart_policy.name = host_config.restart_policy.name or "no"
-    driver = host_config.log_config.type or settings.log_driver
-    options = dict(settings.log_options) if driver == settings.log_driver else {}
-    options |= host_config.log_config.config or {}
-    host_config.log_config = LogConfig(type=driver, config=options)
-    log_options.parse(driver, options)
+    host_config.log_config = logplan.complete(host_config.log_config, settings)
     _complete_isolation(host_config, settings)
     host_config.memory_swap = resources.effective_swap(host_config)
     host_config.runtime = host_config.runtime or settings.default_runtime

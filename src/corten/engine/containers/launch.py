@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from corten.engine import remap
-from corten.engine.containers import etcfiles, modes, ports
+from corten.engine.containers import etcfiles, logplan, modes, ports
 from corten.engine.containers.announce import Announcer
 from corten.engine.containers.catalog import Entry
 from corten.engine.containers.refusals import refusal
@@ -25,7 +25,7 @@ from corten.engine.spec import apparmor, builder, capabilities, devices, securit
 from corten.errors import Conflict, CortenError, NotFound, StartFailed, clip
 from corten.network.types import Connected, Endpoint, EndpointRequest, NetworkSpec, PortMapping, Sandbox, UserNamespace
 from corten.runtime.cgroups_units import is_scope
-from corten.runtime.types import Launched, LaunchRequest, LogSpec, MountSpec, Stdio, Stream
+from corten.runtime.types import Launched, LaunchRequest, MountSpec, Stdio, Stream
 from corten.specs.container import EndpointSettings
 from corten.specs.oci_runtime import Seccomp, Spec
 from corten.storage.types import MountPlan
@@ -134,7 +134,7 @@ class Launcher:
             exit_file=settings.state_dir(container.id) / "exit",
             rootfs=_rootfs(entry.rootfs, remapped=attempt.remap is not None),
             stdio=_stdio(container),
-            log=_log(container),
+            log=logplan.spec(container, settings.facts.hostname),
             init=bool(container.host_config.init),
             user=container.config.user or "0",  # a number that is looked up: root's further groups are the image's
             groups=tuple(container.host_config.group_add or ()),
@@ -296,13 +296,6 @@ def _stdio(container: Container) -> Stdio:
     height, width = container.host_config.console_size
     size = (height, width) if config.tty and height and width else None
     return Stdio(config.tty, config.open_stdin, config.stdin_once, size)
-
-
-def _log(container: Container) -> LogSpec:
-    log = container.host_config.log_config
-    if not container.log_path:
-        return LogSpec("none")
-    return LogSpec(log.type, Path(container.log_path), dict(log.config or {}))
 
 
 def _text(path: Path) -> str:

@@ -17,6 +17,7 @@ import os
 import select
 
 from corten.linux.process import set_process_name
+from corten.runtime.shim import signals
 from corten.runtime.shim.loop import IN
 
 TYPE_CHECKING = False
@@ -160,6 +161,7 @@ def _scribe(ring: int, hears: int, tells: int, log: LogWriter, state: tuple[Any,
     status = 1
     try:
         set_process_name("corten-scribe")
+        signals.unhang_bell()  # the log may compress files in a child: its end must not ring in what is opened here
         last = 2  # standard error is shim.log
         for fd in sorted((ring, hears, tells)):
             os.closerange(last + 1, fd)

@@ -15,7 +15,7 @@ import os
 import sys
 
 from corten.linux.process import PR_SET_CHILD_SUBREAPER, prctl, set_command_line, set_process_name
-from corten.logs.writer import open_writer
+from corten.logs.writer import CannotOpen, keeps_files, open_log
 from corten.runtime import protocol
 from corten.runtime.shim import signals
 from corten.runtime.shim.control import Control, Refusal
@@ -29,8 +29,6 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable
     from typing import Any, NoReturn, Protocol
-
-    from corten.logs.writer import LogWriter
 
     class Runtime(Protocol):
         """What the shim asks of a runtime. Each call raises Refusal or OSError; `Embedded` says what they do."""
@@ -56,6 +54,7 @@ class Shim:
 
     def __init__(self, settings: dict[str, Any], runtime: Runtime) -> None:
         self.loop = Loop()
+        self._pid = os.getpid()
         self.control = Control(self.loop, self._greeting, self._request, self._maybe_leave)
         self._run_dir: str = settings["run_dir"]
         self._exit_file: str = settings["exit_file"]
@@ -76,7 +75,9 @@ class Shim:
             stdio.attach(fds.pop(0), stream)
         self._keep = fds  # held until the container has ended
         try:
-            stdio.log, stdio.log_path = _open_log(settings["log"], self._log_failed), settings["log"][1]
+            stdio.log = open_log(settings["log"], self._log_trouble, self.loop)
+            if keeps_files(settings["log"]):
+                stdio.log_path = settings["log"][1]
             stdio.prepare()
             self.control.listen(self._run_dir + "/shim.sock")
             warnings = self._runtime.launch(self._main)
@@ -279,16 +280,13 @@ class Shim:
         if self._main.exit_code is not None:
             raise Refusal(protocol.CONFLICT, "the container is not running")
 
-    def _log_failed(self, error: OSError) -> None:
-        self._complain(f"log lines are lost: {error}")
+    def _log_trouble(self, text: str) -> None:
+        self._complain(text)
+        if os.getpid() == self._pid:  # not from a process that writes the log for us
+            self.control.tell((protocol.LOG_TROUBLE, text))
 
     def _complain(self, text: str) -> None:
         os.write(2, f"{text}\n".encode())
-
-
-def _open_log(log: tuple[str, str, int, int], complain: Callable[[OSError], None]) -> LogWriter | None:
-    driver, path, max_size, max_files = log
-    return open_writer(driver, path, max_size, max_files, complain)
 
 
 def run(control_fd: int) -> NoReturn:
@@ -330,6 +328,10 @@ def _live(control: _socket.socket) -> None:
         shim.launch(fds)
     except Refusal as refusal:
         shim.control.tell((protocol.FAILED, refusal.fields))
+        return
+    except CannotOpen as error:
+        reason = f"failed to create task for container: failed to initialize logging driver: {error}"
+        shim.control.tell((protocol.FAILED, (protocol.FAULT, reason, "", 0, 128)))
         return
     except OSError as error:
         shim.control.tell((protocol.FAILED, (protocol.FAULT, str(error), "prepare", error.errno or 0, 128)))

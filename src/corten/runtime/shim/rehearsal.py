@@ -79,6 +79,6 @@ _SETTINGS: dict[str, Any] = {
     "open_stdin": True,
     "stdin_once": True,
     "size": None,
-    "log": ("json-file", "/dev/null", 0, 1),
+    "log": ("json-file", "/dev/null", 0, 1, {}),
     "streams": [(True, True, True, False, b"", b"")],
 }
