@@ -69,15 +69,14 @@ class Cursor:
         """Waits for a step that runs in a thread whose caller was cancelled; there is none after it."""
         with self._lock:
             self._done = True
-            for file in self._files:
-                tail.left(self._path, file)
-            self._files.clear()
+            while self._files:
+                self._move_on()
 
     def _settle(self) -> None:
         """Let go of the files that are not needed, or not yet: a follower holds one, and with it all that are newer."""
         since = self._window.since_ns - _COARSE
         while len(self._files) > 1 and self._files[0].modified_ns < since:
-            tail.left(self._path, self._files.pop(0))
+            self._files.pop(0).close()
         if self._window.follow:
             while len(self._files) > 1:
                 self._files.pop().close()
@@ -113,7 +112,11 @@ class Cursor:
         return True  # what was appended before the rotation comes first
 
     def _move_on(self) -> None:
-        tail.left(self._path, self._files.pop(0))
+        file = self._files.pop(0)
+        if self._window.follow:
+            tail.left(self._path, file)
+        else:
+            file.close()
 
     def _note(self, text: bytes) -> bytes:
         return text if self._source.tty else _frames(2, text)

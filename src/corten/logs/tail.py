@@ -13,7 +13,7 @@ from typing import IO
 
 from corten.logs import localread
 from corten.logs.compress import SUFFIX, origin
-from corten.logs.files import KEPT, kept_files, lock, sweep
+from corten.logs.files import kept_files, lock, sweep
 from corten.logs.jsonfile import whole_records
 
 BLOCK = 64 * 1024
@@ -30,7 +30,6 @@ class OpenFile:
     def __init__(self, name: str, fd: int) -> None:
         status = os.fstat(fd)
         self.fd, self.inode, self.modified_ns = fd, status.st_ino, status.st_mtime_ns
-        self.kept = KEPT in os.path.basename(name)
         self.offset, self.limit = 0, 1 << 62
         self._packed = name.endswith(SUFFIX)
         self.origin = origin(fd) if self._packed else 0
@@ -187,20 +186,21 @@ def successor(path: str, file: OpenFile) -> tuple[OpenFile | None, bool]:
 def _place(files: list[OpenFile], file: OpenFile) -> int:
     """Where `file` is among the files that there are; -1 when it has gone.
 
-    The newest one of its inode: that cannot have been given to another since, as `file` is open.
+    As it is open its inode has not been given to another. Only when there is none of its inode it may have been
+    compressed: the newest that was made of such a one, as it may have been somebody else's before.
     """
-    for index in range(len(files) - 1, -1, -1):
-        if file.inode in (files[index].inode, files[index].origin):
-            return index
-    return -1
+    inodes = [other.inode for other in files]
+    if file.inode in inodes:
+        return inodes.index(file.inode)
+    origins = [other.origin for other in files]
+    return len(files) - 1 - origins[::-1].index(file.inode) if file.inode in origins else -1
 
 
 def left(path: str, file: OpenFile) -> None:
-    """Close a file that was followed, and delete it if it was there for its followers only."""
+    """Close a file that was followed, and delete what was there for its followers only."""
     file.close()
-    if file.kept:
-        try:
-            with _at_rest(path):
-                sweep(path)
-        except FileNotFoundError:
-            return
+    try:
+        with _at_rest(path):
+            sweep(path)
+    except FileNotFoundError:
+        return
