@@ -105,8 +105,8 @@ class Relay:
         """Fork a helper. With `retry` it goes on trying to open its driver."""
         ours, theirs = _socket.socketpair(_socket.AF_UNIX, _socket.SOCK_STREAM)
         self._started = time.monotonic()
-        pid = os.fork()
-        if not pid:
+        self._pid = os.fork()
+        if not self._pid:
             serve(theirs, self._sender, retry)
         theirs.close()
         ours.setblocking(False)
@@ -120,6 +120,9 @@ class Relay:
         if said.startswith(OK):
             return
         self._lose()
+        if self._pid:
+            os.kill(self._pid, 9)  # it may be that it hangs
+        self._reap(0)
         raise OSError(said[1:].decode(errors="replace").strip() or "the log's helper did not answer")
 
     def _ready(self, events: int) -> None:
@@ -138,12 +141,21 @@ class Relay:
             said = b""
         if not said:
             self._lose()
+            self._reap(0)  # it holds its end for as long as it lives
         elif first:
             self._said = said
         else:
             *lines, self._said = (self._said + said).split(b"\n")
             for line in lines:
                 self._complain(line.decode(errors="replace"))
+
+    def _reap(self, options: int) -> None:
+        try:
+            ended, _ = os.waitpid(self._pid, options)
+        except ChildProcessError:  # the shim waits for whoever ends
+            ended = self._pid
+        if ended:
+            self._pid = 0
 
     def _flush(self) -> None:
         while self._queue and self._socket is not None:

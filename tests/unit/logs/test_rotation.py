@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import fcntl
 import gzip
 import os
-from collections.abc import AsyncIterator
 from pathlib import Path
-from typing import cast
 
 import pytest
 
@@ -19,6 +18,8 @@ from tests.unit.logs.test_reading import T, Window, entries, read_all
 from tests.waiting import until
 
 SECOND = 10**9
+# The tests' own process has threads; what is forked here ends in os._exit.
+pytestmark = pytest.mark.filterwarnings("ignore:.*fork.*:DeprecationWarning")
 
 
 @pytest.fixture(params=["json-file", "local"])
@@ -114,15 +115,17 @@ def test_closing_ends_the_compressing(tmp_path: Path) -> None:
     log._file.rotate()
     log.close()
     assert names(tmp_path) == ["c.log", "c.log.1", "c.log.2"]
+    compressor = log._file._compressor
+    assert compressor is not None
     with pytest.raises(ChildProcessError):
-        os.waitpid(-1, os.WNOHANG)
+        os.waitpid(compressor._pid, os.WNOHANG)
 
 
 def test_a_file_that_is_followed_is_compressed_later(tmp_path: Path) -> None:
     path = tmp_path / "c.log.1"
     path.write_bytes(b"text\n")
     follower = os.open(path, os.O_RDONLY)
-    assert files.lock(follower, files.fcntl.LOCK_SH)
+    assert files.lock(follower, fcntl.LOCK_SH)
     compress.compress_all(str(tmp_path / "c.log"))
     assert names(tmp_path) == ["c.log.1"]
     os.close(follower)
@@ -157,7 +160,7 @@ class Follower:
     def __init__(self, source: LogSource, **window: int | None) -> None:
         self.ended: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         wanted = Window(follow=True, **window)  # type: ignore[arg-type]
-        self._chunks = cast("AsyncIterator[bytes]", reader.read(source, wanted, self.ended))
+        self._chunks = reader.read(source, wanted, self.ended)
         self.found = ""
 
     async def take(self) -> None:
@@ -260,7 +263,7 @@ def test_a_reader_that_was_stopped_does_not_stop_the_writer(tmp_path: Path) -> N
     """It holds the directory as a reader does while it opens files."""
     source, log = make(tmp_path, "json-file", 1000, 3)
     holder = os.open(tmp_path, os.O_RDONLY | os.O_DIRECTORY)
-    assert files.lock(holder, files.fcntl.LOCK_SH)
+    assert files.lock(holder, fcntl.LOCK_SH)
     said = say(log, 0, 30)
     os.close(holder)
     assert said.endswith(text(read_all(source, Window())))

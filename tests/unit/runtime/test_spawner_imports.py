@@ -27,6 +27,9 @@ def test_nothing_costly_is_imported() -> None:
     loaded = python("import corten.runtime.spawner; print(*sys.modules)").split()
     assert "corten.runtime.child.launch" in loaded
     assert [name for name in BANNED if name in loaded] == []
+    assert sorted(name for name in loaded if name.startswith("corten.logs.")) == [
+        f"corten.logs.{name}" for name in ("files", "jsonfile", "lines", "local", "stamps", "writer")
+    ]
 
 
 def test_immortal_objects_work_as_before() -> None:
