@@ -40,8 +40,7 @@ class Gate:
             raise OSError("it is broken")
 
     def send(self, data: bytes, terminated: bool, stream: int, stamp_ns: int) -> tuple[bytes, OSError | None]:
-        while not self.go.exists():
-            time.sleep(0.01)
+        until(self.go.exists, what="the word to go")
         if self.broken.exists():
             return data, OSError("it is broken")
         with open(self.file, "ab") as file:
