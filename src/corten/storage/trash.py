@@ -68,6 +68,10 @@ class Trash:
                     delete_tree(place)
                 else:
                     place.unlink(missing_ok=True)
+            except FileNotFoundError:
+                # Whoever was here before us, and was told to stop, is still at work on the same tree.
+                if os.path.lexists(place):
+                    self._queue.put(place)
             except OSError as error:
                 log.warning("cannot delete %s now, it is tried again at the next start: %s", place, error)
             finally:
