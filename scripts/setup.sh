@@ -96,6 +96,7 @@ setup_tests() {
     # What the compatibility tests compare with: a registry, the docker client, other runtimes.
     apt_install skopeo runc crun
     apt_install zsh fish groff-base # completion and manual pages are tried in the real thing
+    apt_install e2fsprogs # the disk that loses power
     PATH=$PWD/.tools/bin:$PATH
     fetch_program docker-registry docker-registry
     fetch_program containerd containerd ctr containerd-shim-runc-v2

@@ -3,8 +3,9 @@ each of them.
 
 seccomp's user notification is the failing layer below the store. It stops every thread and every worker process before
 such a call, in one order for all of them, and answers with an error where it is told to; the product is not changed
-for it. strace's tampering was tried first: it counts calls by thread, so that "the n-th" means another one each time,
-cannot hold a process while the disk is copied, and takes five times as long.
+for it. strace's tampering was tried first: it counts calls by thread (told to fail the second fsync, it failed that of
+each of two threads), does not know which file a call is about, and cannot hold a process while the disk is copied. A
+call costs 3 µs by itself, 66 under strace, 116 here, where each gets its name (busy machine).
 """
 
 from __future__ import annotations
