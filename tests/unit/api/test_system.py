@@ -213,6 +213,12 @@ def test_events_of_the_past(api: Api) -> None:
     assert actions({"container": ["one"]}) == actions({"label": ["a=b"]}) == ["one create", "one start"]
     assert actions({"image": ["busybox"], "event": ["start"]}) == ["one start", "two start"]
     assert actions({"type": ["image"]}) == actions({"container": ["three"]}) == actions({"scope": ["swarm"]}) == []
+    assert actions({"container": ["on"]}) == ["one create", "one start"]  # the start of a name
+    assert actions({"container": ["on", "two"], "event": ["start"]}) == ["one start", "two start"]
+    assert actions({"container": ["ne"]}) == actions({"image": ["busy"]}) == []
+    both = {"container": ["one"], "image": ["busybox"]}
+    assert actions(both) == ["one create", "one start"]  # kinds of filters narrow each other
+    assert actions(both | {"image": ["other"]}) == actions(both | {"network": ["bridge"]}) == []
     assert api.get(f"/events?{since}&filters=" + quote('{"x":["y"]}')).json == {"message": "invalid filter 'x'"}
     assert api.get("/events?since=2000&until=1000").status == 400
 

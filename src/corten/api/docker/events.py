@@ -63,7 +63,10 @@ async def _next(stream: AsyncIterator[Event]) -> Event | None:
 
 
 def event_test(filters: Filters) -> Callable[[Event], bool]:
-    """Whether an event passes; an action matches with what follows its colon (`exec_create: sh`) or without."""
+    """Whether an event passes: one of the values of each kind of filter that is there must fit.
+
+    An action matches with what follows its colon (`exec_create: sh`) or without.
+    """
     check_filters(filters, KNOWN)
     types, actions = frozenset(filters.get("type", ())), frozenset(filters.get("event", ()))
     scopes = frozenset(filters.get("scope", ()))
@@ -79,7 +82,7 @@ def event_test(filters: Filters) -> Callable[[Event], bool]:
             (not types or event.type in types)
             and (not actions or event.action in actions or event.action.partition(":")[0] in actions)
             and (not scopes or event.scope in scopes)
-            and (not subjects or any(_about(event, kind, values) for kind, values in subjects.items()))
+            and all(_about(event, kind, values) for kind, values in subjects.items())
             and labelled(event.attributes)
         )
 
@@ -87,14 +90,14 @@ def event_test(filters: Filters) -> Callable[[Event], bool]:
 
 
 def _about(event: Event, kind: str, values: list[str]) -> bool:
-    """An image filter takes the events of the image and those of containers made from it."""
+    """By id or name, of which the start is enough; an image in full, with the containers that were made from it."""
     name = event.attributes.get("name", "")
     if kind == "image":
         names = [name, event.actor_id] if event.type == "image" else [event.attributes.get("image", "")]
         return any(text and (text in values or _without_tag(text) in values) for text in names)
     if event.type != kind:
         return False
-    return event.actor_id in values or name in values or event.actor_id.startswith(tuple(values))
+    return event.actor_id.startswith(tuple(values)) or name.startswith(tuple(values))
 
 
 def _without_tag(name: str) -> str:

@@ -53,7 +53,7 @@ def assemble(deps: EngineDeps, settings: EngineSettings) -> Containers:
     health = HealthMonitor(deps, execs, life_cycle.end_unhealthy)
     supervisor.watch(health.started, health.ended, health.paused)
     supervisor.watch(on_end=lambda entry: execs.container_ended(entry.container.id))
-    inspection = Inspection(catalog, runtime.resources, deps.controller, deps.snapshotter, clock, facts)
+    inspection = Inspection(catalog, runtime.resources, deps.controller, deps.snapshotter, clock, facts, announce)
     return Containers(
         creation=Creation(deps, settings),
         life_cycle=life_cycle,

@@ -8,6 +8,7 @@ from typing import Any, Protocol
 
 from corten.clock import Clock
 from corten.engine.containers import processes, samples
+from corten.engine.containers.announce import Announcer
 from corten.engine.containers.catalog import Catalog
 from corten.engine.hostfacts import HostFacts
 from corten.engine.models import Container, Sizes, Status, Top
@@ -34,7 +35,9 @@ class Inspection:
         snapshotter: Snapshotter,
         clock: Clock,
         facts: HostFacts,
+        announce: Announcer,
     ) -> None:
+        self._announce = announce
         self._catalog, self._resources, self._traffic = catalog, resources, traffic
         self._snapshotter, self._clock, self._facts = snapshotter, clock, facts
 
@@ -51,7 +54,9 @@ class Inspection:
             raise Conflict(f"Container {container.id} is restarting, wait until the container is running")
         if not container.state.running:
             raise Conflict(f"container {container.id} is not running")
-        return await processes.top(self._resources.pids(container.id), ps_args)
+        found = await processes.top(self._resources.pids(container.id), ps_args)
+        self._announce.container(container, "top")
+        return found
 
     async def stats(self, ref: str) -> dict[str, Any]:
         """One sample in the API's shape; all zero for a container that does not run."""

@@ -28,7 +28,8 @@ async def top(pids: Sequence[int], ps_args: str) -> Top:
             return _without_ps(pids, ps_args)
         if code == 0 or (not complaint and extra):
             return parse(output, pids)
-    raise InvalidArgument(f"ps: {clip(complaint.strip())}")
+    # ps adds all of its usage to a word about one option.
+    raise InvalidArgument(f"ps: {clip(complaint.strip().partition(chr(10))[0])}")
 
 
 async def _ps(arguments: Sequence[str]) -> tuple[int, str, str]:

@@ -7,12 +7,12 @@ from contextlib import aclosing
 
 from corten.clock import Clock
 from corten.engine.images import importing
+from corten.engine.images.announce import ImageAnnouncer
 from corten.engine.images.importing import ImportOptions
 from corten.engine.images.index import ImageIndex
 from corten.engine.images.layers import LayerStore
 from corten.engine.images.loading import Loader
 from corten.engine.images.progress import ProgressStream
-from corten.engine.images.removal import Emit
 from corten.engine.images.saving import Saver
 from corten.engine.models import ProgressMessage
 from corten.errors import InvalidArgument
@@ -23,8 +23,8 @@ from corten.specs import reference as references
 class ImageArchives:
     """Implements `api.docker.backends.ArchiveBackend`."""
 
-    def __init__(self, index: ImageIndex, layers: LayerStore, events: Emit, clock: Clock) -> None:
-        self._index, self._layers, self._events, self._clock = index, layers, events, clock
+    def __init__(self, index: ImageIndex, layers: LayerStore, announce: ImageAnnouncer, clock: Clock) -> None:
+        self._index, self._layers, self._announce, self._clock = index, layers, announce, clock
 
     async def load(
         self, archive: AsyncIterator[bytes], *, quiet: bool, platforms: Sequence[str] = ()
@@ -34,7 +34,7 @@ class ImageArchives:
 
         async def run() -> None:
             for image in await loader.run(archive):
-                self._events.emit("image", "load", image.id, {"name": image.id})
+                await self._announce.image("load", image.id)
 
         async with aclosing(stream.run(self._layers.tasks, "load", run())) as told:
             async for line in told:
@@ -47,7 +47,7 @@ class ImageArchives:
             async for part in parts:
                 yield part
         for image in images:
-            self._events.emit("image", "save", image.id, {"name": image.id})
+            await self._announce.image("save", image.id)
 
     async def import_rootfs(
         self, source: AsyncIterator[bytes] | str, ref: str, *, message: str, changes: Sequence[str], platform: str
@@ -65,7 +65,7 @@ class ImageArchives:
 
         async def run() -> None:
             image = await importing.run(self._index, self._layers, archive, options, stream)
-            self._events.emit("image", "import", image.id, {"name": reference.familiar if reference else image.id})
+            await self._announce.image("import", image.id, reference.familiar if reference else "")
 
         async with aclosing(stream.run(self._layers.tasks, "import", run())) as told:
             async for line in told:

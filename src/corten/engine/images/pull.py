@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator, Callable
+from collections.abc import AsyncGenerator, Awaitable, Callable
 from dataclasses import dataclass
 
 from corten.engine.images.index import ImageIndex
@@ -71,7 +71,7 @@ class Puller:
         self._platform = platforms.parse(platform) if platform else None
         self._stream = stream
 
-    async def run(self, pulled: Callable[[Reference], None]) -> None:
+    async def run(self, pulled: Callable[[Reference], Awaitable[None]]) -> None:
         """Pull what the client's reference names, all tags where it has neither tag nor digest.
 
         `pulled` is told each name once its image is there. Raises what the registry or the disk refuses.
@@ -79,13 +79,13 @@ class Puller:
         reference = self._client.reference
         if reference.tag or reference.digest:
             new = await self._pull(self._client)
-            pulled(reference)
+            await pulled(reference)
         else:
             new = False
             for tag in await self._client.tags():
                 named = self._client.at(reference.with_tag(tag))
                 new |= await self._pull(named)
-                pulled(named.reference)
+                await pulled(named.reference)
         word = "Downloaded newer image for" if new else "Image is up to date for"
         self._stream.status(f"Status: {word} {reference.familiar}")
 

@@ -6,8 +6,8 @@ A name goes first, the image with its last name; what a container uses goes only
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Protocol
 
+from corten.engine.images.announce import ImageAnnouncer
 from corten.engine.images.family import left_by
 from corten.engine.images.index import ImageIndex
 from corten.engine.images.layers import LayerStore
@@ -23,17 +23,11 @@ InUse = Callable[[str], Sequence[tuple[str, bool]]]
 Changes = list[dict[str, str]]
 
 
-class Emit(Protocol):
-    """Publishes an event."""
-
-    def emit(self, type: str, action: str, actor_id: str, attributes: dict[str, str]) -> None: ...
-
-
 class Remover:
     """Takes names and images away. The rows go at once, blobs and snapshots in the background."""
 
-    def __init__(self, index: ImageIndex, layers: LayerStore, in_use: InUse, events: Emit) -> None:
-        self._index, self._layers, self._in_use, self._events = index, layers, in_use, events
+    def __init__(self, index: ImageIndex, layers: LayerStore, in_use: InUse, announce: ImageAnnouncer) -> None:
+        self._index, self._layers, self._in_use, self._announce = index, layers, in_use, announce
 
     async def remove(self, ref: str, *, force: bool, prune: bool) -> Changes:
         """What went, in Docker's order. Call with the index's lock held. Raises NotFound, Conflict."""
@@ -140,23 +134,23 @@ class Remover:
     async def _delete(self, image: StoredImage, changes: Changes) -> None:
         names = self._index.names.of(image.id)
         await self._index.delete(image.id)
-        self._untagged(image, names, changes)
+        await self._untagged(image, names, changes)
         changes.append({"Deleted": image.id})
         needed = self._index.referenced()[1]
         changes += [{"Deleted": chain_id} for chain_id in reversed(image.chain_ids) if chain_id not in needed]
-        self._events.emit("image", "delete", image.id, {"name": image.id})
+        await self._announce.image("delete", image.id)
         self._layers.tasks.start(f"free {image.id}", self._layers.leases.free(image.blobs, image.chain_ids))
 
     async def _untag(self, image: StoredImage, names: Sequence[Reference]) -> Changes:
         changes: Changes = []
         await self._index.untag(names)
-        self._untagged(image, names, changes)
+        await self._untagged(image, names, changes)
         return changes
 
-    def _untagged(self, image: StoredImage, names: Sequence[Reference], changes: Changes) -> None:
+    async def _untagged(self, image: StoredImage, names: Sequence[Reference], changes: Changes) -> None:
         for name in names:
             changes.append({"Untagged": name.familiar})
-            self._events.emit("image", "untag", image.id, {"name": name.familiar})
+            await self._announce.image("untag", image.id, name.familiar)
 
     async def _prune_parents(self, image: StoredImage, changes: Changes) -> None:
         """Parents that a builder left without a name, as far as nothing else needs them."""

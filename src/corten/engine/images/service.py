@@ -14,6 +14,7 @@ import msgspec
 
 from corten.clock import Clock
 from corten.engine.images import committing, family, saving, selecting
+from corten.engine.images.announce import Emit, ImageAnnouncer
 from corten.engine.images.archives import ImageArchives
 from corten.engine.images.budget import Budget, disk_full
 from corten.engine.images.committing import Commitment
@@ -23,7 +24,7 @@ from corten.engine.images.progress import ProgressStream
 from corten.engine.images.pull import Puller
 from corten.engine.images.push import Pusher
 from corten.engine.images.records import StoredImage
-from corten.engine.images.removal import Changes, Emit, InUse, Remover
+from corten.engine.images.removal import Changes, InUse, Remover
 from corten.engine.images.threads import in_thread, to_the_end
 from corten.engine.models import Filters, Image, ImageDetails, ImageManifest, ProgressMessage, RegistryAuth
 from corten.errors import CortenError, InvalidArgument, NotFound, SystemFault
@@ -75,18 +76,19 @@ class ImageService:
     """Images by name and id. Entering it cleans up what a crash left, leaving it cancels what is going on."""
 
     def __init__(self, parts: ImageParts) -> None:
-        self._clock, self._registries, self._events = parts.clock, parts.registries, parts.events
+        self._clock, self._registries = parts.clock, parts.registries
+        self._announce = ImageAnnouncer(parts.events, self._config)
         self._tasks = TaskOwner("images")
         self._index = ImageIndex(parts.images, parts.names, parts.clock, partial(_blob_size, parts.content))
         self._layers = LayerStore(parts.content, parts.snapshotter, parts.applier, self._tasks, self._index.referenced)
         # For what looks after the stores beside this service: the check of them.
         self.index, self.layers = self._index, self._layers
-        self.archives = ImageArchives(self._index, self._layers, parts.events, parts.clock)
+        self.archives = ImageArchives(self._index, self._layers, self._announce, parts.clock)
         self._layers.budget = Budget(parts.stored, self._free_dangling, parts.storage_limit)
         self.max_downloads = parts.max_downloads
         """Layers that each pull from now on fetches at a time."""
         self.max_uploads = parts.max_uploads
-        self._remover = Remover(self._index, self._layers, parts.in_use, parts.events)
+        self._remover = Remover(self._index, self._layers, parts.in_use, self._announce)
         self._in_use = parts.in_use
         self._configs: OrderedDict[str, ImageConfig] = OrderedDict()
 
@@ -148,9 +150,7 @@ class ImageService:
         await client.locate()
         stream = ProgressStream(self._clock)
         puller = Puller(self._index, self._layers, client, platform, stream, self.max_downloads)
-        done = self._with_room(
-            lambda: puller.run(lambda name: self._emit("pull", name.familiar, {"name": name.familiar_name}))
-        )
+        done = self._with_room(lambda: puller.run(partial(self._told, "pull")))
         async with aclosing(stream.run(self._tasks, f"pull {reference.familiar}", done)) as told:
             async for line in told:
                 yield line
@@ -176,7 +176,7 @@ class ImageService:
 
     async def _pushed(self, name: Reference, digest: str) -> None:
         """An image is known by the digest that a registry has it under, be it pulled from there or pushed to it."""
-        self._emit("push", name.familiar, {"name": name.familiar_name})
+        await self._told("push", name)
         async with self._index.lock:
             named = self._index.names.get(name)
             targets = [named.target, saving.alone(named.target)] if named is not None else []
@@ -187,7 +187,11 @@ class ImageService:
 
     async def commit(self, wanted: Commitment, still: AbstractAsyncContextManager[None]) -> str:
         """See `engine.commit.Committer`."""
-        return (await committing.run(self._index, self._layers, wanted, still)).id
+        image = await committing.run(self._index, self._layers, wanted, still)
+        await self._announce.image("create", image.id)
+        if wanted.reference is not None:
+            await self._announce.image("tag", image.id, wanted.reference.familiar)
+        return image.id
 
     async def tag(self, ref: str, target: str) -> None:
         wanted = references.parse(target)
@@ -198,7 +202,7 @@ class ImageService:
             named = self._index.names.get(reference) if reference is not None else None
             points_to = named.target if named is not None else image.target
             await to_the_end(self._tasks, f"tag {wanted}", self._index.tag(image, wanted, points_to))
-        self._emit("tag", image.id, {"name": wanted.familiar})
+        await self._announce.image("tag", image.id, wanted.familiar)
 
     async def remove(self, ref: str, *, force: bool, prune: bool, platforms: Sequence[str] = ()) -> Changes:
         """`prune` takes along nameless parents that nothing needs any more; `platforms` chooses from an index."""
@@ -223,7 +227,7 @@ class ImageService:
         async with self._index.lock:
             chosen = await self._prunable(filters)
             changes, freed = await to_the_end(self._tasks, "prune", self._remover.prune(chosen))
-        self._emit("prune", "", {"reclaimed": str(freed)})
+        self._announce.pruned(freed)
         return changes, freed
 
     async def _with_room(self, run: Callable[[], Coroutine[Any, Any, None]]) -> None:
@@ -268,8 +272,11 @@ class ImageService:
                 chosen.append(image)
         return chosen
 
-    def _emit(self, action: str, actor_id: str, attributes: dict[str, str]) -> None:
-        self._events.emit("image", action, actor_id, attributes)
+    async def _told(self, action: str, name: Reference) -> None:
+        """The actor of a pull or push is what was asked for, not the image."""
+        stored = self._index.names.get(name)
+        image_id = stored.image_id if stored is not None else ""
+        await self._announce.image(action, image_id, name.familiar_name, actor=name.familiar)
 
 
 def _blob_size(content: ContentStore, digest: str) -> int:

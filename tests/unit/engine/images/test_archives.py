@@ -247,7 +247,7 @@ def test_import_makes_an_image_of_one_layer(pack: type[bytes]) -> None:
             assert details.layer_sizes == [image.size]
             assert (world.snapshotter.layer_dir(image.chain_ids[0]) / "etc/os").read_text() == "corten"
             assert len(world.blobs()) == 3
-            assert world.events.seen == [("import", image.id, {"name": "mine:1"})]
+            assert world.events.seen == [("import", image.id, {"a": "b", "name": "mine:1"})]
 
     asyncio.run(script())
 

@@ -189,3 +189,37 @@ def test_prune() -> None:
                     await images.prune(filters)
 
     asyncio.run(script())
+
+
+def test_events_have_the_labels_of_the_image() -> None:
+    async def script() -> None:
+        world = World()
+        labelled = make_image({"f": "1"}, run={"Labels": {"stage": "test"}})
+        async with world.service() as images:
+            await collect(images.archives.load(pieces(docker_archive(labelled, ["x:1"])), quiet=True))
+            await images.tag("x:1", "y:1")
+            await images.remove("y:1", force=False, prune=True)
+            await images.remove("x:1", force=False, prune=True)
+        assert [(action, attributes) for action, _, attributes in world.events.seen] == [
+            ("load", {"stage": "test", "name": labelled.id}),
+            ("tag", {"stage": "test", "name": "y:1"}),
+            ("untag", {"stage": "test", "name": "y:1"}),
+            ("untag", {"stage": "test", "name": "x:1"}),
+            ("delete", {"stage": "test", "name": labelled.id}),
+        ]
+
+    asyncio.run(script())
+
+
+def test_a_damaged_image_is_told_of_without_labels() -> None:
+    async def script() -> None:
+        world = World()
+        async with loaded(world, (ONE, ["x:1"])):
+            pass
+        world.content.delete(ONE.id)
+        world.events.seen.clear()
+        async with world.service() as images:
+            await images.remove("x:1", force=False, prune=True)
+        assert [event[0] for event in world.events.seen] == ["untag", "delete"]
+
+    asyncio.run(script())
