@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 
+from corten.engine.containers import restarts
 from corten.engine.models import AttachOptions, Hijacked, Status
 from corten.errors import Conflict, InvalidArgument, NotFound, NotModified, StartFailed, SystemFault
 from corten.network.types import PortMapping
@@ -227,6 +228,46 @@ def test_on_failure_counts(tmp_path: Path) -> None:
             assert e.status(id) is Status.RUNNING
             await e.runtime.finish(id, 1)
             assert e.status(id) is Status.EXITED
+
+    asyncio.run(story())
+
+
+def test_pauses_grow_to_a_minute() -> None:
+    pauses = [0.0]
+    for _ in range(12):
+        pauses.append(restarts.pause(pauses[-1], uptime_s=9.9))
+    assert pauses[1:] == [0.1, 0.2, 0.4, 0.8, 1.6, 3.2, 6.4, 12.8, 25.6, 51.2, 60.0, 60.0]
+    assert restarts.pause(60.0, uptime_s=10.0) == 0.1
+
+
+@pytest.mark.parametrize(
+    ("stop_signal", "sent", "restarts"),
+    [
+        ("", "KILL", False),
+        ("SIGUSR1", "KILL", False),
+        ("SIGUSR1", "USR1", False),
+        ("SIGUSR1", "TERM", True),  # not how it is stopped: what it ends of is a failure
+        ("", "TERM", False),
+        ("", "INT", False),  # as Docker has it: without a signal of its own, each one is taken for the stop
+    ],
+)
+def test_a_kill_ends_what_would_be_restarted(tmp_path: Path, stop_signal: str, sent: str, restarts: bool) -> None:
+    async def story() -> None:
+        async with engine(tmp_path) as e:
+            e.runtime.exit_on_signal = {2, 9, 10, 15}
+            request = CreateRequest(
+                image="busybox",
+                stop_signal=stop_signal,
+                host_config=HostConfig(restart_policy=RestartPolicy(name="always")),
+            )
+            id = (await e.containers.creation.create("box", request)).id
+            await e.containers.life_cycle.start(id)
+            await e.containers.life_cycle.kill(id, sent)
+            await settle()
+            assert e.status(id) is (Status.RESTARTING if restarts else Status.EXITED)
+            await e.containers.life_cycle.start(id)  # from now on it is restarted again
+            await e.runtime.finish(id, 1)
+            assert e.status(id) is Status.RESTARTING
 
     asyncio.run(story())
 
