@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
-from corten.linux.mount import mount, umount2
+from corten.linux.mount import MS_PRIVATE, MS_SHARED, mount, umount2
 from tests.compat.harness import Daemon
 
 TRY = "touch /v/x && echo top; test -e /v/below/here && echo seen; touch /v/below/x && echo below"
@@ -52,3 +53,44 @@ def test_a_directory_on_a_file_is_explained(daemon: Daemon, tree: Path) -> None:
     done = daemon.docker("run", "--rm", "-v", f"{tree}:/etc/passwd", "busybox", "true")
     assert done.code == 127
     assert "not a directory: Are you trying to mount a directory onto a file (or vice-versa)?" in done.err
+
+
+@pytest.fixture
+def private(tmp_path: Path) -> Iterator[Path]:
+    """A mount from which nothing travels, with a directory in it."""
+    top = tmp_path / "a private one"
+    top.mkdir()
+    mount("tmpfs", str(top), "tmpfs")
+    try:
+        mount("", str(top), flags=MS_PRIVATE)
+        (top / "in").mkdir()
+        yield top
+    finally:
+        umount2(str(top))
+
+
+@pytest.mark.parametrize(
+    ("mode", "what"),
+    [("shared", "shared"), ("rshared", "shared"), ("slave", "shared or slave"), ("rslave", "shared or slave")],
+)
+def test_propagation_needs_a_source_that_propagates(daemon: Daemon, private: Path, mode: str, what: str) -> None:
+    """Refused at start in Docker's words."""
+    words = f"path {private}/in is mounted on {private} but it is not a {what} mount"
+    by_mount = daemon.docker(
+        "run", "--rm", "--mount", f"type=bind,src={private}/in,dst=/v,bind-propagation={mode}", "busybox", "true"
+    )
+    by_volume = daemon.docker("run", "--rm", "-v", f"{private}/in:/v:{mode}", "busybox", "true")
+    for done in (by_mount, by_volume):
+        assert done.code == 125
+        assert words in done.err
+    mount("", str(private), flags=MS_SHARED)
+    daemon.ok("run", "--rm", "-v", f"{private}/in:/v:{mode}", "busybox", "true")
+
+
+def test_ipc_modes(daemon: Daemon) -> None:
+    """None has no shared memory; the host's comes without message queues where the host has mounted none."""
+    shm = ["sh", "-c", "grep -c ' /dev/shm ' /proc/mounts; readlink /proc/self/ns/ipc; ls -d /dev/mqueue"]
+    assert daemon.docker("run", "--rm", "--ipc", "none", "busybox", *shm).lines[0] == "0"
+    count, namespace, queues = daemon.ok("run", "--rm", "--ipc", "host", "busybox", *shm).split()
+    assert (count, queues) == ("1", "/dev/mqueue")
+    assert namespace == os.readlink("/proc/self/ns/ipc")

@@ -10,6 +10,7 @@ import pytest
 from corten.engine.deps import EngineSettings
 from corten.engine.hostfacts import HostFacts
 from corten.engine.models import Container, MountPoint
+from corten.engine.remap import Remap
 from corten.engine.spec import builder, capabilities, devices, mounts, resources, security
 from corten.errors import InvalidArgument, NotImplementedYet
 from corten.specs.container import ContainerConfig, DeviceMapping, HostConfig, Ulimit
@@ -106,6 +107,19 @@ def test_with_the_hosts_namespaces() -> None:
         ("/dev/mqueue", "/dev/mqueue"),
         ("/dev/shm", "/dev/shm"),
     ]
+
+
+def test_shared_memory_and_message_queues() -> None:
+    def places(plan: builder.NamespacePlan, **inputs: Any) -> list[tuple[str, str]]:
+        return [(m.type, m.destination) for m in build(container(), plan, **inputs).mounts if m.destination in ipc]
+
+    ipc = ("/dev/shm", "/dev/mqueue")
+    assert places(builder.NamespacePlan()) == [("mqueue", "/dev/mqueue"), ("tmpfs", "/dev/shm")]
+    assert places(builder.NamespacePlan(shm=None)) == [("mqueue", "/dev/mqueue")]
+    host = builder.NamespacePlan(ipc=builder.HOST, mqueue=False)
+    assert places(host) == [("mqueue", "/dev/mqueue"), ("bind", "/dev/shm")]
+    ids = ((0, 100000, 65536),)
+    assert places(host, remap=Remap("u", ids, ids)) == [("bind", "/dev/shm")]
 
 
 def test_what_the_user_mounts_replaces_and_comes_last() -> None:

@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from corten.engine import remap
-from corten.engine.containers import etcfiles, logplan, modes, ports
+from corten.engine.containers import etcfiles, logplan, modes, ports, propagation
 from corten.engine.containers.announce import Announcer
 from corten.engine.containers.catalog import Entry
 from corten.engine.containers.refusals import refusal
@@ -64,6 +64,8 @@ class Launcher:
             async with undo:
                 undo.callback(entry.drop_parked)
                 remap.check(self._settings.remap, container.host_config)  # the daemon's setting may be a new one
+                if travelling := propagation.asks(container.mounts):
+                    await asyncio.to_thread(propagation.check, travelling)
                 attempt.user_path = self._sharing.user(container, attempt.remap)
                 await self._connect(entry, attempt)
                 launched = await self._launch(entry, attempt)

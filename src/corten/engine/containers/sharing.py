@@ -59,7 +59,8 @@ class Sharing:
         """All its namespaces, made or joined. Raises Conflict, NotFound for one that cannot be joined."""
         host_config = container.host_config
         owner = remap.root if remap is not None else (0, 0)
-        ipc, shm = host_config.ipc_mode, ""
+        ipc: str = host_config.ipc_mode
+        shm: str | None = None if ipc == "none" else ""
         if target_id := modes.joined(ipc):
             target = self._running(target_id, "cannot join IPC of a non running container")
             if target.host_config.ipc_mode == builder.HOST:
@@ -80,6 +81,7 @@ class Sharing:
             cgroup=builder.HOST if host_config.cgroupns_mode == builder.HOST else "",
             user=builder.HOST if remap is None else user_path,
             shm=shm,
+            mqueue=ipc != builder.HOST or os.path.isdir("/dev/mqueue"),
         )
 
     def _joined_or(self, mode: str, kind: str) -> str:

@@ -45,7 +45,7 @@ class NamespacePlan:
     """Each is "" for one of its own, HOST for the host's, else the path of the one to join.
 
     `user` is the host's unless the container is remapped. `shm` is a folder on the host that becomes /dev/shm, "" for
-    a file system of its own.
+    a file system of its own, None for no /dev/shm at all. `mqueue` is whether the host has its message queues mounted.
     """
 
     network: str = ""
@@ -54,7 +54,8 @@ class NamespacePlan:
     uts: str = ""
     cgroup: str = ""
     user: str = HOST
-    shm: str = ""
+    shm: str | None = ""
+    mqueue: bool = True
 
 
 @dataclass(frozen=True, slots=True)
@@ -163,7 +164,13 @@ def _mounts(inputs: SpecInputs) -> list[Mount]:
     )
     shared = []
     if plan.ipc == HOST:
-        shared = [mounts.bind("/dev/mqueue", "/dev/mqueue"), mounts.bind("/dev/shm", "/dev/shm")]
+        shared = [mounts.bind("/dev/shm", "/dev/shm")]
+        if plan.mqueue:
+            shared.insert(0, mounts.bind("/dev/mqueue", "/dev/mqueue"))
+        elif inputs.remap is not None:  # who is root in a user namespace may not mount the queues of the host
+            base = [mount for mount in base if mount.destination != "/dev/mqueue"]
+    elif plan.shm is None:
+        base = [mount for mount in base if mount.destination != "/dev/shm"]
     elif plan.shm:
         shared = [mounts.bind(plan.shm, "/dev/shm")]
         shared[0].options += ["nosuid", "noexec", "nodev"]  # as a file system of its own has them
