@@ -127,6 +127,23 @@ def test_a_scribe_that_is_killed(tmp_path: Path) -> None:
     assert len(lines) >= len(whole) - 2
 
 
+def test_a_log_that_cannot_be_suspended_is_written_by_the_shim(tmp_path: Path) -> None:
+    """Those of a driver that has a connection, or a helper of its own."""
+    stage = Stage(tmp_path, LINES)
+    stage.stdio.log_path = ""
+    seen = set[bool]()
+
+    def written() -> bool:
+        seen.add(stage.stdio._backlog is not None)
+        return stage.turn()
+
+    until(written)
+    stage.end()
+    assert seen == {False}
+    assert stage.got == len(LINES)
+    assert logged(stage.path) == LINES
+
+
 @pytest.mark.usefixtures("scribes")
 def test_a_shim_that_is_killed(tmp_path: Path) -> None:
     """A fork is the shim here. What it has taken is in the log although it dies at once."""

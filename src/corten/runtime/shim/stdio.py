@@ -48,7 +48,7 @@ class Stdio:
         self.child_fds: tuple[int, int, int] = (-1, -1, -1)
         self.on_idle: Callable[[], None] = _nothing
         self.log: LogWriter | None = None
-        self.log_path = ""
+        self.log_path = ""  # of a log that may be suspended
         self._backlog: Backlog | None = None
         self._bulky = 0
         self._then: Callable[[], None] = _nothing
@@ -234,6 +234,8 @@ class Stdio:
 
         assert self.log is not None
         self._bulky = 0
+        if not self.log_path:  # a log that no second process can go on with
+            return
         try:
             self._backlog = Backlog(self._loop, self.log, os.path.dirname(self.log_path), self._caught_up)
         except OSError:  # no room, or a file system without unnamed files: the output waits for its log, as ever
