@@ -6,7 +6,7 @@ import ipaddress
 import re
 from collections.abc import Iterator, Sequence
 
-from corten.engine.containers import modes, ports, signals, support
+from corten.engine.containers import missing_limits, modes, ports, signals
 from corten.engine.containers.imagemerge import ON_FAILURE_LABEL, is_checked
 from corten.engine.hostfacts import HostFacts
 from corten.engine.spec import capabilities, devices, resources, security
@@ -161,7 +161,7 @@ def _check_address(text: str, message: str) -> None:
 
 def check_limits(limits: Resources, facts: HostFacts) -> list[str]:
     """Also for `update`. Raises InvalidArgument; takes out what the host cannot do; returns warnings."""
-    warnings = support.discard(limits, facts)
+    warnings = missing_limits.discard(limits, facts)
     _check_memory(limits)
     _check_cpu(limits, facts.cpu_count)
     _check_sets(limits, facts)

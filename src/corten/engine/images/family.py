@@ -34,7 +34,7 @@ def manifests(
                     offers.setdefault(offer.digest, offer)
     if not offers:
         own, kind = image.target.manifest, image.target.manifest_media_type
-        offers[own] = Descriptor(media_type=kind, digest=own, size=_size(content, own))
+        offers[own] = Descriptor(media_type=kind, digest=own, size=size_of(content, own))
     return [_describe(content, offer, by_manifest.get(offer.digest)) for offer in offers.values()]
 
 
@@ -95,10 +95,11 @@ def _total(content: ContentStore, digest: str) -> int:
     except CortenError:
         return 0
     blobs = {below.config.digest, *(layer.digest for layer in below.layers)}
-    return len(data) + sum(_size(content, blob) for blob in blobs)
+    return len(data) + sum(size_of(content, blob) for blob in blobs)
 
 
-def _size(content: ContentStore, digest: str) -> int:
+def size_of(content: ContentStore, digest: str) -> int:
+    """Bytes of a blob; 0 for one that is not here, or damaged."""
     try:
         return content.info(digest).size
     except CortenError:

@@ -18,6 +18,7 @@ from corten.engine.images.announce import Emit, ImageAnnouncer
 from corten.engine.images.archives import ImageArchives
 from corten.engine.images.budget import Budget, disk_full
 from corten.engine.images.committing import Commitment
+from corten.engine.images.family import size_of
 from corten.engine.images.index import ImageIndex
 from corten.engine.images.layers import LayerStore
 from corten.engine.images.progress import ProgressStream
@@ -27,7 +28,7 @@ from corten.engine.images.records import StoredImage
 from corten.engine.images.removal import Changes, InUse, Remover
 from corten.engine.images.threads import in_thread, to_the_end
 from corten.engine.models import Filters, Image, ImageDetails, ImageManifest, ProgressMessage, RegistryAuth
-from corten.errors import CortenError, InvalidArgument, NotFound, SystemFault
+from corten.errors import InvalidArgument, NotFound, SystemFault
 from corten.registry.auth import Credentials
 from corten.registry.client import RegistryClient
 from corten.registry.transport import Transport
@@ -79,7 +80,7 @@ class ImageService:
         self._clock, self._registries = parts.clock, parts.registries
         self._announce = ImageAnnouncer(parts.events, self._config)
         self._tasks = TaskOwner("images")
-        self._index = ImageIndex(parts.images, parts.names, parts.clock, partial(_blob_size, parts.content))
+        self._index = ImageIndex(parts.images, parts.names, parts.clock, partial(size_of, parts.content))
         self._layers = LayerStore(parts.content, parts.snapshotter, parts.applier, self._tasks, self._index.referenced)
         # For what looks after the stores beside this service: the check of them.
         self.index, self.layers = self._index, self._layers
@@ -255,7 +256,7 @@ class ImageService:
         return freed
 
     def _blob_sizes(self, image: StoredImage) -> dict[str, int]:
-        return {blob: _blob_size(self._layers.content, blob) for blob in image.blobs}
+        return {blob: size_of(self._layers.content, blob) for blob in image.blobs}
 
     async def _prunable(self, filters: Filters) -> builtins.list[StoredImage]:
         selection = selecting.parse(filters, self._clock.now_ns())
@@ -277,13 +278,6 @@ class ImageService:
         stored = self._index.names.get(name)
         image_id = stored.image_id if stored is not None else ""
         await self._announce.image(action, image_id, name.familiar_name, actor=name.familiar)
-
-
-def _blob_size(content: ContentStore, digest: str) -> int:
-    try:
-        return content.info(digest).size
-    except CortenError:
-        return 0
 
 
 def _credentials(auth: RegistryAuth | None) -> Credentials:

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from corten.engine.containers.support import discard
+from corten.engine.containers.missing_limits import discard
 from corten.engine.hostfacts import HostFacts
 from corten.errors import InvalidArgument
 from corten.specs.container import Resources, ThrottleDevice, WeightDevice
