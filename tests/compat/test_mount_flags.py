@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from corten.linux.mount import MS_PRIVATE, MS_SHARED, mount, umount2
-from tests.compat.harness import Daemon
+from corten.linux.mount import MS_BIND, MS_PRIVATE, MS_SHARED, mount, umount2
+from tests.compat.harness import Daemon, Outcome
 
 TRY = "touch /v/x && echo top; test -e /v/below/here && echo seen; touch /v/below/x && echo below"
 
@@ -94,3 +94,45 @@ def test_ipc_modes(daemon: Daemon) -> None:
     count, namespace, queues = daemon.ok("run", "--rm", "--ipc", "host", "busybox", *shm).split()
     assert (count, queues) == ("1", "/dev/mqueue")
     assert namespace == os.readlink("/proc/self/ns/ipc")
+
+
+def test_volume_subpath(daemon: Daemon) -> None:
+    """A directory or a file of a volume; links are followed inside it alone, and nothing stays mounted on the host."""
+    daemon.ok("volume", "create", "parts")
+    fill = "mkdir -p /v/a/b && echo deep > /v/a/b/f && ln -s /a/b /v/in && ln -s ../../../../../../../etc /v/out"
+    daemon.ok("run", "--rm", "-v", "parts:/v", "busybox", "sh", "-c", fill)
+
+    def run(subpath: str, *command: str, dst: str = "/p", program: str = "docker") -> Outcome:
+        words = f"type=volume,src=parts,dst={dst},volume-subpath={subpath}"
+        call = daemon.docker if program == "docker" else daemon.corten
+        return call("run", "--rm", "--mount", words, "busybox", *command)
+
+    assert run("a/b", "sh", "-c", "cat /p/f; echo new > /p/g; ls /p").lines == ["deep", "f", "g"]
+    assert run("a/b", "cat", "/p/g", program="corten").lines == ["new"]
+    assert run("a/b/f", "cat", "/p/file", dst="/p/file").lines == ["deep"]
+    assert run("in", "cat", "/p/f").lines == ["deep"]
+    for subpath in ("out", "missing"):
+        done = run(subpath, "true")
+        assert done.code == 127  # what the docker command makes of these words
+        assert f"/parts/_data/{subpath}: no such file or directory" in done.err
+    for subpath in ("../x", "/a", "a/../.."):
+        done = run(subpath, "true")
+        assert done.code == 125
+        assert "subpath must be a relative path within the volume" in done.err
+    assert str(daemon.host.place / "run/mounts") not in Path("/proc/self/mountinfo").read_text()
+    daemon.ok("volume", "rm", "parts")
+
+
+def test_what_a_killed_daemon_left_mounted_is_unmounted(daemon: Daemon) -> None:
+    data = Path(
+        daemon.ok("volume", "create", "kept") and daemon.ok("volume", "inspect", "-f", "{{.Mountpoint}}", "kept")
+    )
+    (data / "f").write_text("safe")
+    left = daemon.host.place / "run/mounts" / f"{'a' * 64}.0"
+    left.mkdir(parents=True)
+    mount(str(data), str(left), flags=MS_BIND)
+    daemon.kill()
+    daemon.start()
+    assert not left.exists()
+    assert (data / "f").read_text() == "safe"
+    daemon.ok("volume", "rm", "kept")

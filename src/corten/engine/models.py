@@ -61,7 +61,10 @@ class State(Struct, kw_only=True):
 
 
 class MountPoint(Struct, kw_only=True):
-    """A mount as resolved at create: `type` bind, volume or tmpfs; `name` the volume's; `source` the host path."""
+    """A mount as resolved at create: `type` bind, volume or tmpfs; `name` the volume's; `source` the host path.
+
+    `subpath` is what of a volume is mounted, "" for all of it; found when the container is started.
+    """
 
     type: str
     destination: str
@@ -73,6 +76,7 @@ class MountPoint(Struct, kw_only=True):
     propagation: str = ""
     anonymous: bool = False
     options: list[str] = field(default_factory=list)
+    subpath: str = ""
 
 
 class Container(Struct, kw_only=True):

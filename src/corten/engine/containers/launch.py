@@ -17,6 +17,7 @@ from corten.engine.containers.announce import Announcer
 from corten.engine.containers.catalog import Entry
 from corten.engine.containers.refusals import refusal
 from corten.engine.containers.sharing import Sharing
+from corten.engine.containers.staging import Staging
 from corten.engine.deps import EngineDeps, EngineSettings
 from corten.engine.faults import host_fault
 from corten.engine.models import Container, Status
@@ -41,6 +42,7 @@ class _Attempt:
     user_path: str = ""
     sandbox: Sandbox | None = None
     connected: list[tuple[NetworkSpec, Connected]] = field(default_factory=list)
+    staged: dict[str, str] = field(default_factory=dict)
 
     @property
     def held(self) -> list[socket.socket]:
@@ -54,6 +56,7 @@ class Launcher:
         self._deps, self._settings, self._catalog = deps, settings, deps.catalog
         self._announce = Announcer(deps.events)
         self._sharing = Sharing(deps.catalog, settings)
+        self._staging = Staging(settings.exec_root / "mounts")
 
     async def start(self, entry: Entry) -> None:
         """Raises StartFailed with Docker's exit code, Conflict or SystemFault; the state then tells of it."""
@@ -68,7 +71,7 @@ class Launcher:
                     await asyncio.to_thread(propagation.check, travelling)
                 attempt.user_path = self._sharing.user(container, attempt.remap)
                 await self._connect(entry, attempt)
-                launched = await self._launch(entry, attempt)
+                launched = await self._staged(entry, attempt)
                 undo.pop_all()
         except CortenError as error:
             await self._failed(entry, error)
@@ -114,6 +117,16 @@ class Launcher:
             published = ()  # once, on the first network, as Docker does
 
     # -- process -----------------------------------------------------------------------------------------------------
+
+    async def _staged(self, entry: Entry, attempt: _Attempt) -> Launched:
+        container = entry.container
+        if not any(point.subpath for point in container.mounts):
+            return await self._launch(entry, attempt)
+        try:
+            attempt.staged = await asyncio.to_thread(self._staging.enter, container.id, container.mounts)
+            return await self._launch(entry, attempt)
+        finally:
+            await asyncio.to_thread(self._staging.leave, container.id)
 
     async def _launch(self, entry: Entry, attempt: _Attempt) -> Launched:
         container, settings = entry.container, self._settings
@@ -175,6 +188,7 @@ class Launcher:
             granted=tuple(granted),
             default_ulimits=self._settings.default_ulimits,
             remap=attempt.remap,
+            staged=attempt.staged,
         )
         return builder.build(inputs)
 

@@ -46,7 +46,7 @@ class Mounts:
             if wish.destination in inherited:
                 continue
             points.append(await self._point(wish, owner, undo))
-            if wish.type == "volume" and wish.copy:
+            if wish.type == "volume" and wish.copy and not wish.subpath:
                 fillable.append(points[-1])
         return Mounted(points, fillable)
 
@@ -106,6 +106,7 @@ class Mounts:
             mode=wish.mode or ("z" if not anonymous else ""),
             rw=wish.rw,
             anonymous=anonymous,
+            subpath=wish.subpath,
         )
 
 
@@ -139,4 +140,5 @@ def _inherited(point: MountPoint, *, read_only: bool) -> MountPoint:
         # The one that made it removes it.
         anonymous=False,
         options=list(point.options),
+        subpath=point.subpath,
     )

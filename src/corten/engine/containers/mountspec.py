@@ -182,8 +182,7 @@ def _volume(mount: Mount, destination: str) -> Wish:
     options = mount.volume_options or VolumeOptions()
     if not mount.source and options.subpath:
         raise _bad(mount, "must not set Subpath when using anonymous volumes")
-    if options.subpath:
-        raise NotImplementedYet("--mount volume-subpath is not supported yet")
+    _check_subpath(mount, options.subpath)
     driver = options.driver_config
     return Wish(
         type="volume",
@@ -195,7 +194,14 @@ def _volume(mount: Mount, destination: str) -> Wish:
         driver=(driver.name if driver else "") or "local",
         driver_options=dict((driver.options if driver else None) or {}),
         labels=dict(options.labels or {}),
+        subpath=options.subpath,
     )
+
+
+def _check_subpath(mount: Mount, subpath: str) -> None:
+    """By its letters; links are found when it is mounted."""
+    if subpath.startswith("/") or posixpath.normpath(subpath).split("/")[0] == "..":
+        raise _bad(mount, "subpath must be a relative path within the volume")
 
 
 def _tmpfs(mount: Mount, destination: str) -> Wish:

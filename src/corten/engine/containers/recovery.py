@@ -14,6 +14,7 @@ from corten.engine.containers import modes, restarts
 from corten.engine.containers.announce import Announcer
 from corten.engine.containers.catalog import Entry
 from corten.engine.containers.release import Releaser
+from corten.engine.containers.staging import Staging
 from corten.engine.containers.supervisor import Supervisor
 from corten.engine.deps import EngineDeps, EngineSettings
 from corten.engine.models import Status
@@ -42,6 +43,7 @@ class Recovery:
         self._supervisor, self._releaser = supervisor, releaser
         self._announce = Announcer(deps.events)
         self._tasks = TaskOwner("recovery")
+        self._staging = Staging(settings.exec_root / "mounts")
 
     def load(self) -> LiveNetwork:
         """Read the records. Nothing is started or stopped yet."""
@@ -59,6 +61,7 @@ class Recovery:
         """Find running containers again, settle what ended meanwhile, remove what was left half made, and start what
         the policies say.
         """
+        await asyncio.to_thread(self._staging.clear)
         snapshots = {info.key: info for info in await asyncio.to_thread(lambda: list(self._deps.snapshotter.walk()))}
         for entry in self._catalog.entries():
             if entry.container.id not in snapshots and not entry.container.state.started_ns:

@@ -71,6 +71,8 @@ class SpecInputs:
     granted: tuple[devices.Granted, ...] = ()
     default_ulimits: Mapping[str, Ulimit] = field(default_factory=dict)
     remap: Remap | None = None
+    staged: Mapping[str, str] = field(default_factory=dict)
+    """By destination, where on the host mounts are that show a part of their source only."""
 
 
 def build(inputs: SpecInputs) -> Spec:
@@ -180,7 +182,11 @@ def _mounts(inputs: SpecInputs) -> list[Mount]:
         mounts.bind(inputs.etc.hostname, "/etc/hostname", writable=writable),
         mounts.bind(inputs.etc.hosts, "/etc/hosts", writable=writable),
     ]
-    own = [mounts.user_mount(point, remapped=inputs.remap is not None) for point in container.mounts]
+    remapped, staged = inputs.remap is not None, inputs.staged
+    own = [
+        mounts.user_mount(point, remapped=remapped, staged=staged.get(point.destination, ""))
+        for point in container.mounts
+    ]
     own += [
         Mount(destination=target, type="tmpfs", source="tmpfs", options=mounts.tmpfs_options(options))
         for target, options in (host_config.tmpfs or {}).items()

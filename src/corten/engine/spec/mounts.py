@@ -55,15 +55,15 @@ def bind(source: str, destination: str, *, writable: bool = True, propagation: s
     return Mount(destination=destination, type="bind", source=source, options=options if writable else [*options, "ro"])
 
 
-def user_mount(point: MountPoint, *, remapped: bool = False) -> Mount:
-    """One of the record's mounts, as the runtime takes it.
+def user_mount(point: MountPoint, *, remapped: bool = False, staged: str = "") -> Mount:
+    """One of the record's mounts, as the runtime takes it; `staged` is where it is found if not at its source.
 
     Ids of a volume are those inside, whoever mounts it: for a remapped container its mount shifts them. Folders of the
     host keep their owners.
     """
     if point.type == "tmpfs":
         return Mount(destination=point.destination, type="tmpfs", source="tmpfs", options=list(point.options))
-    mount = bind(point.source, point.destination, writable=point.rw, propagation=point.propagation)
+    mount = bind(staged or point.source, point.destination, writable=point.rw, propagation=point.propagation)
     if "nonrecursive" in point.options:
         mount.options[0] = "bind"
     if "rro" in point.options:
