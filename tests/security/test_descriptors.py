@@ -141,7 +141,7 @@ def test_no_module_is_imported_out_of_the_image(lab: Lab) -> None:
     """CVE-2019-14271: a helper that has entered the container's root loads a library from there.
 
     The image has a module in each place where the interpreter would look for one; a step of the start, and of exec,
-    that asks for it (as an unknown codec would) is refused. The defence: `seal_imports` in runtime/child/imports.py,
+    that asks for it (as an unknown codec would) is refused. The defence: `seal_imports` in linux/imports.py,
     called by `pivot_root` of runtime/child/mounts.py, by join and by init. Without it the marker is on the host's pipe.
     """
     before = """

@@ -44,7 +44,7 @@ def test_a_mount_point_swapped_for_a_link_while_it_is_made(lab: Lab, tmp_path: P
     """CVE-2021-30465: two containers share a volume; one swaps the directory, in which the other's mount goes, with a
     link to a path of the host.
 
-    The defence: `ensure` in runtime/child/root.py, which resolves in the root and returns a descriptor, and move_mount
+    The defence: `ensure` in linux/inroot.py, which resolves in the root and returns a descriptor, and move_mount
     on that descriptor in runtime/child/mounts.py. With a path of the host in `open_target` (os.makedirs and os.open
     of root_path + target) the directory "made" appears outside within a few tries.
     """
@@ -234,7 +234,7 @@ def test_passwd_files_of_all_kinds(lab: Lab, tmp_path: Path) -> None:
     """/etc/passwd and /etc/group as links to the host's, to themselves, to /proc, a device, a huge file: read in the
     container's root, bounded, and never as what they are not.
 
-    The defence: `read_file` in runtime/child/root.py opens in the container's root, does not wait, takes regular files
+    The defence: `read_file` in linux/inroot.py opens in the container's root, does not wait, takes regular files
     only, and stops after 4 MiB. A FIFO without O_NONBLOCK hangs here.
     """
     (tmp_path / "passwd").write_text("web:x:0:0::/:/bin/sh\n")
@@ -265,7 +265,7 @@ def test_passwd_files_of_all_kinds(lab: Lab, tmp_path: Path) -> None:
 def test_a_passwd_file_that_another_container_feeds(lab: Lab, tmp_path: Path) -> None:
     """A FIFO in a shared volume over /etc, with somebody at its other end: who a user is would change with each look.
 
-    The defence: `read_file` in runtime/child/root.py takes regular files only.
+    The defence: `read_file` in linux/inroot.py takes regular files only.
     """
     (tmp_path / "etc").mkdir()
     os.mkfifo(tmp_path / "etc/passwd")

@@ -10,10 +10,10 @@ import struct
 import termios
 
 from corten.linux import mount as api
+from corten.linux.inroot import ensure
 from corten.linux.openat2 import RESOLVE_IN_ROOT, RESOLVE_NO_SYMLINKS, openat2
 from corten.runtime.child.channel import CONSOLE
 from corten.runtime.child.errors import ChildFailed, fail
-from corten.runtime.child.root import ensure
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

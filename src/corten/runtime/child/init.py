@@ -11,8 +11,8 @@ from __future__ import annotations
 import os
 
 from corten.linux import capability, process
+from corten.linux.imports import seal_imports
 from corten.linux.seccomp import prepare_filter, without_listener
-from corten.runtime.child.imports import seal_imports
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

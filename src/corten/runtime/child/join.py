@@ -7,6 +7,7 @@ import marshal
 import os
 
 from corten.linux import process
+from corten.linux.imports import seal_imports
 from corten.linux.openat2 import O_PATH
 from corten.runtime.cgroups import Cgroup
 from corten.runtime.child import channel as messages
@@ -14,7 +15,6 @@ from corten.runtime.child import console
 from corten.runtime.child import process as steps
 from corten.runtime.child.context import Context
 from corten.runtime.child.errors import ChildFailed, fail
-from corten.runtime.child.imports import seal_imports
 from corten.runtime.child.parent import Spawned, follow, run_child
 
 TYPE_CHECKING = False

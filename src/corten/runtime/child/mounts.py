@@ -7,11 +7,11 @@ import os
 import stat
 
 from corten.linux import mount as api
+from corten.linux.imports import seal_imports
+from corten.linux.inroot import ensure, ensure_parent
 from corten.linux.openat2 import O_PATH, RESOLVE_IN_ROOT, RESOLVE_NO_SYMLINKS, open_in_root, openat2
 from corten.linux.process import CLONE_NEWNS, setns
 from corten.runtime.child.errors import NOT_FOUND, ChildFailed, fail, reason
-from corten.runtime.child.imports import seal_imports
-from corten.runtime.child.root import ensure, ensure_parent
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

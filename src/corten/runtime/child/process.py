@@ -8,12 +8,12 @@ import resource
 import stat
 
 from corten.linux import capability, keyring, mempolicy, process
+from corten.linux.inroot import ensure
 from corten.linux.openat2 import RESOLVE_IN_ROOT, RESOLVE_NO_MAGICLINKS, openat2
 from corten.linux.seccomp import SECCOMP_FILTER_FLAG_NEW_LISTENER, prepare_filter, without_listener
 from corten.runtime.child import network, users
 from corten.runtime.child.channel import CREATED, EXEC, READY
 from corten.runtime.child.errors import NOT_EXECUTABLE, NOT_FOUND, OTHER, ChildFailed, fail, reason
-from corten.runtime.child.root import ensure
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

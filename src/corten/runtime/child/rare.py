@@ -7,10 +7,10 @@ import os
 import stat
 
 from corten.linux import mount as api
+from corten.linux.imports import seal_imports
 from corten.linux.openat2 import open_in_root
 from corten.runtime.child import channel, copyup
 from corten.runtime.child.errors import fail
-from corten.runtime.child.imports import seal_imports
 from corten.runtime.child.mounts import enter_namespace_root, finish, make_file_system, move, open_target
 
 TYPE_CHECKING = False

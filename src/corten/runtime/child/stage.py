@@ -21,10 +21,10 @@ import os
 
 from corten.linux import mount as api
 from corten.linux import process
+from corten.linux.imports import seal_imports
 from corten.runtime.child import channel as messages
 from corten.runtime.child import held, namespaces, usernamespace
 from corten.runtime.child.errors import ChildFailed, fail
-from corten.runtime.child.imports import seal_imports
 from corten.runtime.child.parent import reap, run_reporting
 
 TYPE_CHECKING = False

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import errno
 
+from corten.linux.inroot import read_file
 from corten.runtime.child.errors import ChildFailed
-from corten.runtime.child.root import read_file
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from corten.runtime.child.root import ensure, ensure_parent, read_file
+from corten.linux.inroot import ensure, ensure_parent, read_file
 
 
 @pytest.fixture
