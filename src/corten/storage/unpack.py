@@ -59,6 +59,11 @@ _HOST_ERRORS = {
 class Unpacker:
     """Unpacks into the directory `root` (an fd, which stays the caller's). The process's umask must be 0."""
 
+    whiteouts = True
+    """Whether names that begin with `.wh.` take something away."""
+    reach = staticmethod(open_in_root)
+    """Opens a path of the archive, below the descriptor of the root."""
+
     def __init__(self, root: int, *, delete: bool = False, max_size: int = 1 << 62) -> None:
         """`max_size` bytes of files at most, with their holes: some day somebody copies them, or makes an archive."""
         self._root = root
@@ -110,10 +115,9 @@ class Unpacker:
         if not base:
             if entry.kind != DIRECTORY:
                 raise InvalidArgument(f'invalid entry "{_show(entry.name)}": the root of a layer is a directory')
-            self._attributes(self._root, b".", entry)
-            self._dir_times[b""] = entry.mtime_ns
+            self._top(entry)
             return
-        if base.startswith(_WHITEOUT):
+        if self.whiteouts and base.startswith(_WHITEOUT):
             self._whiteout(parent, base)
             return
         directory = self._directory_fd(parent)
@@ -124,6 +128,15 @@ class Unpacker:
         else:
             self._makers[entry.kind](entry, directory, base, path)
 
+    def _top(self, entry: Entry) -> None:
+        """The entry of the root itself."""
+        self._attributes(self._root, b".", entry)
+        self._dir_times[b""] = entry.mtime_ns
+
+    def path_of(self, directory: int, base: bytes) -> bytes:
+        """A path for the calls that take no directory fd. `directory` is trusted, `base` is one component."""
+        return b"/proc/self/fd/%d/%s" % (directory, base)
+
     # Directories
 
     def _directory_fd(self, path: bytes) -> int:
@@ -133,7 +146,7 @@ class Unpacker:
         if found is not None:
             return found
         try:
-            fd = open_in_root(self._root, path, _DIR)
+            fd = self.reach(self._root, path, _DIR)
         except FileNotFoundError:
             fd = self._make_parents(path)
         if len(self._open) >= _MAX_OPEN:
@@ -169,7 +182,7 @@ class Unpacker:
             while high - low > 1:
                 middle = (low + high) // 2
                 try:
-                    inner = open_in_root(self._root, b"/".join(parts[:middle]), _DIR)
+                    inner = self.reach(self._root, b"/".join(parts[:middle]), _DIR)
                 except FileNotFoundError:
                     high = middle
                     continue
@@ -197,7 +210,7 @@ class Unpacker:
         """Of directories, last: creating something in one changes its time."""
         for path, mtime in self._dir_times.items():
             try:
-                fd = open_in_root(self._root, path or b".", os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW)
+                fd = self.reach(self._root, path or b".", os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW)
             except (FileNotFoundError, NotADirectoryError, OSError) as error:
                 if error.errno in (errno.ENOENT, errno.ENOTDIR, errno.ELOOP):
                     continue  # a later entry replaced it
@@ -253,7 +266,7 @@ class Unpacker:
                 self._account(_UNIT)
         self._attributes(directory, base, entry)
         if opaque and not self._delete:
-            os.setxattr(_proc(directory, base), _OPAQUE_XATTR, b"y", follow_symlinks=False)
+            os.setxattr(self.path_of(directory, base), _OPAQUE_XATTR, b"y", follow_symlinks=False)
         if (cached := self._open.get(path)) is not None:
             self._setgid.discard(cached)
             if entry.mode & stat.S_ISGID:
@@ -274,7 +287,7 @@ class Unpacker:
         if entry.uid or entry.gid or directory in self._setgid:
             os.chown(base, entry.uid, entry.gid, dir_fd=directory, follow_symlinks=False)
         if entry.xattrs:
-            _set_xattrs(_proc(directory, base), entry.xattrs)
+            _set_xattrs(self.path_of(directory, base), entry.xattrs)
         os.utime(base, ns=(entry.mtime_ns, entry.mtime_ns), dir_fd=directory, follow_symlinks=False)
         self._account(0)
 
@@ -286,7 +299,7 @@ class Unpacker:
             raise InvalidArgument(f'invalid hardlink "{_show(entry.name)}" to itself')
         parent, _, name = target.rpartition(b"/")
         try:
-            source = open_in_root(self._root, parent, _DIR) if parent else os.dup(self._root)
+            source = self.reach(self._root, parent, _DIR) if parent else os.dup(self._root)
         except (FileNotFoundError, NotADirectoryError):
             raise InvalidArgument(f"link {_show(entry.link)} {_show(entry.name)}: no such file or directory") from None
         try:
@@ -322,7 +335,7 @@ class Unpacker:
         os.chown(base, entry.uid, entry.gid, dir_fd=directory, follow_symlinks=False)
         os.chmod(base, entry.mode, dir_fd=directory)
         if entry.xattrs:
-            _set_xattrs(_proc(directory, base), entry.xattrs)
+            _set_xattrs(self.path_of(directory, base), entry.xattrs)
 
     # Whiteouts and replacement
 
@@ -338,7 +351,7 @@ class Unpacker:
             if self._delete:
                 self._empty(parent)
             else:
-                os.setxattr(_proc(directory, b"."), _OPAQUE_XATTR, b"y")
+                os.setxattr(self.path_of(directory, b"."), _OPAQUE_XATTR, b"y")
             return
         if base.startswith(b".wh..wh."):
             return  # aufs kept its own books in the layers of its time; they mean nothing
@@ -369,7 +382,7 @@ class Unpacker:
             return
         self.replaced = True
         if stat.S_ISDIR(status.st_mode):
-            _remove_tree(directory, name)
+            _remove_tree(self.path_of(directory, name))
         else:
             os.unlink(name, dir_fd=directory)
         if stat.S_ISDIR(status.st_mode) or stat.S_ISLNK(status.st_mode):
@@ -413,11 +426,6 @@ def clean(name: bytes) -> bytes | None:
     return b"/".join(parts)
 
 
-def _proc(directory: int, base: bytes) -> bytes:
-    """A path for the calls that take no directory fd. `directory` is trusted, `base` is one component."""
-    return b"/proc/self/fd/%d/%s" % (directory, base)
-
-
 def _set_xattrs(target: int | bytes, xattrs: dict[bytes, bytes]) -> None:
     for name, value in xattrs.items():
         if name.startswith(_RESERVED_XATTR):
@@ -446,13 +454,13 @@ def _write_sparse(fd: int, entry: Entry, reader: TarReader) -> None:
     os.ftruncate(fd, entry.real_size)
 
 
-def _remove_tree(directory: int, name: bytes) -> None:
-    """Everything below `name`, and it. Links are removed, not followed. Of any depth: an image may say how deep."""
+def _remove_tree(path: bytes) -> None:
+    """Everything below `path`, and it. Links are removed, not followed. Of any depth: an image may say how deep."""
     from pathlib import Path
 
     from corten.storage.walking import delete_tree
 
-    delete_tree(Path(os.fsdecode(_proc(directory, name))))
+    delete_tree(Path(os.fsdecode(path)))
 
 
 def _show(name: bytes) -> str:
