@@ -19,6 +19,7 @@ from corten.clock import SystemClock
 from corten.daemon import apparmor, idmapping, subids
 from corten.daemon.config import KEYS, RELOADABLE, DaemonConfig
 from corten.engine import hostfacts
+from corten.engine.archive import ArchiveService
 from corten.engine.commit import CommitService
 from corten.engine.containers.assembly import Containers, assemble
 from corten.engine.containers.catalog import Catalog
@@ -43,6 +44,7 @@ from corten.runtime import seccomp, seccomp_rules
 from corten.runtime.cgroups_units import bus_address
 from corten.runtime.client import RuntimeClient
 from corten.runtime.seccomp_profile import Profiles
+from corten.storage.archiving.forks import ArchiveServer
 from corten.storage.content import LocalContentStore
 from corten.storage.copying import CopySnapshotter
 from corten.storage.database import Database
@@ -294,6 +296,8 @@ async def build(config: DaemonConfig, stack: AsyncExitStack) -> Parts:
     settings = _settings(config, confinement)
     await _check_remap(settings, config)
     containers = assemble(deps, settings)
+    archivers = ArchiveServer()
+    stack.push_async_callback(archivers.close)
     access, checks = RegistryService(registries), _checks(storage, images, volumes, deps, registries)
     system = SystemService(deps, settings)
     stack.push_async_callback(system.close)
@@ -308,6 +312,7 @@ async def build(config: DaemonConfig, stack: AsyncExitStack) -> Parts:
         system=system,
         registries=access,
         commits=CommitService(deps, containers.life_cycle, images),
+        archives=ArchiveService(deps, archivers),
         checks=checks,
     )
     return Parts(

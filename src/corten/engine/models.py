@@ -294,6 +294,39 @@ class CommitOptions:
 
 
 @dataclass(frozen=True, slots=True)
+class PathStat:
+    """A file in a container. `name` as it was asked for, `mode` as stat(2) has it, `link_target` where a link leads."""
+
+    name: str
+    size: int
+    mode: int
+    mtime_ns: int
+    link_target: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Conduit:
+    """A client's socket for the body of a request or an answer: `fd` belongs to the receiver.
+
+    `framing` is chunked, raw (to the end of the stream), or the body's length; `prefix` what was read of it already.
+    """
+
+    fd: int
+    framing: str
+    prefix: bytes = b""
+
+
+@dataclass(frozen=True, slots=True)
+class ExtractOptions:
+    """With `keep_kinds` a directory is not replaced by a file, nor a file by a directory; with `own_by_user` all that
+    comes in belongs to the user that the container runs as, where it names one.
+    """
+
+    keep_kinds: bool = False
+    own_by_user: bool = False
+
+
+@dataclass(frozen=True, slots=True)
 class ImageManifest:
     """One manifest of what an image's names point to; sizes in bytes.
 

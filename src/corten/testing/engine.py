@@ -20,6 +20,7 @@ from corten.engine.models import (
 from corten.errors import Conflict, NotFound, Unauthorized
 from corten.specs.container import ExecRequest
 from corten.tasks import TaskOwner
+from corten.testing.engine_archives import MemoryArchives
 from corten.testing.engine_containers import MemoryContainers, MemoryEvents, echo, faces
 from corten.testing.engine_stores import (
     MemoryArchives,
@@ -121,6 +122,7 @@ class MemoryEngine:
         self.containers = MemoryContainers(self.events, clock)
         self.execs = MemoryExecs(self.containers, self.tasks)
         self.commits = MemoryCommits(self.containers, self.images)
+        self.archives = MemoryArchives(self.containers)
 
     @property
     def backends(self) -> Backends:
@@ -135,6 +137,7 @@ class MemoryEngine:
             system=MemorySystem(),
             registries=MemoryRegistries(),
             commits=self.commits,
+            archives=self.archives,
             checks=self.checks,
         )
 

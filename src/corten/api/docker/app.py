@@ -12,6 +12,7 @@ from aiohttp import web
 
 import corten
 from corten.api.docker import (
+    archive,
     auth,
     commit,
     containers,
@@ -49,7 +50,20 @@ def create_server(backends: Backends, *, settings: ApiSettings | None = None) ->
 
 def make_router() -> Router:
     router = Router()
-    for part in (system, auth, events, containers, streams, execs, images, commit, networks, volumes, unsupported):
+    for part in (
+        system,
+        auth,
+        events,
+        containers,
+        streams,
+        execs,
+        images,
+        commit,
+        archive,
+        networks,
+        volumes,
+        unsupported,
+    ):
         part.add_routes(router)
     return router
 

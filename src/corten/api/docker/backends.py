@@ -6,23 +6,26 @@ declared in `engine.models`, below both sides, as the services may not import th
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Awaitable, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
 from corten.engine.models import (
     AttachOptions,
     CommitOptions,
+    Conduit,
     Container,
     Created,
     Event,
     Exec,
+    ExtractOptions,
     Filters,
     Hijacked,
     Image,
     ImageDetails,
     ImageManifest,
     LogWindow,
+    PathStat,
     ProgressMessage,
     RegistryAuth,
     Sizes,
@@ -209,6 +212,29 @@ class CommitBackend(Protocol):
         """An image of what container `ref` is now; its id."""
 
 
+class ArchiveBackend(Protocol):
+    """Files of containers. `begin` sends the head of the answer, or says that the body may come, and gives the
+    client's connection away; it is not called when the request is refused.
+    """
+
+    async def stat(self, ref: str, path: str) -> PathStat:
+        """Raises NotFound for a path that is not there."""
+
+    async def read(self, ref: str, path: str, begin: Callable[[PathStat | None], Awaitable[Conduit]]) -> None:
+        """A tar of what is at `path`, its name in front."""
+
+    async def write(
+        self, ref: str, path: str, options: ExtractOptions, begin: Callable[[], Awaitable[Conduit]]
+    ) -> None:
+        """Unpack a tar into the directory `path`. Raises NotFound, Forbidden where that is read-only."""
+
+    async def export(self, ref: str, begin: Callable[[PathStat | None], Awaitable[Conduit]]) -> None:
+        """A tar of the root without what is mounted in it."""
+
+    async def changes(self, ref: str) -> Sequence[tuple[int, str]]:
+        """(kind, path) of what differs from the image: kind 0 changed, 1 added, 2 deleted."""
+
+
 class NetworkBackend(Protocol):
     def list(self) -> Sequence[dict[str, Any]]:
         """In the API's shape of Network, containers included."""
@@ -285,4 +311,5 @@ class Backends:
     system: SystemBackend
     registries: RegistryBackend
     commits: CommitBackend
+    archives: ArchiveBackend
     checks: CheckBackend

@@ -24,6 +24,8 @@ MAX_HELD = 64 * 1024
 MAX_LINE = 1024 * 1024
 
 _HIJACKABLE = re.compile(rb"POST (?:/v[0-9.]+)?/(?:containers/[^/ ?]+/attach|exec/[^/ ?]+/start)[? ]")
+# Its body goes past the parser, to a worker: all of it is held.
+_ARCHIVE = re.compile(rb"PUT (?:/v[0-9.]+)?/containers/[^/ ?]+/archive[? ]")
 _LENGTH = re.compile(rb"\r\ncontent-length:[ \t]*(\d{1,18})[ \t]*\r\n", re.IGNORECASE)
 _CHUNKED = re.compile(rb"\r\ntransfer-encoding:", re.IGNORECASE)
 
@@ -32,7 +34,8 @@ class Connection(RequestHandler):
     """One client's connection.
 
     Private names of RequestHandler that this leans on: `_waiter` is set while the handler waits for a request,
-    `_request_count` counts the requests parsed, `_messages` holds those not yet handled. The tests of the hijack fail
+    `_request_count` counts the requests parsed, `_messages` holds those not yet handled, `_current_request` is the one
+    that is being answered. The tests of the hijack fail
     when they change.
     """
 
@@ -41,6 +44,7 @@ class Connection(RequestHandler):
         self._head = b""
         self._held: bytearray | None = None
         self._body_left = 0
+        self._is_body = False
         self._eof = False
         self.streams = False
 
@@ -48,18 +52,27 @@ class Connection(RequestHandler):
         if self._held is not None:
             self._receive_held(data)
             return
-        if self._waiter is not None or self._request_count == 0:
+        if self._between_requests():
             if self._head:
                 data, self._head = self._head + data, b""
-            if data.startswith(b"POST ") or b"POST ".startswith(data[:5]):
+            if data.startswith((b"POST ", b"PUT ")) or b"POST ".startswith(data[:5]) or b"PUT ".startswith(data[:4]):
                 end = data.find(b"\r\n\r\n") + 4
                 if end < 4 and len(data) < MAX_HEAD:
                     self._head = data
+                    return
+                if _ARCHIVE.match(data) and not self._messages:
+                    super().data_received(data[:end])
+                    self._held = bytearray(data[end:])
+                    self._is_body = True
                     return
                 if _HIJACKABLE.match(data) and not _CHUNKED.search(data, 0, end) and not self._messages:
                     self._begin_hold(data, end)
                     return
         super().data_received(data)
+
+    def _between_requests(self) -> bool:
+        """Also while the handler is about to wait, as the answer is out and the client has it."""
+        return self._waiter is not None or self._request_count == 0 or self._current_request is None
 
     def _begin_hold(self, data: bytes, end: int) -> None:
         length = _LENGTH.search(data, 0, end)
@@ -92,6 +105,12 @@ class Connection(RequestHandler):
     def release(self) -> bool:
         """The request was refused. True when the connection can go on to the next request."""
         held, self._held, self._body_left = self._held, None, 0
+        if self._is_body:
+            self._is_body = False
+            if self.transport is not None:
+                self.transport.resume_reading()
+            super().data_received(bytes(held or b""))  # which is read to its end, so that the refusal arrives
+            return not self._eof
         return not held and not self._eof
 
     def cut(self) -> None:

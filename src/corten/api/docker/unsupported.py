@@ -13,11 +13,6 @@ if TYPE_CHECKING:
     from corten.api.docker.routing import Handler, Router
 
 OPERATIONS = """
-GET    /containers/{id}/changes       ContainerChanges
-GET    /containers/{id}/export        ContainerExport
-HEAD   /containers/{id}/archive       ContainerArchiveInfo
-GET    /containers/{id}/archive       ContainerArchive
-PUT    /containers/{id}/archive       PutContainerArchive
 POST   /build                         ImageBuild
 POST   /build/prune                   BuildPrune
 POST   /build/cancel                  BuildCancel

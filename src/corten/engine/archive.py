@@ -1,0 +1,151 @@
+"""Files of containers: copied in and out, exported, compared with the image."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from contextlib import asynccontextmanager
+from typing import Any
+
+from corten.engine.containers.announce import Announcer
+from corten.engine.containers.catalog import Entry
+from corten.engine.deps import EngineDeps
+from corten.engine.images.committing import STUBS
+from corten.engine.models import Conduit, Container, ExtractOptions, PathStat, Status
+from corten.errors import Conflict, InvalidArgument, NotImplementedYet, clip
+from corten.storage.archiving.forks import ArchiveServer, ContainerGone, Job
+from corten.storage.types import MountPlan
+
+OpenRead = Callable[[PathStat | None], Awaitable[Conduit]]
+OpenWrite = Callable[[], Awaitable[Conduit]]
+
+
+class ArchiveService:
+    """Implements `api.docker.backends.ArchiveBackend`."""
+
+    def __init__(self, deps: EngineDeps, workers: ArchiveServer) -> None:
+        self._deps, self._workers = deps, workers
+        self._announce = Announcer(deps.events)
+
+    async def stat(self, ref: str, path: str) -> PathStat:
+        async with self._begun(self._deps.catalog.find(ref), "stat", _path(ref, path)) as (_, answer):
+            return PathStat(**answer["stat"])
+
+    async def read(self, ref: str, path: str, begin: OpenRead) -> None:
+        entry = self._deps.catalog.find(ref)
+        async with self._begun(entry, "read", _path(ref, path)) as (job, answer):
+            self._announce.container(entry.container, "archive-path")
+            await _transfer(job, await begin(PathStat(**answer["stat"])))
+
+    async def export(self, ref: str, begin: OpenRead) -> None:
+        entry = self._deps.catalog.find(ref)
+        async with self._begun(entry, "export", {}) as (job, _):
+            self._announce.container(entry.container, "export")
+            await _transfer(job, await begin(None))
+
+    async def write(self, ref: str, path: str, options: ExtractOptions, begin: OpenWrite) -> None:
+        entry = self._deps.catalog.find(ref)
+        owner = entry.container.config.user if options.own_by_user else ""
+        request = _path(ref, path) | {"keep_kinds": options.keep_kinds, "owner": owner}
+        # Of a stopped container's layer the worker must be the only user: it is not started meanwhile.
+        async with self._held(entry), self._begun(entry, "write", request) as (job, _):
+            await _transfer(job, await begin())
+        self._announce.container(entry.container, "extract-to-dir")
+
+    async def changes(self, ref: str) -> Sequence[tuple[int, str]]:
+        container = self._deps.catalog.find(ref).container
+        if self._deps.snapshotter.name == "copy":
+            raise NotImplementedYet("diff is not implemented for the storage driver copy")
+        request = {"do": "changes", "stubs": STUBS, **await asyncio.to_thread(self._layers, container)}
+        found: list[tuple[int, str]] = []
+        async with self._workers.job(request) as job:
+            while "done" not in (answer := await job.answer()):
+                found += [(kind, path) for kind, path in answer["changes"]]
+        return found
+
+    @asynccontextmanager
+    async def _begun(self, entry: Entry, do: str, request: dict[str, Any]) -> AsyncIterator[tuple[Job, dict[str, Any]]]:
+        """A worker that has found what it was asked for, and its answer."""
+        if entry.removing or entry.container.state.status in (Status.REMOVING, Status.DEAD):
+            raise Conflict(f"container {entry.container.id} is being removed")
+        for last in (False, False, True):
+            view = await self._view(entry.container, bare=do == "export")
+            async with self._workers.job({"do": do, "view": view, **request}) as job:
+                try:
+                    answer = await job.answer()
+                except ContainerGone:
+                    if last:
+                        raise Conflict(f"container {entry.container.id} is just ending") from None
+                    await asyncio.sleep(0.05)  # until the daemon is told as well
+                    continue
+                yield job, answer
+                return
+
+    @asynccontextmanager
+    async def _held(self, entry: Entry) -> AsyncIterator[None]:
+        if _runs(entry.container):
+            yield
+            return
+        async with entry.lock:
+            yield
+
+    async def _view(self, container: Container, *, bare: bool) -> dict[str, Any]:
+        """See `storage.archiving.root.enter`."""
+        if _runs(container):
+            return {
+                "pid": container.state.pid,
+                "id": container.id,
+                "remapped": bool(container.remapped),
+                "bare": bare,
+            }
+        layers = await asyncio.to_thread(self._root_of, container)
+        places = [] if bare else _mounts(container)
+        return {**layers, "mounts": places, "readonly": container.host_config.readonly_rootfs}
+
+    def _root_of(self, container: Container) -> dict[str, Any]:
+        (plan,) = self._deps.snapshotter.mounts(container.id)
+        if plan.type == "bind":
+            return {"bind": plan.source}
+        lower, upper, work, others = _parts(plan)
+        return {"layers": [upper, *lower], "upper": upper, "work": work, "options": others}
+
+    def _layers(self, container: Container) -> dict[str, Any]:
+        (plan,) = self._deps.snapshotter.mounts(container.id)
+        if plan.type == "bind":
+            return {"layers": [], "upper": plan.source, "place": plan.source}
+        lower, upper, *_ = _parts(plan)
+        return {"layers": lower, "upper": upper, "place": os.path.dirname(upper)}
+
+
+def _runs(container: Container) -> bool:
+    return container.state.status in (Status.RUNNING, Status.PAUSED)
+
+
+def _path(ref: str, path: str) -> dict[str, Any]:
+    if "\0" in path:
+        raise InvalidArgument("invalid path: it contains a NUL")
+    return {"path": path, "missing": f"Could not find the file {clip(path, 300)} in container {clip(ref, 200)}"}
+
+
+def _parts(plan: MountPlan) -> tuple[list[str], str, str, list[str]]:
+    """Lower directories (topmost first), upper, work, and what else an overlay is mounted with."""
+    named = dict(option.split("=", 1) for option in plan.options if "=" in option)
+    lower = named.pop("lowerdir").split(":")
+    upper, work = named.pop("upperdir"), named.pop("workdir")
+    return lower, upper, work, [f"{key}={value}" for key, value in named.items()]
+
+
+def _mounts(container: Container) -> list[dict[str, Any]]:
+    """Volumes and folders of the host, parents first; what lives in memory only is not there."""
+    points = [point for point in container.mounts if point.type in ("bind", "volume")]
+    points.sort(key=lambda point: point.destination.rstrip("/").count("/"))
+    return [{"source": p.source, "destination": p.destination, "readonly": not p.rw} for p in points]
+
+
+async def _transfer(job: Job, conduit: Conduit) -> None:
+    try:
+        await job.give(conduit.fd, conduit.framing, conduit.prefix)
+    finally:
+        os.close(conduit.fd)
+    await job.answer()
