@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import subprocess
+import tarfile
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -375,3 +376,36 @@ def test_a_data_root_that_cannot_be_idmapped_is_told_at_the_start() -> None:
         done = daemon.host.run(*daemon.command())
         assert done.code == 1
         assert f"the file system of {place}/data/snapshots (overlay) cannot be idmapped" in done.err
+
+
+def test_cp_shows_and_takes_the_ids_of_the_container(daemon: RemappedDaemon, tmp_path: Path) -> None:
+    daemon.host.place.chmod(0o711)
+    (tmp_path / "file").write_text("x\n")
+    os.chown(tmp_path / "file", 1000, 1001)
+    for form in ("running", "stopped"):
+        name = f"copied-{form}"
+        daemon.ok(
+            "run", "-d", "--name", name, "-v", "/volume", "busybox", "sh", "-c", "echo y > /made; exec sleep 1000"
+        )
+        await_file(daemon, name)
+        if form == "stopped":
+            daemon.ok("stop", "-t", "0", name)
+        for place in ("/tmp", "/volume"):
+            daemon.ok("cp", str(tmp_path / "file"), f"{name}:{place}/")
+            packed = tmp_path / "out.tar"
+            copy = f"docker -H {daemon.url} cp {name}:"
+            command = f"{copy}{place}/file - > {packed}; {copy}/made - > {packed}2"
+            assert daemon.host.run("sh", "-c", command).code == 0
+            with tarfile.open(packed) as tar, tarfile.open(f"{packed}2") as other:
+                assert [(m.uid, m.gid) for m in tar] == [(1000, 1001)]
+                assert [(m.uid, m.gid) for m in other] == [(0, 0)]
+        if form == "stopped":
+            daemon.ok("start", name)
+        shown = daemon.ok("exec", name, "stat", "-c", "%u:%g", "/tmp/file", "/volume/file")
+        assert shown.split() == ["1000:1001", "1000:1001"]
+        daemon.ok("export", "-o", str(tmp_path / "all.tar"), name)
+        daemon.ok("rm", "-fv", name)
+
+
+def await_file(daemon: RemappedDaemon, name: str) -> None:
+    until(lambda: daemon.docker("exec", name, "test", "-s", "/made").code == 0, what="the file")
