@@ -19,12 +19,12 @@ from corten.clock import SystemClock
 from corten.daemon import apparmor, idmapping, subids
 from corten.daemon.config import KEYS, RELOADABLE, DaemonConfig
 from corten.engine import hostfacts
-from corten.engine.archive import ArchiveService
 from corten.engine.commit import CommitService
 from corten.engine.containers.assembly import Containers, assemble
 from corten.engine.containers.catalog import Catalog
 from corten.engine.deps import EMBEDDED, SYSTEMD, EngineDeps, EngineSettings, RuntimeChoice
 from corten.engine.events import EventBus
+from corten.engine.files import FileService
 from corten.engine.images.checking import CheckParts, CheckService, User
 from corten.engine.images.service import ImageParts, ImageService
 from corten.engine.models import Container, LogWindow
@@ -312,7 +312,7 @@ async def build(config: DaemonConfig, stack: AsyncExitStack) -> Parts:
         system=system,
         registries=access,
         commits=CommitService(deps, containers.life_cycle, images),
-        archives=ArchiveService(deps, archivers),
+        files=FileService(deps, archivers),
         checks=checks,
     )
     return Parts(

@@ -20,8 +20,8 @@ from corten.engine.models import (
 from corten.errors import Conflict, NotFound, Unauthorized
 from corten.specs.container import ExecRequest
 from corten.tasks import TaskOwner
-from corten.testing.engine_archives import MemoryArchives
 from corten.testing.engine_containers import MemoryContainers, MemoryEvents, echo, faces
+from corten.testing.engine_files import MemoryFiles
 from corten.testing.engine_stores import (
     MemoryArchives,
     MemoryChecks,
@@ -122,7 +122,7 @@ class MemoryEngine:
         self.containers = MemoryContainers(self.events, clock)
         self.execs = MemoryExecs(self.containers, self.tasks)
         self.commits = MemoryCommits(self.containers, self.images)
-        self.archives = MemoryArchives(self.containers)
+        self.files = MemoryFiles(self.containers)
 
     @property
     def backends(self) -> Backends:
@@ -137,7 +137,7 @@ class MemoryEngine:
             system=MemorySystem(),
             registries=MemoryRegistries(),
             commits=self.commits,
-            archives=self.archives,
+            files=self.files,
             checks=self.checks,
         )
 

@@ -57,7 +57,7 @@ def add_routes(router: Router) -> None:
 
 
 async def head(call: Call) -> web.Response:
-    found = await call.backends.archives.stat(call.args[0], _path(call))
+    found = await call.backends.files.stat(call.args[0], _path(call))
     response = call.empty(200)
     response.headers[STAT_HEADER] = encode_stat(found)
     return response
@@ -65,15 +65,15 @@ async def head(call: Call) -> web.Response:
 
 async def get(call: Call) -> web.StreamResponse:
     begin = _answer(call, TAR)
-    return await _sent(call, call.backends.archives.read(call.args[0], _path(call), begin))
+    return await _sent(call, call.backends.files.read(call.args[0], _path(call), begin))
 
 
 async def export(call: Call) -> web.StreamResponse:
-    return await _sent(call, call.backends.archives.export(call.args[0], _answer(call, "application/octet-stream")))
+    return await _sent(call, call.backends.files.export(call.args[0], _answer(call, "application/octet-stream")))
 
 
 async def changes(call: Call) -> web.Response:
-    found = await call.backends.archives.changes(call.args[0])
+    found = await call.backends.files.changes(call.args[0])
     return call.json([{"Path": path, "Kind": kind} for kind, path in found] or None)
 
 
@@ -83,7 +83,7 @@ async def put(call: Call) -> web.StreamResponse:
     failure: CortenError | None = None
     async with _Upload(call) as upload:
         try:
-            await call.backends.archives.write(call.args[0], _path(call), options, upload.begin)
+            await call.backends.files.write(call.args[0], _path(call), options, upload.begin)
         except CortenError as error:
             if upload.copy is None:
                 raise

@@ -54,6 +54,7 @@ __all__ = [
     "Created",
     "EventBackend",
     "ExecBackend",
+    "FileBackend",
     "Filters",
     "Hijacked",
     "ImageBackend",
@@ -212,7 +213,7 @@ class CommitBackend(Protocol):
         """An image of what container `ref` is now; its id."""
 
 
-class ArchiveBackend(Protocol):
+class FileBackend(Protocol):
     """Files of containers. `begin` sends the head of the answer, or says that the body may come, and gives the
     client's connection away; it is not called when the request is refused.
     """
@@ -311,5 +312,5 @@ class Backends:
     system: SystemBackend
     registries: RegistryBackend
     commits: CommitBackend
-    archives: ArchiveBackend
+    files: FileBackend
     checks: CheckBackend

@@ -18,7 +18,7 @@ class Finder(Protocol):
     def get(self, ref: str) -> Container: ...
 
 
-class MemoryArchives:
+class MemoryFiles:
     """`files` are what is in `/data`, by name; `/ro` is a directory that takes nothing. `asked` is how it was written
     to last.
     """

@@ -21,8 +21,8 @@ OpenRead = Callable[[PathStat | None], Awaitable[Conduit]]
 OpenWrite = Callable[[], Awaitable[Conduit]]
 
 
-class ArchiveService:
-    """Implements `api.docker.backends.ArchiveBackend`."""
+class FileService:
+    """Implements `api.docker.backends.FileBackend`."""
 
     def __init__(self, deps: EngineDeps, workers: ArchiveServer) -> None:
         self._deps, self._workers = deps, workers
