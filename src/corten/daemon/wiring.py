@@ -216,6 +216,7 @@ class _Storage:
     applier: WorkerApplier
     copy_up: CopyUp
     verifier: WorkerVerifier
+    archivers: ArchiveServer
 
 
 async def _storage(config: DaemonConfig, stack: AsyncExitStack) -> _Storage:
@@ -232,7 +233,9 @@ async def _storage(config: DaemonConfig, stack: AsyncExitStack) -> _Storage:
     stack.push_async_callback(copy_up.close)
     verifier = WorkerVerifier(delete_whiteouts=config.storage_driver == "copy")
     stack.push_async_callback(verifier.close)
-    return _Storage(database, snapshotter, content, applier, copy_up, verifier)
+    archivers = ArchiveServer()
+    stack.push_async_callback(archivers.close)
+    return _Storage(database, snapshotter, content, applier, copy_up, verifier, archivers)
 
 
 def _images(
@@ -296,8 +299,6 @@ async def build(config: DaemonConfig, stack: AsyncExitStack) -> Parts:
     settings = _settings(config, confinement)
     await _check_remap(settings, config)
     containers = assemble(deps, settings)
-    archivers = ArchiveServer()
-    stack.push_async_callback(archivers.close)
     access, checks = RegistryService(registries), _checks(storage, images, volumes, deps, registries)
     system = SystemService(deps, settings)
     stack.push_async_callback(system.close)
@@ -312,7 +313,7 @@ async def build(config: DaemonConfig, stack: AsyncExitStack) -> Parts:
         system=system,
         registries=access,
         commits=CommitService(deps, containers.life_cycle, images),
-        files=FileService(deps, archivers),
+        files=FileService(deps, storage.archivers),
         checks=checks,
     )
     return Parts(
