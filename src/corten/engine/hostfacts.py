@@ -6,6 +6,8 @@ import glob
 import itertools
 import os
 import platform
+import resource
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -35,6 +37,10 @@ class HostFacts:
     controllers: frozenset[str] = field(default_factory=frozenset)
     swap_limit: bool = True
     """Whether the kernel can limit swap."""
+    realtime: bool = False
+    """Whether groups can be given real-time CPU (CONFIG_RT_GROUP_SCHED, cgroup version 1)."""
+    hard_limits: Mapping[str, int] = field(default_factory=dict)
+    """The daemon's own, by the name that the OCI specification has for them; without those that are infinite."""
     sysctls: frozenset[str] = field(default_factory=frozenset)
     """Those of Docker's default sysctls that this kernel has."""
 
@@ -64,8 +70,28 @@ def read() -> HostFacts:
         os_version=release.get("VERSION_ID", ""),
         controllers=_controllers(version),
         swap_limit=_swap_limit(version),
+        realtime=_exists("/sys/fs/cgroup/cpu/cpu.rt_runtime_us"),
+        hard_limits=_hard_limits(),
         sysctls=frozenset(name for name in DEFAULT_SYSCTLS if _exists("/proc/sys/" + name.replace(".", "/"))),
     )
+
+
+def _hard_limits() -> dict[str, int]:
+    names = [name for name in dir(resource) if name.startswith("RLIMIT_")]
+    limits = {name: resource.getrlimit(getattr(resource, name))[1] for name in names}
+    return {name: limit for name, limit in limits.items() if limit != resource.RLIM_INFINITY}
+
+
+def weighs_by_device(path: str) -> bool:
+    """Whether shares of this disk's time can be given out: by its scheduler, but for that of a cgroup version 2 by
+    the controller itself. A path that is no block device is for others to refuse.
+    """
+    try:
+        number = os.stat(path).st_rdev
+    except OSError:
+        return True
+    scheduler = text_of(f"/sys/dev/block/{os.major(number)}:{os.minor(number)}/queue/scheduler")
+    return not scheduler or "[bfq]" in scheduler or "[cfq]" in scheduler
 
 
 def _kernel(release: str) -> tuple[int, int]:

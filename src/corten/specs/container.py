@@ -164,6 +164,7 @@ class Resources(GoStruct):
     blkio_device_write_iops: list[ThrottleDevice] | None = None
     cpu_period: int = 0
     cpu_quota: int = 0
+    kernel_memory: int = 0
     cpu_realtime_period: int = 0
     cpu_realtime_runtime: int = 0
     cpuset_cpus: str = ""

@@ -23,7 +23,7 @@ _CONFIG_OMITS = frozenset(
         "exposed_ports healthcheck args_escaped network_disabled mac_address stop_signal stop_timeout shell".split(),
     )
 )
-_HOST_OMITS = frozenset(("Mounts", "Annotations", "StorageOpt", "Tmpfs", "Sysctls", "Init"))
+_HOST_OMITS = frozenset(("Mounts", "Annotations", "StorageOpt", "Tmpfs", "Sysctls", "Init", "KernelMemory"))
 _HOST_EMPTY_LISTS = (
     "BlkioWeightDevice BlkioDeviceReadBps BlkioDeviceWriteBps BlkioDeviceReadIOps BlkioDeviceWriteIOps "
     "Devices Dns DnsOptions DnsSearch Ulimits"

@@ -92,12 +92,14 @@ class Creation:
         host_config.network_mode = host_config.network_mode or DEFAULT_NETWORK
         if host_config.network_mode == "default":
             host_config.network_mode = DEFAULT_NETWORK
+        if config.network_disabled:
+            host_config.network_mode = "none"
         warnings = validate.check(config, host_config, self._settings.facts)
         remap.check(self._settings.remap, host_config)
         wishes = mountspec.wishes(config, host_config)
         self._resolve_joined(host_config)
         networks = self._networks(request, host_config)
-        defaults.complete(config, host_config, id, self._settings)
+        warnings += defaults.complete(config, host_config, id, self._settings)
         name = name or names.invent(self._catalog.names)
         return _Draft(id, name, image, config, host_config, networks, argv, wishes, warnings)
 

@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 from corten.engine.containers import logplan, modes
-from corten.engine.deps import EngineSettings
+from corten.engine.deps import EMBEDDED, EngineSettings
 from corten.engine.spec import resources, security
 from corten.errors import InvalidArgument, clip
 from corten.specs.container import ContainerConfig, HostConfig
 
+DOCKERS_OWN = ("runc", "io.containerd.runc.v2")
+"""Docker's names for the runtime that it comes with."""
 
-def complete(config: ContainerConfig, host_config: HostConfig, id: str, settings: EngineSettings) -> None:
-    """Fill in. Raises InvalidArgument for a log option or a runtime that there is not."""
+
+def complete(config: ContainerConfig, host_config: HostConfig, id: str, settings: EngineSettings) -> list[str]:
+    """Fill in; warnings. Raises InvalidArgument for a log option or a runtime that there is not."""
     if not config.hostname and not modes.joined(host_config.network_mode):
         host_named = host_config.uts_mode == "host" or host_config.network_mode == "host"
         config.hostname = settings.facts.hostname if host_named else id[:12]
@@ -21,10 +24,16 @@ def complete(config: ContainerConfig, host_config: HostConfig, id: str, settings
     _complete_isolation(host_config, settings)
     host_config.memory_swap = resources.effective_swap(host_config)
     host_config.runtime = host_config.runtime or settings.default_runtime
+    warnings = []
+    if host_config.runtime in DOCKERS_OWN and host_config.runtime not in settings.runtimes:
+        # Whoever names Docker's default mostly means the default.
+        warnings.append(f"No runtime {host_config.runtime} is configured: the container has the embedded one.")
+        host_config.runtime = EMBEDDED
     if host_config.runtime not in settings.runtimes:
         raise InvalidArgument(f"unknown or invalid runtime name: {clip(host_config.runtime, 80)}")
     if host_config.init is None and settings.init:
         host_config.init = True
+    return warnings
 
 
 def _complete_isolation(host_config: HostConfig, settings: EngineSettings) -> None:

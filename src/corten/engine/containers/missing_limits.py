@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from corten.engine.hostfacts import HostFacts
+from corten.engine.hostfacts import HostFacts, weighs_by_device
 from corten.errors import InvalidArgument
 from corten.specs.container import Resources
 
@@ -78,6 +78,11 @@ _RULES = (
         _without("blkio", "io"),
         f"Your kernel does not support Block I/O weight_device {_ABSENT}. Weight-device discarded.",
     ),
+    _Rule(
+        ("kernel_memory",),
+        lambda facts: True,  # gone from the kernel with Linux 5.16, and without effect before on most hosts
+        f"Your kernel does not support kernel memory limit capabilities {_ABSENT}. Limitation discarded.",
+    ),
     _throttle("blkio_device_read_bps", ("BPS", "Block I/O", "read")),
     _throttle("blkio_device_write_bps", ("BPS", "Block I/O", "write")),
     _throttle("blkio_device_read_iops", ("IOPS", "Block", "read")),
@@ -107,6 +112,10 @@ def discard(limits: Resources, facts: HostFacts) -> list[str]:
             for name in asked:
                 setattr(limits, name, getattr(_NOTHING, name))
             warnings.append(rule.warning)
+    devices = limits.blkio_weight_device or []
+    if facts.cgroup_version == 1 and not all(weighs_by_device(device.path) for device in devices):
+        limits.blkio_weight_device = None
+        warnings.append(f"Your kernel does not support Block I/O weight_device {_ABSENT}. Weight-device discarded.")
     if limits.memory > 0 and limits.memory_swap != -1 and not facts.swap_limit:
         warnings.append(f"Your kernel does not support swap limit capabilities {_ABSENT}. Memory limited without swap.")
         limits.memory_swap = -1

@@ -14,13 +14,27 @@ _LIVE = (
     "blkio_weight",
     "cpu_period",
     "cpu_quota",
+    "cpu_realtime_period",
+    "cpu_realtime_runtime",
     "cpuset_cpus",
     "cpuset_mems",
     "memory_reservation",
     "memory_swap",
     "pids_limit",
 )
-_FIXED = {"devices": "--device", "cgroup_parent": "--cgroup-parent", "ulimits": "--ulimit", "device_requests": "--gpus"}
+_FIXED = {
+    "devices": "--device",
+    "device_cgroup_rules": "--device-cgroup-rule",
+    "cgroup_parent": "--cgroup-parent",
+    "ulimits": "--ulimit",
+    "device_requests": "--gpus",
+    "blkio_weight_device": "--blkio-weight-device",
+    "blkio_device_read_bps": "--device-read-bps",
+    "blkio_device_write_bps": "--device-write-bps",
+    "blkio_device_read_iops": "--device-read-iops",
+    "blkio_device_write_iops": "--device-write-iops",
+    "oom_kill_disable": "--oom-kill-disable",
+}
 
 Snapshot = dict[str, object]
 
@@ -40,6 +54,8 @@ def merge(host_config: HostConfig, asked: Resources) -> None:
     for name, flag in _FIXED.items():
         if getattr(asked, name):
             raise NotImplementedYet(f"{flag} cannot be changed on an existing container")
+    if asked.memory_swappiness not in (None, -1):
+        raise NotImplementedYet("--memory-swappiness cannot be changed on an existing container")
     if asked.nano_cpus and host_config.cpu_period:
         raise Conflict("Conflicting options: Nano CPUs cannot be updated as CPU Period has already been set")
     if asked.nano_cpus and host_config.cpu_quota:

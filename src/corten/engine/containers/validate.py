@@ -25,7 +25,11 @@ def check(config: ContainerConfig, host_config: HostConfig, facts: HostFacts) ->
     check_config(config)
     check_host_config(host_config, facts)
     modes.check(config, host_config)
-    return [*check_on_failure(config, auto_remove=host_config.auto_remove), *check_limits(host_config, facts)]
+    return [
+        *check_on_failure(config, auto_remove=host_config.auto_remove),
+        *_check_ulimits(host_config, facts),
+        *check_limits(host_config, facts),
+    ]
 
 
 def check_config(config: ContainerConfig) -> None:
@@ -44,8 +48,6 @@ def check_config(config: ContainerConfig) -> None:
         raise InvalidArgument(f"invalid hostname format: {clip(config.hostname, 80)}")
     for port in config.exposed_ports or {}:
         ports.expand_exposed(port)
-    if config.network_disabled:
-        raise NotImplementedYet("NetworkDisabled is not supported; use --network none")
     _check_health(config.healthcheck)
 
 
@@ -88,6 +90,7 @@ def check_on_failure(config: ContainerConfig, *, auto_remove: bool) -> list[str]
 def check_host_config(host_config: HostConfig, facts: HostFacts) -> None:
     for flag in _not_supported(host_config):
         raise NotImplementedYet(f"{flag} is not supported yet")
+    _check_platform(host_config)
     check_restart_policy(host_config.restart_policy, auto_remove=host_config.auto_remove)
     capabilities.normalise(host_config.cap_add, "CapAdd")
     capabilities.normalise(host_config.cap_drop, "CapDrop")
@@ -110,22 +113,45 @@ def check_host_config(host_config: HostConfig, facts: HostFacts) -> None:
 
 def _not_supported(host_config: HostConfig) -> Iterator[str]:
     """Flags that this version does not serve: refused by name, as a flag without effect would deceive."""
-    if host_config.device_requests:
-        yield "--gpus (DeviceRequests)"
     if host_config.links:
         yield "--link"
     if host_config.storage_opt:
         yield "--storage-opt"
-    if host_config.isolation not in ("", "default"):
-        yield f"--isolation {clip(host_config.isolation, 40)}"
     if host_config.cgroup:
         yield "Cgroup"
-    if host_config.cpu_realtime_period or host_config.cpu_realtime_runtime:
-        yield "--cpu-rt-period and --cpu-rt-runtime"
-    if host_config.cpu_count or host_config.cpu_percent:
-        yield "--cpu-count and --cpu-percent (Windows)"
-    if host_config.io_maximum_iops or host_config.io_maximum_bandwidth:
-        yield "--io-maxiops and --io-maxbandwidth (Windows)"
+
+
+def _check_platform(host_config: HostConfig) -> None:
+    """What is for hosts of another kind, in Docker's words. Raises InvalidArgument."""
+    if host_config.isolation not in ("", "default"):
+        raise InvalidArgument(
+            f"invalid isolation: \"{clip(host_config.isolation, 40)}\" - linux only supports 'default'"
+        )
+    for asked, what in (
+        (host_config.io_maximum_iops, "maximum IOPs"),
+        (host_config.io_maximum_bandwidth, "maximum bandwidth"),
+    ):
+        if asked:
+            raise InvalidArgument(f"invalid QoS settings: linux does not support configuration of {what}")
+    for device in host_config.device_requests or []:
+        wanted = " ".join(f"[{' '.join(names)}]" for names in device.capabilities or [])
+        raise InvalidArgument(
+            f'could not select device driver "{clip(device.driver, 40)}" with capabilities: [{clip(wanted, 200)}]'
+        )
+
+
+def _check_ulimits(host_config: HostConfig, facts: HostFacts) -> list[str]:
+    """A daemon that may not raise its own limits starts the container with as much as it has, and says so."""
+    if "CAP_SYS_RESOURCE" in facts.capabilities:
+        return []
+    warnings = []
+    for limit in resources.rlimits(host_config.ulimits):
+        name = limit.type.removeprefix("RLIMIT_").lower()
+        if limit.hard > (own := facts.hard_limits.get(limit.type, resources.INFINITY)):
+            warnings.append(
+                f"The daemon may not raise the hard limit of {name} above its own: containers get {own} of it."
+            )
+    return warnings
 
 
 def check_restart_policy(policy: RestartPolicy, *, auto_remove: bool) -> None:
@@ -164,6 +190,7 @@ def check_limits(limits: Resources, facts: HostFacts) -> list[str]:
     warnings = missing_limits.discard(limits, facts)
     _check_memory(limits)
     _check_cpu(limits, facts.cpu_count)
+    _check_realtime(limits, facts)
     _check_sets(limits, facts)
     if limits.blkio_weight and not 10 <= limits.blkio_weight <= 1000:
         raise InvalidArgument("Range of blkio weight is from 10 to 1000")
@@ -206,6 +233,14 @@ def _check_cpu(limits: Resources, count: int) -> None:
         raise InvalidArgument("CPU cfs quota can not be less than 1ms (i.e. 1000)")
     if limits.cpu_shares < 0:
         raise InvalidArgument(f"invalid CPU shares ({limits.cpu_shares}): value must be a positive integer")
+
+
+def _check_realtime(limits: Resources, facts: HostFacts) -> None:
+    runtime, period = limits.cpu_realtime_runtime, limits.cpu_realtime_period
+    if (runtime or period) and not facts.realtime:
+        raise InvalidArgument("kernel does not support CPU real-time scheduler")
+    if period and runtime > period:
+        raise InvalidArgument("cpu real-time runtime cannot be higher than cpu real-time period")
 
 
 def _check_sets(limits: Resources, facts: HostFacts) -> None:

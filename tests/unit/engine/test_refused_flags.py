@@ -1,0 +1,117 @@
+"""Flags that this host or any host of its kind cannot serve: refused, or discarded and said so."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from corten.engine.containers import defaults, updates, validate
+from corten.engine.deps import EngineSettings, RuntimeChoice
+from corten.engine.hostfacts import HostFacts
+from corten.errors import InvalidArgument, NotImplementedYet
+from corten.specs.container import (
+    ContainerConfig,
+    DeviceRequest,
+    HostConfig,
+    Resources,
+    ThrottleDevice,
+    Ulimit,
+    WeightDevice,
+)
+
+FACTS = HostFacts(cpu_count=2, cpus="0-1", controllers=frozenset(("memory", "cpu", "cpuset", "blkio", "pids")))
+
+
+def check(facts: HostFacts = FACTS, **host: Any) -> list[str]:
+    return validate.check(ContainerConfig(), HostConfig(network_mode="bridge", **host), facts)
+
+
+@pytest.mark.parametrize(
+    ("host", "message"),
+    [
+        ({"isolation": "hyperv"}, "invalid isolation: \"hyperv\" - linux only supports 'default'"),
+        ({"io_maximum_iops": 5}, "invalid QoS settings: linux does not support configuration of maximum IOPs"),
+        (
+            {"io_maximum_bandwidth": 5},
+            "invalid QoS settings: linux does not support configuration of maximum bandwidth",
+        ),
+        (
+            {"device_requests": [DeviceRequest(count=-1, capabilities=[["gpu"]])]},
+            'could not select device driver "" with capabilities: [[gpu]]',
+        ),
+        (
+            {"device_requests": [DeviceRequest(driver="cdi", device_ids=["vendor.com/class=x"])]},
+            'could not select device driver "cdi" with capabilities: []',
+        ),
+        ({"cpu_realtime_runtime": 1000}, "kernel does not support CPU real-time scheduler"),
+    ],
+)
+def test_refused_in_dockers_words(host: dict[str, Any], message: str) -> None:
+    with pytest.raises(InvalidArgument) as caught:
+        check(**host)
+    assert caught.value.message == message
+
+
+def test_real_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    facts = replace(FACTS, realtime=True)
+    assert check(facts, cpu_realtime_runtime=1000, cpu_realtime_period=2000) == []
+    with pytest.raises(InvalidArgument, match="cpu real-time runtime cannot be higher than cpu real-time period"):
+        check(facts, cpu_realtime_runtime=3000, cpu_realtime_period=2000)
+    host = HostConfig()
+    updates.merge(host, Resources(cpu_realtime_runtime=500))
+    assert host.cpu_realtime_runtime == 500
+
+
+def test_ulimits_above_the_daemons_own_are_said() -> None:
+    facts = replace(FACTS, capabilities=(), hard_limits={"RLIMIT_NOFILE": 20000})
+    limits = [Ulimit(name="nofile", soft=1024, hard=30000), Ulimit(name="core", soft=-1, hard=-1)]
+    said = ["The daemon may not raise the hard limit of nofile above its own: containers get 20000 of it."]
+    assert check(facts, ulimits=limits) == said
+    assert check(facts, ulimits=[Ulimit(name="nofile", soft=-1, hard=-1)]) == said
+    assert check(facts, ulimits=[Ulimit(name="nofile", soft=1024, hard=20000)]) == []
+    assert check(replace(facts, capabilities=("CAP_SYS_RESOURCE",)), ulimits=limits) == []
+
+
+def test_kernel_memory_is_discarded() -> None:
+    host = HostConfig(network_mode="bridge", kernel_memory=50 << 20)
+    (warning,) = validate.check(ContainerConfig(), host, FACTS)
+    assert warning.startswith("Your kernel does not support kernel memory limit capabilities")
+    assert host.kernel_memory == 0
+
+
+@pytest.mark.parametrize(("scheduler", "kept"), [("none mq-deadline [bfq]", True), ("[none] mq-deadline bfq", False)])
+def test_weights_of_disks_need_a_scheduler(monkeypatch: pytest.MonkeyPatch, scheduler: str, kept: bool) -> None:
+    monkeypatch.setattr("corten.engine.hostfacts.text_of", lambda path: scheduler)
+    host = HostConfig(network_mode="bridge", blkio_weight_device=[WeightDevice(path="/dev/null", weight=200)])
+    warnings = validate.check(ContainerConfig(), host, FACTS)
+    assert bool(host.blkio_weight_device) is kept
+    assert [text.endswith("Weight-device discarded.") for text in warnings] == [True] * (not kept)
+
+
+@pytest.mark.parametrize(
+    ("asked", "flag"),
+    [
+        ({"blkio_device_read_bps": [ThrottleDevice(path="/dev/sda", rate=1)]}, "--device-read-bps"),
+        ({"oom_kill_disable": True}, "--oom-kill-disable"),
+        ({"memory_swappiness": 10}, "--memory-swappiness"),
+    ],
+)
+def test_what_update_cannot_change(asked: dict[str, Any], flag: str) -> None:
+    with pytest.raises(NotImplementedYet, match=f"^{flag} cannot be changed on an existing container"):
+        updates.merge(HostConfig(), Resources(**asked))
+
+
+def test_dockers_own_runtime(tmp_path: Path) -> None:
+    settings = EngineSettings(data_root=tmp_path, exec_root=tmp_path, facts=FACTS)
+    host = HostConfig(network_mode="bridge", runtime="runc")
+    assert defaults.complete(ContainerConfig(), host, "f" * 64, settings) == [
+        "No runtime runc is configured: the container has the embedded one."
+    ]
+    assert host.runtime == "corten"
+    settings.runtimes = {**settings.runtimes, "runc": RuntimeChoice("/usr/bin/runc")}
+    host.runtime = "runc"
+    assert defaults.complete(ContainerConfig(), host, "f" * 64, settings) == []
+    assert host.runtime == "runc"
