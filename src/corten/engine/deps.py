@@ -150,6 +150,14 @@ class Volumes(Protocol):
 
     async def remove(self, name: str, *, force: bool) -> None: ...
 
+    async def acquire(self, names: Sequence[str], holder: str) -> None:
+        """Mount what their options say, until `release`."""
+
+    async def release(self, holder: str) -> None: ...
+
+    async def settle(self) -> None:
+        """Unmount what nobody holds."""
+
     def list(self) -> Sequence[Volume]: ...
 
     async def usage(self, name: str) -> int:

@@ -79,6 +79,10 @@ class MountPoint(Struct, kw_only=True):
     subpath: str = ""
 
 
+def volume_names(points: Sequence[MountPoint]) -> list[str]:
+    return [point.name for point in points if point.type == "volume"]
+
+
 class Container(Struct, kw_only=True):
     """One container. Changed by the container service only; everyone else reads.
 

@@ -18,8 +18,9 @@ from typing import Protocol
 import msgspec
 
 from corten.clock import Clock
+from corten.engine import localmounts
 from corten.engine.models import Volume
-from corten.errors import Conflict, InvalidArgument, NotFound, NotImplementedYet, clip
+from corten.errors import Conflict, CortenError, InvalidArgument, NotFound, clip
 from corten.specs.filters import label_test
 from corten.storage.content import sync_dir
 from corten.storage.faults import host
@@ -33,7 +34,6 @@ ANONYMOUS_LABEL = "com.docker.volume.anonymous"
 Filters = dict[str, list[str]]
 _Names = list[str]  # inside the class `list` is a method
 _NAME = re.compile(r"[a-zA-Z0-9][a-zA-Z0-9_.-]*")
-_MOUNT_OPTIONS = ("type", "o", "device")
 _TRASH = ".trash"
 
 
@@ -55,6 +55,8 @@ class VolumeService:
         self._root, self._store, self._clock, self._in_use, self._events = root, store, clock, in_use, events
         self._volumes: dict[str, Volume] = {}
         self._lock = asyncio.Lock()
+        self._holders: dict[str, set[str]] = {}
+        self._mounting: dict[str, asyncio.Lock] = {}
         with host("open the volumes"):
             root.mkdir(mode=0o711, parents=True, exist_ok=True)
             self._trash = Trash(root / _TRASH)
@@ -84,7 +86,7 @@ class VolumeService:
         _check_name(name)
         if (found := self._volumes.get(name)) is not None:
             return found
-        _check_options(options)
+        localmounts.check(name, options)
         async with self._lock:
             if (found := self._volumes.get(name)) is not None:
                 return found
@@ -109,6 +111,39 @@ class VolumeService:
                 return
             self.get(name)
             await self._remove(name)
+
+    async def acquire(self, names: Sequence[str], holder: str) -> None:
+        """Mount those that have something to mount, for `holder`, which owes `release`, on failure too.
+
+        Raises NotFound; SystemFault in Docker's words.
+        """
+        for name in names:
+            if options := self.get(name).options:
+                async with self._mounting.setdefault(name, asyncio.Lock()):
+                    self._holders.setdefault(name, set()).add(holder)
+                    await asyncio.to_thread(localmounts.attach, self._root / name / "_data", options)
+
+    async def release(self, holder: str) -> None:
+        """Unmount what nobody else holds. A failure is logged."""
+        for name in [name for name, holders in self._holders.items() if holder in holders]:
+            async with self._mounting[name]:
+                self._holders[name].discard(holder)
+                await self._unmount_idle(name)
+
+    async def settle(self) -> None:
+        """At the start of the daemon, when those that run have acquired theirs again: unmount the rest."""
+        for name in [volume.name for volume in self._volumes.values() if volume.options]:
+            async with self._mounting.setdefault(name, asyncio.Lock()):
+                await self._unmount_idle(name)
+
+    async def _unmount_idle(self, name: str) -> None:
+        if self._holders.get(name):
+            return
+        self._holders.pop(name, None)
+        try:
+            await asyncio.to_thread(localmounts.detach, self._root / name / "_data")
+        except CortenError as error:
+            log.error("volume %s stays mounted: %s", name, error)
 
     async def prune(self, filters: Filters) -> tuple[_Names, int]:
         """Names of what was removed and the bytes that it took. Only anonymous volumes, unless filter `all` is true."""
@@ -137,16 +172,21 @@ class VolumeService:
 
     def count(self, name: str) -> int:
         """`usage` from a worker thread; raises OSError for a volume that has gone."""
+        if self._volumes[name].options:
+            return 0  # what it mounts is not its own
         return count_usage(self._root / name / "_data").size
 
     async def _remove(self, name: str) -> None:
         """With the lock held."""
         if users := self._in_use(name):
             raise Conflict(f"remove {name}: volume is in use - [{', '.join(users)}]")
+        if self._volumes[name].options:
+            await asyncio.to_thread(localmounts.detach, self._root / name / "_data")
         with host(f"remove volume {name}"):
             await asyncio.to_thread(self._trash.throw, self._root / name)
         await self._store.delete(name)
         del self._volumes[name]
+        self._mounting.pop(name, None)
         self._events.publish("volume", "destroy", name, {"driver": "local"})
 
 
@@ -175,14 +215,6 @@ def _check_name(name: str) -> None:
         )
     if len(name) > 255:
         raise InvalidArgument(f"create {clip(name, 64)}: volume name is too long, a name has at most 255 characters")
-
-
-def _check_options(options: dict[str, str]) -> None:
-    for key in options:
-        if key not in _MOUNT_OPTIONS:
-            raise InvalidArgument(f'invalid option: "{clip(key)}"')
-    if options:
-        raise NotImplementedYet("volumes with mount options (type, o, device) are not implemented")
 
 
 def _read_filters(filters: Filters) -> bool:

@@ -11,7 +11,7 @@ import pytest
 
 from corten.clock import ManualClock
 from corten.engine.volumes import VolumeService
-from corten.errors import Conflict, InvalidArgument, NotFound, NotImplementedYet
+from corten.errors import Conflict, InvalidArgument, NotFound
 from corten.testing.storage import MemoryDocuments
 
 
@@ -103,8 +103,9 @@ def test_drivers_and_options(world: World) -> None:
             await world.service.create("data", "nfs", {}, {})
         with pytest.raises(InvalidArgument, match='invalid option: "size"'):
             await world.service.create("data", "", {"size": "1"}, {})
-        with pytest.raises(NotImplementedYet):
-            await world.service.create("data", "", {"type": "tmpfs"}, {})
+        for options, missing in (({"type": "tmpfs"}, "device"), ({"device": "/x"}, "type"), ({"o": "ro"}, "device")):
+            with pytest.raises(InvalidArgument, match=f'create data: missing required option: "{missing}"'):
+                await world.service.create("data", "", options, {})
         assert world.service.list() == []
         assert not (world.root / "data").exists()
 

@@ -20,7 +20,7 @@ from corten.engine.containers.sharing import Sharing
 from corten.engine.containers.staging import Staging
 from corten.engine.deps import EngineDeps, EngineSettings
 from corten.engine.faults import host_fault
-from corten.engine.models import Container, Status
+from corten.engine.models import Container, Status, volume_names
 from corten.engine.networks import DEFAULT_NETWORK
 from corten.engine.spec import apparmor, builder, capabilities, devices, security
 from corten.errors import Conflict, CortenError, NotFound, StartFailed, clip
@@ -69,6 +69,9 @@ class Launcher:
                 remap.check(self._settings.remap, container.host_config)  # the daemon's setting may be a new one
                 if travelling := propagation.asks(container.mounts):
                     await asyncio.to_thread(propagation.check, travelling)
+                if names := volume_names(container.mounts):
+                    undo.push_async_callback(self._deps.volumes.release, container.id)
+                    await self._deps.volumes.acquire(names, container.id)
                 attempt.user_path = self._sharing.user(container, attempt.remap)
                 await self._connect(entry, attempt)
                 launched = await self._staged(entry, attempt)

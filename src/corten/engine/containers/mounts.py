@@ -14,7 +14,7 @@ from corten.engine.containers.mountspec import Wish
 from corten.engine.deps import CopyUp, Volumes
 from corten.engine.faults import host_fault
 from corten.engine.hostfacts import HostFacts
-from corten.engine.models import MountPoint
+from corten.engine.models import MountPoint, volume_names
 from corten.errors import InvalidArgument, clip
 
 
@@ -54,8 +54,12 @@ class Mounts:
         """Empty ones get what the image has at their place. The container's file system is there."""
         if self._copy_up is None:
             return
-        for point in volumes:
-            await self._copy_up(container_id, point.destination, Path(point.source))
+        try:
+            await self._volumes.acquire(volume_names(volumes), container_id)
+            for point in volumes:
+                await self._copy_up(container_id, point.destination, Path(point.source))
+        finally:
+            await self._volumes.release(container_id)
 
     def _inherited(self, wishes: Sequence[Wish], volumes_from: Sequence[str]) -> dict[str, MountPoint]:
         """By destination: mounts of other containers, where it has none of its own; the mode may make them ro."""

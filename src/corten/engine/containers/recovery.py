@@ -17,7 +17,7 @@ from corten.engine.containers.release import Releaser
 from corten.engine.containers.staging import Staging
 from corten.engine.containers.supervisor import Supervisor
 from corten.engine.deps import EngineDeps, EngineSettings
-from corten.engine.models import Status
+from corten.engine.models import Status, volume_names
 from corten.errors import CortenError
 from corten.network.types import Endpoint
 from corten.storage.types import SnapshotInfo
@@ -69,6 +69,7 @@ class Recovery:
                 await self._catalog.drop(entry)
         entries = self._catalog.entries()
         await asyncio.gather(*(self._recover_one(entry) for entry in entries))
+        await self._deps.volumes.settle()
         if wanted := [entry for entry in entries if self._starts_at_boot(entry)]:
             self._tasks.start("start by policy", self._start_all(wanted))
         await asyncio.to_thread(self._drop_orphans, list(snapshots.values()))
@@ -118,6 +119,10 @@ class Recovery:
         uptime_ns = self._deps.clock.now_ns() - state.started_ns
         entry.started_at = self._deps.clock.monotonic() - max(0, uptime_ns) / 1e9
         container.exec_ids = []
+        try:
+            await self._deps.volumes.acquire(volume_names(container.mounts), container.id)
+        except CortenError as error:
+            log.error("a volume of container %s is not there any more: %s", container.id, error)
         self._supervisor.runs(entry)
 
     async def _half_started(self, entry: Entry) -> bool:

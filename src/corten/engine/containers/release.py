@@ -35,6 +35,7 @@ class Releaser:
             return_exceptions=True,
         )
         _log_failures(container, outcomes)
+        await self._deps.volumes.release(container.id)
         _forget_endpoints(container)
         for name in connected:
             try:
