@@ -102,6 +102,7 @@ def test_every_filter(api: Api) -> None:
         ('{"is-task":["maybe"]}', "invalid filter 'is-task=[maybe]'"),
         ("{", "invalid filters"),
         ("[1]", "invalid filters"),
+        ('{"a":' * 1000, "invalid filters"),
     ],
 )
 def test_bad_filters(api: Api, filters: str, message: str) -> None:

@@ -134,6 +134,11 @@ def test_registry_credentials() -> None:
     assert parse_auth(None) is parse_auth("") is parse_auth(auth_header({})) is parse_auth(auth_header(None)) is None
     with pytest.raises(errors.InvalidArgument, match="X-Registry-Auth"):
         parse_auth("!!")
+    deep = base64.b64encode(b'{"a":' * 5000).decode()
+    with pytest.raises(errors.InvalidArgument, match="X-Registry-Auth"):
+        parse_auth(deep)
+    with pytest.raises(errors.InvalidArgument, match="X-Registry-Config"):
+        parse_auths(deep)
 
 
 def test_credentials_reach_the_pull_and_are_not_shown(api: Api) -> None:

@@ -60,7 +60,7 @@ def parse_filters(text: str) -> Filters:
         return {}
     try:
         raw = msgspec.json.decode(text, type=dict[str, list[str] | dict[str, bool]])
-    except (msgspec.DecodeError, UnicodeError):
+    except (msgspec.DecodeError, UnicodeError, RecursionError):
         raise InvalidArgument("invalid filters") from None
     return {
         name: values if isinstance(values, list) else [value for value, wanted in values.items() if wanted]
@@ -112,7 +112,7 @@ def parse_auth(header: str | None) -> RegistryAuth | None:
         return None
     try:
         return registry_auth(msgspec.json.decode(_unwrapped(header), type=AuthConfig | None) or AuthConfig())
-    except (msgspec.DecodeError, binascii.Error, ValueError):
+    except (msgspec.DecodeError, binascii.Error, ValueError, RecursionError):
         raise InvalidArgument("invalid X-Registry-Auth header: it is not base64 of a JSON object") from None
 
 
@@ -123,7 +123,7 @@ def parse_auths(header: str | None) -> dict[str, RegistryAuth]:
     try:
         given = msgspec.json.decode(_unwrapped(header), type=dict[str, AuthConfig] | None) or {}
         found = {name: registry_auth(auth) for name, auth in given.items()}
-    except (msgspec.DecodeError, binascii.Error, ValueError):
+    except (msgspec.DecodeError, binascii.Error, ValueError, RecursionError):
         raise InvalidArgument("invalid X-Registry-Config header: it is not base64 of a JSON object") from None
     return {name: auth for name, auth in found.items() if auth is not None}
 
