@@ -119,6 +119,9 @@ def test_volume_subpath(daemon: Daemon) -> None:
         done = run(subpath, "true")
         assert done.code == 125
         assert "subpath must be a relative path within the volume" in done.err
+    stopped = daemon.ok("create", "--mount", "type=volume,src=parts,dst=/p,volume-subpath=in", "busybox")
+    assert daemon.docker("cp", f"{stopped}:/p/g", "-").out.find("new\n") > 0
+    daemon.ok("rm", stopped)
     assert str(daemon.host.place / "run/mounts") not in Path("/proc/self/mountinfo").read_text()
     daemon.ok("volume", "rm", "parts")
 

@@ -140,7 +140,9 @@ def _mounts(container: Container) -> list[dict[str, Any]]:
     """Volumes and folders of the host, parents first; what lives in memory only is not there."""
     points = [point for point in container.mounts if point.type in ("bind", "volume")]
     points.sort(key=lambda point: point.destination.rstrip("/").count("/"))
-    return [{"source": p.source, "destination": p.destination, "readonly": not p.rw} for p in points]
+    return [
+        {"source": p.source, "subpath": p.subpath, "destination": p.destination, "readonly": not p.rw} for p in points
+    ]
 
 
 async def _transfer(job: Job, conduit: Conduit) -> None:

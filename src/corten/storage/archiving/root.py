@@ -18,6 +18,7 @@ from corten.linux import capability
 from corten.linux.imports import seal_imports
 from corten.linux.inroot import ensure
 from corten.linux.mount import (
+    AT_EMPTY_PATH,
     AT_FDCWD,
     AT_RECURSIVE,
     MNT_DETACH,
@@ -35,6 +36,7 @@ from corten.linux.mount import (
     pivot_root,
     umount2,
 )
+from corten.linux.openat2 import open_in_root
 from corten.linux.process import (
     CLONE_NEWNS,
     CLONE_NEWUSER,
@@ -74,8 +76,8 @@ def enter(view: dict[str, Any], *, writable: bool) -> int:
     """Make the tree that `view` describes the root of this process; its descriptor.
 
     `view` is `{"pid", "id", "remapped"}` for a running container, else `{"layers", "upper", "work", "options"}` with
-    `layers` topmost first, or `{"bind": path}`; and `mounts`, each `{"source", "destination", "readonly"}`, and
-    `readonly`, of the root. With `bare` what is mounted in the root is left out. Raises OSError, and Gone.
+    `layers` topmost first, or `{"bind": path}`; and `mounts`, each `{"source", "subpath", "destination", "readonly"}`,
+    and `readonly`, of the root. With `bare` what is mounted in the root is left out. Raises OSError, and Gone.
     """
     own = _own_namespace()
     user = -1
@@ -196,7 +198,14 @@ def _escaped(path: str, special: str) -> str:
 
 
 def _copy_mount(place: dict[str, Any]) -> tuple[int, str]:
-    fd = open_tree(AT_FDCWD, place["source"], OPEN_TREE_CLONE | AT_RECURSIVE)
+    if place["subpath"]:
+        whole = os.open(place["source"], os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+        part = open_in_root(whole, place["subpath"])
+        fd = open_tree(part, "", AT_EMPTY_PATH | OPEN_TREE_CLONE)
+        os.close(whole)
+        os.close(part)
+    else:
+        fd = open_tree(AT_FDCWD, place["source"], OPEN_TREE_CLONE | AT_RECURSIVE)
     mount_setattr(fd, "", attr_set=_HARMLESS, propagation=MS_PRIVATE, recursive=True)
     if place["readonly"]:
         mount_setattr(fd, "", attr_set=MOUNT_ATTR_RDONLY)
