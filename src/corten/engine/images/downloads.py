@@ -185,14 +185,21 @@ class _Sink:
         return self
 
     async def __aexit__(self, kind: object, *_: object) -> None:
-        if kind is None:
-            await self._flush()
-            await self._settle()
-            return
-        # The next attempt goes on from here, so what was received is kept; the failure that is on its way counts.
-        with contextlib.suppress(CortenError):
+        try:
+            if kind is None:
+                await self._flush()
+                await self._settle()
+        finally:
+            # Whoever gave up, even now: the ingest is closed next, and its descriptor may be another file's then.
             await settled(self._writing)
-            await in_thread(self._ingest.write, b"".join(self._parts))
+        if kind is not None and not self._failed():
+            # The next attempt goes on from here, so what was received is kept; the failure on its way counts.
+            with contextlib.suppress(CortenError):
+                await in_thread(self._ingest.write, b"".join(self._parts))
+
+    def _failed(self) -> bool:
+        """Whether the last write did, so that nothing may follow it."""
+        return self._writing is not None and (self._writing.cancelled() or self._writing.exception() is not None)
 
     async def write(self, part: bytes) -> None:
         self._parts.append(part)

@@ -246,6 +246,50 @@ def test_one_that_is_given_up_while_it_begins_stands_in_nobody_s_way(tmp_path: P
     asyncio.run(script())
 
 
+class SlowToWrite(LocalContentStore):
+    """Its ingests end no write before `go`."""
+
+    def __init__(self, root: Path) -> None:
+        super().__init__(root)
+        self.writing, self.go, self.closed_in_use = threading.Event(), threading.Event(), False
+
+    def ingest(self, ref: str) -> LocalIngest:
+        ingest = super().ingest(ref)
+        write, close = ingest.write, ingest.close
+
+        def slow(data: bytes | memoryview) -> None:
+            self.writing.set()
+            self.go.wait(patience(20))
+            write(data)
+            self.writing.clear()
+
+        def watched() -> None:
+            self.closed_in_use |= self.writing.is_set()
+            close()
+
+        ingest.write, ingest.close = slow, watched  # type: ignore[method-assign]
+        return ingest
+
+
+def test_one_that_is_given_up_at_its_last_write_closes_nothing_under_it(tmp_path: Path) -> None:
+    """The number of a descriptor that was closed is another file's the next moment, perhaps that of another blob."""
+
+    async def script() -> None:
+        tasks, store, source = TaskOwner("test"), SlowToWrite(tmp_path), Zeros(1)
+        source.go.set()
+        fetching = Downloads(store, tasks)
+        given_up = tasks.start("given up", fetching.fetch(source, zeros(100), lambda update: None))
+        await until_async(store.writing.is_set)
+        await until_async(lambda: source.coming == 0)  # nothing more comes: this is the last write
+        given_up.cancel()
+        asyncio.get_running_loop().call_later(0.05, store.go.set)
+        with pytest.raises(asyncio.CancelledError):
+            await given_up
+        assert not store.closed_in_use
+
+    asyncio.run(script())
+
+
 def test_memory_does_not_grow_with_the_layer(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Neither the daemon's, for 300 MB that come, nor the worker's, for 300 MB that are unpacked."""
     monkeypatch.setattr(downloads, "WRITE_SIZE", 1 << 20)
