@@ -95,10 +95,13 @@ class SnapshotterBase:
             if name in self._rows or name in self._reserved:
                 raise Conflict(f"snapshot {name} exists already")
             self._reserved.add(name)
+            joined = above if above is not row.parent else None
+            if joined is not None:
+                joined.children += 1  # already: it must not go while this is being put on top of it
         try:
             with host("commit snapshot"):
-                if above is not row.parent and above is not None:
-                    self._adopt(row, above, implied)
+                if joined is not None:
+                    self._adopt(row, joined, implied)
                 self._freeze(row)
                 counted = usage or count_usage(self.layer_dir(key))
                 self._sync()
@@ -106,10 +109,13 @@ class SnapshotterBase:
             self._database.write_blocking(lambda c: c.execute(_FREEZE, (*values, self.name, row.id)))
             with self._lock:
                 del self._rows[key]
-                if above is not row.parent and above is not None:
-                    above.children += 1
                 row.key, row.kind, row.usage, row.parent = name, "committed", counted, above
                 self._rows[name] = row
+        except BaseException:
+            if joined is not None:
+                with self._lock:
+                    joined.children -= 1
+            raise
         finally:
             with self._lock:
                 self._reserved.discard(name)
