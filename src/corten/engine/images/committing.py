@@ -20,9 +20,10 @@ from corten.engine.images.index import ImageIndex
 from corten.engine.images.intake import Intake, intake, pieces
 from corten.engine.images.jobs import together
 from corten.engine.images.layers import Layer, LayerStore, plan_layers
+from corten.engine.images.listing import enlist
 from corten.engine.images.pull import describe
 from corten.engine.images.records import StoredImage, Target
-from corten.engine.images.threads import in_thread, to_the_end
+from corten.engine.images.threads import in_thread
 from corten.errors import InvalidArgument, NotFound, SystemFault, clip
 from corten.specs import oci_image as oci
 from corten.specs import reference as references
@@ -75,7 +76,8 @@ async def run(
     parent = index.get(wanted.parent)
     if parent is None:
         raise NotFound("image", wanted.parent)
-    async with intake(layers) as blobs, layers.leases.take([*parent.blobs, *parent.chain_ids]):
+    # Leased in the same step as it was looked up: making room for the intake may remove it.
+    async with layers.leases.take([*parent.blobs, *parent.chain_ids]), intake(layers) as blobs:
         async with still:
             digest, diff_id = await in_thread(_read_changes, wanted, blobs)
         config = oci.parse_config(await in_thread(layers.content.read, parent.id))
@@ -101,9 +103,7 @@ async def _store(
             await together(layers.ensure(plan, len(plan) - 1, NoSource(_lost), lambda update: None))
         image = await describe(layers, target, config, manifest, plan, blobs)
         image.parent_id = wanted.parent
-        async with index.lock:
-            names = [wanted.reference] if wanted.reference is not None else []
-            await to_the_end(layers.tasks, f"store {image.id}", index.add(image, names))
+        await enlist(index, layers, image, [wanted.reference] if wanted.reference is not None else [])
     return image
 
 

@@ -28,11 +28,13 @@ class Healer:
         self._index, self._layers, self._connect = index, layers, connect
 
     async def blob(self, finding: Finding, images: Sequence[StoredImage]) -> None:
-        """Fetch a blob that `images` need; one that none needs is removed."""
+        """Fetch a blob that `images` need; one that none needs is removed. The caller holds it."""
         digest = finding.id
         if not images:
-            await in_thread(self._layers.content.delete, digest)
-            finding.healed = "removed, as no image needs it"
+            if await self._layers.leases.discard(digest):
+                finding.healed = "removed, as no image needs it"
+            else:
+                finding.reason = "it came into use meanwhile; check again"
             return
         refusals = []
         for reference in self._origins(images):

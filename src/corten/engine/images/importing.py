@@ -14,9 +14,10 @@ from corten.engine.images.index import ImageIndex
 from corten.engine.images.intake import Intake, compression_of, intake, pieces
 from corten.engine.images.jobs import Update
 from corten.engine.images.layers import LayerStore
+from corten.engine.images.listing import enlist
 from corten.engine.images.progress import ProgressStream
 from corten.engine.images.records import StoredImage, Target
-from corten.engine.images.threads import ThreadBody, in_thread, to_the_end
+from corten.engine.images.threads import ThreadBody, in_thread
 from corten.errors import InvalidArgument
 from corten.registry import download
 from corten.specs import digest as digests
@@ -76,12 +77,11 @@ async def run(
         digest = await body.run(_receive, blobs, body)
         async with layers.leases.take([digest]):
             layer = await in_thread(describe_layer, layers.content, digest)
-            diff_id, size = await layers.adopt(digest, layer.media_type, lambda update: None)
-            image = await _record(blobs, config, layer, diff_id)
-            image.size = size
-            async with layers.leases.take(image.chain_ids), index.lock:
+            async with layers.adopted(digest, layer.media_type, lambda update: None) as (diff_id, size):
+                image = await _record(blobs, config, layer, diff_id)
+                image.size = size
                 names = [options.reference] if options.reference is not None else []
-                await to_the_end(layers.tasks, f"store {image.id}", index.add(image, names))
+                await enlist(index, layers, image, names)
     stream.status(image.id)
     return image
 

@@ -13,7 +13,7 @@ import contextlib
 import itertools
 import logging
 import secrets
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import AsyncIterator, Callable, Iterable, Sequence
 from dataclasses import dataclass
 
 from corten.engine.images.budget import Budget
@@ -140,6 +140,11 @@ class LayerStore:
     def complete(self, layers: Iterable[Layer]) -> bool:
         """Whether blob and snapshot of every layer are there (blocking)."""
         return all(self.committed(layer.chain_id) and self.content.exists(layer.descriptor.digest) for layer in layers)
+
+    def lacking(self, blobs: Iterable[str], chain_ids: Iterable[str]) -> list[str]:
+        """Which of these are not there, or damaged (blocking)."""
+        lost = [digest for digest in blobs if not self.content.exists(digest)]
+        return lost + [chain_id for chain_id in chain_ids if not self.committed(chain_id)]
 
     def size_of(self, chain_ids: Iterable[str]) -> int:
         """Bytes on disk of these layers together (blocking)."""
@@ -323,8 +328,12 @@ class LayerStore:
         except CortenError as error:
             log.warning("snapshot %s is left until the next start: %s", key, error)
 
-    async def adopt(self, digest: str, media_type: str, report: Report) -> tuple[str, int]:
-        """Unpack a blob of unknown diff id as a lowest layer; its diff id (also its chain id) and usage in bytes."""
+    @contextlib.asynccontextmanager
+    async def adopted(self, digest: str, media_type: str, report: Report) -> AsyncIterator[tuple[str, int]]:
+        """Unpack a blob of unknown diff id as a lowest layer; its diff id (also its chain id) and usage in bytes.
+
+        The layer is leased within the block, from before it is known whether it was there.
+        """
         key = self._new_key()
         size = self.content.info(digest).size
         try:
@@ -335,21 +344,23 @@ class LayerStore:
                 self.snapshotter.layer_dir(key),
                 lambda done: report(Update("Extracting", done, size)),
             )
-            await self.budget.check("the image")
-            if await in_thread(self.committed, applied.diff_id):
-                await self._drop_snapshot(key)
-            else:
-                await in_thread(self.snapshotter.commit, applied.diff_id, key, applied.usage)
         except BaseException:
             await self._drop_snapshot(key)
             raise
-        return applied.diff_id, applied.usage.size
+        descriptor = Descriptor(media_type=media_type, digest=digest, size=size)
+        layer = Layer(descriptor, applied.diff_id, applied.diff_id, "")
+        async with self.leases.take([layer.chain_id]):
+            # One that is there already stays, and what was unpacked goes.
+            await self._commit(layer, Unpacked(key, applied), "")
+            yield applied.diff_id, applied.usage.size
 
     async def sweep(self, now: float) -> None:
         """At a start: remove what unpacking left behind, and what no image needs. `now` in seconds since the epoch."""
         infos = await in_thread(lambda: list(self.snapshotter.walk()))
         for info in infos:
-            if info.kind != "committed" and info.key.startswith(TEMPORARY):
+            # What this run unpacks meanwhile has its owner.
+            ours = info.key.startswith(f"{TEMPORARY}{self._run}-")
+            if info.kind != "committed" and info.key.startswith(TEMPORARY) and not ours:
                 await self._drop_snapshot(info.key)
         layers = [(info.key, info.parent) for info in infos if info.kind == "committed" and digests.is_digest(info.key)]
         await self.leases.free([], _parents_first(layers))

@@ -20,28 +20,62 @@ Used = Callable[[], tuple[set[str], set[str]]]
 """Blobs and chain ids that some image needs."""
 
 
+class _Deletion:
+    """One that was decided. `off` before it has `begun`: somebody needs the key after all, and it is not made."""
+
+    def __init__(self) -> None:
+        self.begun = self.off = False
+        self.over = threading.Event()
+        self.done: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+
+
 class Leases:
-    """What is leased, or held, or needed by an image, is not deleted."""
+    """What is leased, or held, or needed by an image, is not deleted.
+
+    The rule: who lists an image holds each of its blobs and layers from before the look whether it is there until the
+    index has the image. A deletion is decided in one step of the event loop, in which neither a holder nor an image may
+    need the key; who comes after that calls it off, or, where it has begun, waits for its end. So whatever a holder
+    finds stays, and what is missing its holder has to bring.
+    """
 
     def __init__(self, content: ContentStore, snapshotter: Snapshotter, used: Used) -> None:
         self._content, self._snapshotter, self._used = content, snapshotter, used
-        self._leases: Counter[str] = Counter()
-        self._holders: list[set[str]] = []
-        self._hold_lock = threading.Lock()
-        self._deleting: dict[str, asyncio.Future[None]] = {}
+        self._lock = threading.Lock()  # of the two below; never held while something is deleted
+        self._holders: Counter[str] = Counter()
+        self._deletions: dict[str, _Deletion] = {}
 
     @asynccontextmanager
     async def take(self, keys: Iterable[str]) -> AsyncIterator[None]:
         """Nothing of `keys` (digests, chain ids) is deleted meanwhile; deletions that had begun are waited for."""
         held = list(keys)
-        self._leases.update(held)
+        begun = [deletion.done for key in held if (deletion := self._hold(key)) is not None]
         try:
-            while going := [self._deleting[key] for key in held if key in self._deleting]:
-                await asyncio.wait(going)
+            if begun:
+                await asyncio.wait(begun)
             yield
         finally:
-            self._leases.subtract(held)
-            self._leases += Counter()  # drops those at zero
+            self._let_go(held)
+
+    def held(self, key: str) -> int:
+        """By how many."""
+        return self._holders[key]
+
+    def _hold(self, key: str) -> _Deletion | None:
+        """One holder more; the deletion that could not be called off."""
+        with self._lock:
+            self._holders[key] += 1
+            deletion = self._deletions.get(key)
+            if deletion is None or deletion.begun:
+                return deletion
+            deletion.off = True
+            return None
+
+    def _let_go(self, keys: Iterable[str]) -> None:
+        with self._lock:
+            for key in keys:
+                self._holders[key] -= 1
+                if not self._holders[key]:
+                    del self._holders[key]
 
     async def free(self, blobs: Iterable[str], chains: Sequence[str]) -> None:
         """Delete what of `blobs` and `chains` (parents first) nothing needs: neither an image, nor a lease, nor, for
@@ -52,28 +86,42 @@ class Leases:
         for digest in blobs:
             await self._delete(digest, self._content.delete, lambda: self._used()[0])
 
-    async def _delete(self, key: str, delete: Callable[[str], None], needed: Callable[[], set[str]]) -> None:
+    async def discard(self, digest: str) -> bool:
+        """Delete a blob that the caller holds, unless an image needs it or somebody else holds it; whether it went."""
+        return await self._delete(digest, self._content.delete, lambda: self._used()[0], own=1)
+
+    async def _delete(
+        self, key: str, delete: Callable[[str], None], needed: Callable[[], set[str]], own: int = 0
+    ) -> bool:
         # Another try may fail for what has gone meanwhile, such as a layer above: ours is made after it.
-        while (going := self._deleting.get(key)) is not None:
-            await asyncio.wait([going])
-        if self._leases[key] > 0 or key in needed():
-            return
-        done: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        self._deleting[key] = done
+        while (going := self._deletions.get(key)) is not None:
+            await asyncio.wait([going.done])
+        with self._lock:
+            if self._holders[key] > own or key in needed():
+                return False
+            deletion = self._deletions[key] = _Deletion()
         try:
-            await in_thread(self._delete_unless_held, key, delete)
+            return await in_thread(self._perform, key, deletion, delete)
         except (NotFound, Conflict):
             pass  # gone already; or a container, or another image's layer, stands on it
         except CortenError as error:
             log.warning("%s could not be deleted: %s", key, error)
         finally:
-            del self._deleting[key]
-            done.set_result(None)
+            with self._lock:
+                del self._deletions[key]
+            deletion.done.set_result(None)
+        return False
 
-    def _delete_unless_held(self, key: str, delete: Callable[[str], None]) -> None:
-        with self._hold_lock:
-            if not any(key in held for held in self._holders):
-                delete(key)
+    def _perform(self, key: str, deletion: _Deletion, delete: Callable[[str], None]) -> bool:
+        with self._lock:
+            if deletion.off:
+                return False
+            deletion.begun = True
+        try:
+            delete(key)
+        finally:
+            deletion.over.set()
+        return True
 
     @contextlib.contextmanager
     def holding(self) -> Iterator[Callable[[str], bool]]:
@@ -84,14 +132,14 @@ class Leases:
         held: set[str] = set()
 
         def hold(digest: str) -> bool:
-            with self._hold_lock:
+            if digest not in held:
                 held.add(digest)
-                return any(digest in other for other in self._holders if other is not held)
+                # Having begun it needs nothing but the thread that it runs in, so that waiting for it always ends.
+                if (begun := self._hold(digest)) is not None:
+                    begun.over.wait()
+            return self.held(digest) > 1
 
-        self._holders.append(held)
         try:
             yield hold
         finally:
-            # By identity: two that hold the same are equal, and the other one goes on.
-            with self._hold_lock:
-                self._holders[:] = [other for other in self._holders if other is not held]
+            self._let_go(held)

@@ -13,11 +13,12 @@ from corten.engine.images.index import ImageIndex
 from corten.engine.images.intake import Intake, intake
 from corten.engine.images.jobs import Update, together
 from corten.engine.images.layers import Layer, LayerStore, plan_layers
+from corten.engine.images.listing import enlist
 from corten.engine.images.progress import ProgressStream
 from corten.engine.images.pull import MAX_INDEX_DEPTH, describe
 from corten.engine.images.records import StoredImage, Target
 from corten.engine.images.saving import closure
-from corten.engine.images.threads import ThreadBody, in_thread, to_the_end
+from corten.engine.images.threads import ThreadBody, in_thread
 from corten.errors import InvalidArgument, NotFound, clip
 from corten.specs import digest as digests
 from corten.specs import oci_image as oci
@@ -103,8 +104,7 @@ class Loader:
         async with self._layers.leases.take([*blobs, *(layer.chain_id for layer in plan)]):
             await together(*(self._layer(plan, at) for at in range(len(plan))))
             image = await describe(self._layers, choice.target, choice.config, choice.manifest, plan, blobs)
-            async with self._index.lock:
-                await to_the_end(self._layers.tasks, f"store {image.id}", self._index.add(image, names))
+            await enlist(self._index, self._layers, image, names)
         return image
 
     async def _layer(self, plan: list[Layer], at: int) -> None:

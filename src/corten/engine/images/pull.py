@@ -9,11 +9,12 @@ from dataclasses import dataclass
 from corten.engine.images.index import ImageIndex
 from corten.engine.images.jobs import Update, together
 from corten.engine.images.layers import Layer, LayerStore, plan_layers
+from corten.engine.images.listing import enlist
 from corten.engine.images.progress import ProgressStream
 from corten.engine.images.records import StoredImage, Target
-from corten.engine.images.threads import in_thread, to_the_end
+from corten.engine.images.threads import in_thread
 from corten.errors import CortenError, InvalidArgument, NotFound, SystemFault, clip
-from corten.registry.client import Fetched, RegistryClient
+from corten.registry.client import MAX_MANIFEST, Fetched, RegistryClient
 from corten.registry.transport import NoAnswer
 from corten.specs import digest as digests
 from corten.specs import oci_image as oci
@@ -134,11 +135,13 @@ class Puller:
     def _whole(self, stored: StoredImage) -> bool:
         """Whether everything is there, and documents are what their digests say; large blobs are not read for it."""
         layers = set(stored.layers)
+        content = self._layers.content
         try:
             for digest in stored.blobs:
-                if digest not in layers:
-                    self._layers.content.read(digest)
-                elif not self._layers.content.exists(digest):
+                # Layers that the image has in another form too, as an archive brought them, are in no list.
+                if digest not in layers and content.info(digest).size <= MAX_MANIFEST:
+                    content.read(digest)
+                elif not content.exists(digest):
                     return False
         except CortenError:
             return False
@@ -224,8 +227,7 @@ class Puller:
         names = [reference.with_digest(found.target.digest)]
         if reference.tag and not reference.digest:
             names.append(reference)
-        async with self._index.lock:
-            await to_the_end(self._layers.tasks, f"store {image.id}", self._index.add(image, names))
+        await enlist(self._index, self._layers, image, names)
         return image
 
 
