@@ -306,3 +306,90 @@ def _is_server(process: Path, daemon: Daemon) -> bool:
         return b"archiving.server" not in Path(f"/proc/{parent}/cmdline").read_bytes()
     except OSError:
         return True
+
+
+def test_corten_cp_out(daemon: Daemon, box: str, tmp_path: Path) -> None:
+    assert daemon.corten("cp", f"{box}:/dd", str(tmp_path)).err.startswith("Successfully copied ")
+    assert (tmp_path / "dd/f").read_text() == "hi\n"
+    assert (tmp_path / "dd/f").stat().st_ino == (tmp_path / "dd/h").stat().st_ino
+    assert (tmp_path / "dd/sparse").read_bytes() == bytes(3 << 20) + b"end\n"
+    assert daemon.corten("cp", "-q", f"{box}:/dd/.", str(tmp_path / "flat")).err == ""
+    assert os.readlink(tmp_path / "flat/l") == "f"
+    assert daemon.corten("cp", "-L", f"{box}:/dd/l", str(tmp_path / "followed")).code == 0
+    assert (tmp_path / "followed").read_text() == "hi\n"
+    assert daemon.corten("cp", f"{box}:/dd/f", str(tmp_path)).code == 0
+    assert (tmp_path / "f").read_text() == "hi\n"
+    shown = daemon.corten("cp", f"{box}:/dd/f", "-").out
+    assert "hi\n" in shown
+
+
+def test_corten_cp_in(daemon: Daemon, box: str, tmp_path: Path) -> None:
+    tree = tmp_path / "tree"
+    (tree / "sub").mkdir(parents=True)
+    (tree / "sub/f").write_text("in\n")
+    (tree / "sub/l").symlink_to("/etc/passwd")
+    os.link(tree / "sub/f", tree / "h")
+    assert daemon.corten("cp", str(tree), f"{box}:/tmp").code == 0
+    assert daemon.corten("cp", f"{tree}/.", f"{box}:/new").code == 0
+    assert daemon.corten("cp", str(tree / "sub/f"), f"{box}:/tmp/name").code == 0
+    assert daemon.corten("cp", "-", f"{box}:/tmp", input=packed(x=b"piped\n").decode()).code == 0
+    shown = daemon.ok("exec", box, "cat", "/tmp/tree/h", "/new/sub/f", "/tmp/name", "/tmp/x")
+    assert shown.split() == ["in", "in", "in", "piped"]
+    assert daemon.ok("exec", box, "readlink", "/tmp/tree/sub/l") == "/etc/passwd"
+
+
+@pytest.mark.parametrize(
+    ("source", "target", "words"),
+    [
+        ("box:/nosuch", "HERE", "Could not find the file /nosuch in container box"),
+        ("box:/dd", "HERE/no/dir", "invalid output path: directory"),
+        ("FILE", "box:/nodir/new", "Could not find the file /nodir in container box"),
+        ("FILE", "box:/nodir/", "no such directory"),
+        ("HERE", "box:/dd/f", "cannot copy directory"),
+        ("box:/dd", "box:/tmp", "copying between containers is not supported"),
+        ("FILE", "HERE", "must specify at least one container source"),
+    ],
+)
+def test_corten_cp_refuses(daemon: Daemon, box: str, tmp_path: Path, source: str, target: str, words: str) -> None:
+    (tmp_path / "file").write_text("x")
+    named = [text.replace("HERE", str(tmp_path)).replace("FILE", f"{tmp_path}/file") for text in (source, target)]
+    done = daemon.corten("cp", *named)
+    assert done.code != 0
+    assert words in done.err
+
+
+def test_docker_py(daemon: Daemon, box: str) -> None:
+    import docker
+
+    client = docker.DockerClient(base_url=daemon.url, version="auto")
+    try:
+        container = client.containers.get(box)
+        chunks, found = container.get_archive("/dd/f")
+        assert (found["name"], found["size"]) == ("f", 3)
+        with tarfile.open(fileobj=io.BytesIO(b"".join(chunks))) as tar:
+            file = tar.extractfile("f")
+            assert file is not None
+            assert file.read() == b"hi\n"
+        assert container.put_archive("/tmp", packed(x=b"from py\n"))
+        assert container.put_archive("/tmp", io.BytesIO(packed(y=b"streamed\n")))
+        assert container.exec_run(["cat", "/tmp/x", "/tmp/y"]).output == b"from py\nstreamed\n"
+        assert {"Path": "/dd", "Kind": 1} in container.diff()
+        with tarfile.open(fileobj=io.BytesIO(b"".join(container.export()))) as tar:
+            assert "dd/f" in tar.getnames()
+        with pytest.raises(docker.errors.NotFound, match="Could not find the file /nosuch"):
+            container.get_archive("/nosuch")
+    finally:
+        client.close()
+
+
+def test_use_api_socket_with_credentials(daemon: Daemon) -> None:
+    """The docker command copies its credentials into the container that it has created."""
+    config = daemon.host.place / "dc" / "config.json"
+    config.parent.mkdir(exist_ok=True)
+    config.write_text(json.dumps({"auths": {"r.example": {"auth": base64.b64encode(b"me:right").decode()}}}))
+    try:
+        daemon.ok("run", "-d", "--name", "box", "--use-api-socket", "--network", "none", "busybox", "sleep", "1000")
+        assert daemon.ok("exec", "box", "sh", "-c", "test -S /var/run/docker.sock && echo yes") == "yes"
+        assert "r.example" in daemon.ok("exec", "box", "sh", "-c", "cat $DOCKER_CONFIG/config.json")
+    finally:
+        config.unlink()

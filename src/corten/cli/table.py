@@ -10,6 +10,7 @@ COMMANDS: dict[str, tuple[str, str, str]] = {
     "completion": (_C + "completion", "COMPLETION", "Print a shell's completion script: bash, fish or zsh"),
     "container attach": (_C + "attach", "ATTACH", "Attach to a running container's input and output"),
     "container commit": (_C + "commit", "COMMIT", "Make an image of what a container changed"),
+    "container cp": (_C + "copy", "CP", "Copy files out of a container, or into it"),
     "container create": (_C + "create", "CREATE", "Create a container without starting it"),
     "container diff": (_C + "transfer", "DIFF", "Show what changed in a container's file system"),
     "container exec": (_C + "execute", "EXEC", "Run a command in a running container"),
@@ -79,7 +80,7 @@ GROUPS = {
 }
 
 _SHORT = (
-    "attach commit create diff exec export kill logs pause port rename restart rm run start stats stop top unpause "
+    "attach commit cp create diff exec export kill logs pause port rename restart rm run start stats stop top unpause "
     "update"
 ).split()
 

@@ -11,6 +11,7 @@ if TYPE_CHECKING:
     from corten.client.container_io import ContainerIO
     from corten.client.containers import Containers
     from corten.client.execs import Execs
+    from corten.client.files import Files
     from corten.client.images import Images
     from corten.client.networks import Networks
     from corten.client.system import System
@@ -50,6 +51,12 @@ class Client:
         from corten.client.execs import Execs
 
         return Execs(self.session)
+
+    @property
+    def files(self) -> Files:
+        from corten.client.files import Files
+
+        return Files(self.session)
 
     @property
     def images(self) -> Images:
