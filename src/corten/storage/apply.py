@@ -81,7 +81,7 @@ def _apply(
 ) -> dict[str, Any]:
     digest = hashlib.sha256()
     pieces = _hashed(source, digest.update)
-    thread = _Ahead(pieces) if ahead else None
+    thread = Ahead(pieces) if ahead else None
     unpacker = Unpacker(root, delete=delete, max_size=bounds.size)
     reader = BoundedReader(iter(thread) if thread else pieces, bounds.entries)
     try:
@@ -164,7 +164,7 @@ class _Progress:
             self._report(self.total)
 
 
-class _Ahead:
+class Ahead:
     """Runs an iterator in a thread of its own, some items ahead: decompressing and hashing let go of the GIL."""
 
     def __init__(self, source: Iterator[bytes]) -> None:

@@ -9,13 +9,14 @@ import errno
 import os
 
 from corten.errors import InvalidArgument
+from corten.storage.apply import Ahead
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
 _PIECE = 256 << 10
-_READ = 1 << 20
+_READ = 256 << 10
 _SENDFILE = 1 << 30
 _INLINE = 128 << 10  # a smaller file is read: that costs less than its calls of sendfile
 _MAX_LINE = 4096
@@ -103,6 +104,8 @@ class Inlet:
 
     def __init__(self, fd: int, framing: str, prefix: bytes = b"") -> None:
         self._fd, self._framing, self._prefix = fd, framing, prefix
+        # In a thread: a client of one thread, or a busy disk, then holds up the other less.
+        self._pieces = iter(Ahead(iter(lambda: os.read(fd, _READ), b"")))
 
     def chunks(self) -> Iterator[bytes]:
         """The body in pieces. Raises InvalidArgument when it ends early or is malformed."""
@@ -111,14 +114,13 @@ class Inlet:
         elif self._framing == "raw":
             if self._prefix:
                 yield self._prefix
-            while data := os.read(self._fd, _READ):
-                yield data
+            yield from self._pieces
         else:
             yield from self._counted(int(self._framing))
 
     def _read(self) -> bytes:
         data, self._prefix = self._prefix, b""
-        data = data or os.read(self._fd, _READ)
+        data = data or next(self._pieces, b"")
         if not data:
             raise InvalidArgument("unexpected EOF")
         return data
