@@ -102,10 +102,14 @@ class Inlet:
     bytes that were read before.
     """
 
-    def __init__(self, fd: int, framing: str, prefix: bytes = b"") -> None:
-        self._fd, self._framing, self._prefix = fd, framing, prefix
-        # In a thread: a client of one thread, or a busy disk, then holds up the other less.
-        self._pieces = iter(Ahead(iter(lambda: os.read(fd, _READ), b"")))
+    def __init__(self, fd: int, framing: str, prefix: bytes = b"", *, ahead: bool = False) -> None:
+        """With `ahead` a thread reads, so that a busy client and a busy disk hold each other up less. It may read to
+        the end of the process: only where `fd` is not closed before.
+        """
+        self._framing, self._prefix = framing, prefix
+        self._pieces: Iterator[bytes] = iter(lambda: os.read(fd, _READ), b"")
+        if ahead:
+            self._pieces = iter(Ahead(self._pieces))
 
     def chunks(self) -> Iterator[bytes]:
         """The body in pieces. Raises InvalidArgument when it ends early or is malformed."""

@@ -138,7 +138,7 @@ class _Worker:
             if ids is None:
                 raise InvalidArgument(f"unable to find user {request['owner']}: no matching entries in passwd file")
         self._say({"stat": None})
-        reader = TarReader(Inlet(*self._conduit()).chunks())
+        reader = TarReader(Inlet(*self._conduit(), ahead=True).chunks())
         Extractor(place, keep_kinds=request["keep_kinds"], owner=ids).run(reader)
         reader.drain()
 
