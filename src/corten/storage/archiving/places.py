@@ -35,7 +35,9 @@ class Place:
         else:
             above, _, self.base = self.clean.rpartition("/")
             self.directory = open_in_root(root, above or "/", _DIRECTORY)
-        self.status = os.lstat(self.base, dir_fd=self.directory)
+        # Held: what is opened later is what was looked at, whatever the container puts in its place.
+        self._held = os.open(self.base, os.O_PATH | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=self.directory)
+        self.status = os.fstat(self._held)
 
     def describe(self) -> dict[str, Any]:
         """As `engine.models.PathStat` has it."""
@@ -49,7 +51,7 @@ class Place:
         }
 
     def open_directory(self) -> int:
-        return os.open(self.base, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=self.directory)
+        return os.open(".", os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC, dir_fd=self._held)
 
 
 def clean(path: str) -> str:
