@@ -10,15 +10,15 @@ from pathlib import Path
 import pytest
 
 from corten.linux.inroot import ensure, ensure_parent, read_file
+from tests import descriptors
 
 
 @pytest.fixture
 def root(tmp_path: Path) -> Iterator[int]:
     (tmp_path / "root").mkdir()
     fd = os.open(tmp_path / "root", os.O_RDONLY)
-    before = len(os.listdir("/proc/self/fd"))
     yield fd
-    assert len(os.listdir("/proc/self/fd")) == before
+    assert descriptors.below(tmp_path) == [str(tmp_path / "root")]
     os.close(fd)
 
 

@@ -18,6 +18,7 @@ import zstandard
 from corten.errors import InvalidArgument, SystemFault
 from corten.storage.snapshots import count_usage
 from corten.storage.unpack import clean
+from tests import descriptors
 from tests.unit.storage.tars import MTIME, archive, directory, file, hard_link, member, symlink, unpack
 
 
@@ -270,9 +271,8 @@ def test_many_directories_at_once(tmp_path: Path, layer: Path) -> None:
     answer = unpack(archive(*(file(f"{name}/f") for name in names)), tmp_path)
     assert len(tree(layer)) == 300 + 600 + 600
     assert len(answer["implied"]) == 900
-    open_fds = len(os.listdir("/proc/self/fd"))
     unpack(archive(*(file(f"{name}/g") for name in names)), tmp_path)
-    assert len(os.listdir("/proc/self/fd")) == open_fds
+    assert descriptors.below(tmp_path) == []
 
 
 def test_an_entry_that_comes_later_is_not_implied(tmp_path: Path, layer: Path) -> None:
