@@ -18,6 +18,17 @@ from tests.compat.harness import Daemon, Host, busybox_tar
 SCRIPT = "mount -t overlay overlay -o lowerdir=/etc,upperdir=$1/etc,workdir=$1/etc-work /etc && echo ready && exec cat"
 
 
+def _without_dockremap() -> dict[str, str]:
+    """The host's account files where they have the user that `default` makes, without it."""
+    found = {}
+    for name in ("passwd", "group", "subuid", "subgid"):
+        with contextlib.suppress(FileNotFoundError):
+            lines = (Path("/etc") / name).read_text().splitlines(keepends=True)
+            if any(line.startswith("dockremap:") for line in lines):
+                found[name] = "".join(line for line in lines if not line.startswith("dockremap:"))
+    return found
+
+
 @dataclass
 class RemappedDaemon(Daemon):
     """As Daemon. `etc` are files below /etc and what they hold, beside what the host has."""
@@ -31,7 +42,7 @@ class RemappedDaemon(Daemon):
         place.chmod(0o711)  # others than root have to get to where the containers are
         for name in ("etc", "etc-work"):
             (place / name).mkdir()
-        for name, text in self.etc.items():
+        for name, text in {**_without_dockremap(), **self.etc}.items():
             (place / "etc" / name).write_text(text)
         self.holder = subprocess.Popen(
             ["unshare", "-m", "--propagation", "private", "sh", "-c", SCRIPT, "sh", str(place)],
