@@ -133,7 +133,9 @@ class MemoryContentStore:
         path = self._scratch / digest[7:]
         data = self._blobs.get(digest)  # another thread may delete it now
         if data is not None and not path.exists():
-            path.write_bytes(data)
+            written = path.with_suffix(f".{threading.get_ident()}")  # nobody sees half of it
+            written.write_bytes(data)
+            written.rename(path)
         return path
 
     def info(self, digest: str) -> BlobInfo:
