@@ -60,6 +60,17 @@ class Host:
         )
         return Outcome(done.returncode, done.stdout, done.stderr)
 
+    def processes(self) -> dict[int, str]:
+        """The names of all processes in the namespace, by pid."""
+        home = os.stat(f"/run/netns/{self.netns}").st_ino
+        found = {}
+        for entry in Path("/proc").iterdir():
+            if entry.name.isdigit():
+                with contextlib.suppress(OSError):  # it has ended, or is a thread of the kernel
+                    if os.stat(entry / "ns/net").st_ino == home:
+                        found[int(entry.name)] = (entry / "comm").read_text().strip()
+        return found
+
     def close(self) -> None:
         subprocess.run(["ip", "netns", "del", self.netns], check=True)
         shutil.rmtree(self.place)

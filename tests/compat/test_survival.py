@@ -14,18 +14,7 @@ COUNTER = "i=0; while [ $i -lt 400 ]; do echo line $i; i=$((i+1)); usleep 20000;
 
 
 def processes(daemon: Daemon, word: str) -> list[int]:
-    """Pids of our processes in the test's network namespace whose name is `word`."""
-    home = os.stat(f"/run/netns/{daemon.host.netns}").st_ino
-    found = []
-    for entry in Path("/proc").iterdir():
-        if not entry.name.isdigit():
-            continue
-        try:
-            if (entry / "comm").read_text().strip() == word and os.stat(entry / "ns/net").st_ino == home:
-                found.append(int(entry.name))
-        except OSError:
-            continue
-    return found
+    return [pid for pid, name in daemon.host.processes().items() if name == word]
 
 
 def test_kill_9_of_the_daemon_loses_nothing(own_daemon: Daemon) -> None:

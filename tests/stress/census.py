@@ -38,25 +38,10 @@ class Census:
         return found
 
 
-def processes(daemon: Daemon) -> dict[int, str]:
-    """Names of all processes that have the daemon's place in their network namespace or command line, by pid."""
-    home = os.stat(f"/run/netns/{daemon.host.netns}").st_ino
-    found = {}
-    for entry in Path("/proc").iterdir():
-        if entry.name.isdigit():
-            try:
-                if os.stat(entry / "ns/net").st_ino == home:
-                    found[int(entry.name)] = (entry / "comm").read_text().strip()
-            except OSError:
-                continue  # it has ended, or is a thread of the kernel
-    return found
-
-
 def census(daemon: Daemon, known: frozenset[str] = frozenset()) -> Census:
     """Count. `known` are ids of containers that the caller made, whose control groups are looked for."""
     assert daemon.process is not None
     place = str(daemon.host.place)
-    ours = processes(daemon)
     mounts = Path(f"/proc/{daemon.process.pid}/mountinfo").read_text().splitlines()
     links = daemon.host.run("ip", "-br", "link").lines
     rules = daemon.host.run("nft", "-s", "list", "ruleset").lines
@@ -66,7 +51,7 @@ def census(daemon: Daemon, known: frozenset[str] = frozenset()) -> Census:
         links=tuple(sorted(line.split("@")[0].split()[0] for line in links)),
         rules=tuple(sorted(rules)),
         groups=tuple(sorted(path.name for path in CGROUPS.glob("*/corten/*") if path.name in known)),
-        processes=Counter(ours.values()),
+        processes=Counter(daemon.host.processes().values()),
         descriptors=Counter(_descriptors(daemon.process.pid)),
         files=_files(daemon.host.place),
     )

@@ -8,7 +8,7 @@ and, behind a tab, what it is. A last line `:files` says that a file may stand t
 from __future__ import annotations
 
 from corten.cli.flags import Command, Flag
-from corten.cli.table import ALIASES, COMMANDS, GROUPS, find
+from corten.cli.table import GROUPS, at_the_top, find, in_group
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -28,7 +28,8 @@ _IMAGES = ("run", "create", "history", "push", "rm", "save", "tag", "inspect")
 _VALUES: dict[str, tuple[str, ...]] = {
     "restart": ("no", "always", "on-failure", "unless-stopped"),
     "pull": ("always", "missing", "never"),
-    "log-driver": ("json-file", "local", "none"),
+    "log-driver": ("json-file", "local", "none", "syslog", "journald"),
+    "health-on-failure": ("none", "restart", "stop", "kill"),
     "log-level": ("debug", "info", "warn", "error", "fatal"),
     "format": ("json", "table"),
     "ipc": ("private", "shareable", "host", "none"),
@@ -82,11 +83,9 @@ def _commands(rest: Sequence[str], current: str, globals_: tuple[Flag, ...]) -> 
     if current.startswith("-"):
         return _flags(globals_)
     if not rest:
-        short = {name: COMMANDS[path][2] for name, path in ALIASES.items() if " " not in name}
-        short |= {path: entry[2] for path, entry in COMMANDS.items() if " " not in path and "__" not in path}
-        return sorted((short | GROUPS).items())
+        return sorted((at_the_top() | GROUPS).items())
     if len(rest) == 1 and rest[0] in GROUPS:
-        return [(path.split(" ")[1], entry[2]) for path, entry in COMMANDS.items() if path.startswith(rest[0] + " ")]
+        return list(in_group(rest[0]).items())
     return []
 
 

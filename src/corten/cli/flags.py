@@ -18,6 +18,9 @@ if TYPE_CHECKING:
     from corten.cli.context import Context
 
 
+_WORDS = {"filter": "filter", "map": "map", "swap": "bytes"}
+
+
 class Flag:
     """One flag. `kind` is a name of `values.KINDS` (or "bool"); `many` collects a list, every value converted alone.
 
@@ -34,6 +37,13 @@ class Flag:
         self.name, self.short, self.help, self.says = name, short, help, says
         zero: Any = False if self.kind == "bool" else 0 if self.kind in ("int", "uint16", "bytes", "duration") else ""
         self.default = default if default is not None else None if self.many else zero
+
+    @property
+    def word(self) -> str:
+        """What stands for its value in the help; "" where it takes none."""
+        if self.kind == "bool":
+            return ""
+        return self.says or _WORDS.get(self.kind) or ("list" if self.many else self.kind)
 
     @property
     def label(self) -> str:

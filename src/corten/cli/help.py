@@ -6,15 +6,14 @@ import textwrap
 
 from corten.cli.context import PROGRAM, say
 from corten.cli.flags import Command, Flag
-from corten.cli.table import ALIASES, COMMANDS, GROUPS
+from corten.cli.table import ALIASES, COMMANDS, GROUPS, at_the_top, in_group
 
 _COMMON = ("run", "exec", "ps", "pull", "push", "images", "version", "info")
 _WIDTH = 80
 
 
 def print_top(flags: tuple[Flag, ...]) -> None:
-    short = {name: COMMANDS[path][2] for name, path in ALIASES.items() if " " not in name}
-    short |= {path: entry[2] for path, entry in COMMANDS.items() if " " not in path and "__" not in path}
+    short = at_the_top()
     say(f"Usage:  {PROGRAM} [OPTIONS] COMMAND\n\nContainers from images, as Docker runs them, in Python\n")
     _commands("Common Commands", {name: short[name] for name in _COMMON})
     _commands("Management Commands", GROUPS)
@@ -26,8 +25,7 @@ def print_top(flags: tuple[Flag, ...]) -> None:
 
 def print_group(group: str) -> None:
     say(f"Usage:  {PROGRAM} {group} COMMAND\n\n{GROUPS[group]}\n")
-    found = {path.split(" ")[1]: entry[2] for path, entry in COMMANDS.items() if path.startswith(group + " ")}
-    _commands("Commands", found)
+    _commands("Commands", in_group(group))
     say(f"Run '{PROGRAM} {group} COMMAND --help' for more information on a command.")
 
 
@@ -65,12 +63,7 @@ def _flags(flags: tuple[Flag, ...]) -> str:
 
 def _head(flag: Flag) -> str:
     head = f"  -{flag.short}, --{flag.name}" if flag.short else f"      --{flag.name}"
-    if flag.kind == "bool":
-        return head
-    return f"{head} {flag.says or _SAYS.get(flag.kind) or ('list' if flag.many else flag.kind)}"
-
-
-_SAYS = {"filter": "filter", "map": "map", "swap": "bytes"}
+    return f"{head} {flag.word}".rstrip()
 
 
 def _default(flag: Flag) -> str:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from corten.cli.context import PROGRAM
 from corten.cli.flags import Command, Flag
-from corten.cli.table import ALIASES, COMMANDS, GROUPS
+from corten.cli.table import ALIASES, COMMANDS, GROUPS, at_the_top, hidden, in_group
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -19,7 +19,7 @@ def pages(globals_: tuple[Flag, ...], load: Callable[[str], Command]) -> Iterato
     for group in GROUPS:
         yield f"{PROGRAM}-{group}.{SECTION}", group_page(group)
     for path in COMMANDS:
-        if not path.startswith("__"):
+        if not hidden(path):
             yield f"{page_name(path)}.{SECTION}", command_page(load(path))
 
 
@@ -28,23 +28,21 @@ def page_name(path: str) -> str:
 
 
 def top_page(globals_: tuple[Flag, ...]) -> str:
-    groups = [(f"{PROGRAM} {group}", short) for group, short in GROUPS.items()]
-    single = [(f"{PROGRAM} {path}", entry[2]) for path, entry in COMMANDS.items() if _shown(path) and " " not in path]
-    called = [(f"{PROGRAM} {name}", COMMANDS[path][2]) for name, path in ALIASES.items() if " " not in name]
+    commands = [(f"{PROGRAM} {name}", short) for name, short in sorted((at_the_top() | GROUPS).items())]
     return _page(
         PROGRAM,
         "containers from images, as Docker runs them",
         f"{PROGRAM} [OPTIONS] COMMAND",
         ("DESCRIPTION", "The command line of Corten. It speaks the Docker Engine API to the daemon, cortend(8)."),
-        ("COMMANDS", _terms(sorted(groups + single + called))),
+        ("COMMANDS", _terms(commands)),
         ("OPTIONS", _options(globals_)),
         ("SEE ALSO", _escape(", ".join(f"{PROGRAM}-{group}({SECTION})" for group in GROUPS))),
     )
 
 
 def group_page(group: str) -> str:
-    found = [(f"{PROGRAM} {path}", entry[2]) for path, entry in COMMANDS.items() if path.startswith(group + " ")]
-    pages = [f"{page_name(path)}({SECTION})" for path in COMMANDS if path.startswith(group + " ")]
+    found = [(f"{PROGRAM} {group} {name}", short) for name, short in in_group(group).items()]
+    pages = [f"{page_name(f'{group} {name}')}({SECTION})" for name in in_group(group)]
     return _page(
         f"{PROGRAM}-{group}",
         GROUPS[group],
@@ -68,10 +66,6 @@ def command_page(command: Command) -> str:
     return _page(page_name(command.path), short, f"{PROGRAM} {command.path} {command.usage}".rstrip(), *sections)
 
 
-def _shown(path: str) -> bool:
-    return not path.startswith("__")
-
-
 def _page(name: str, short: str, usage: str, *sections: tuple[str, str]) -> str:
     head = f'.TH "{name.upper()}" "{SECTION}" "" "Corten" "User Commands"\n'
     named = f".SH NAME\n{_escape(name)} \\- {_escape(short)}\n.SH SYNOPSIS\n.B {_escape(usage)}\n"
@@ -84,8 +78,7 @@ def _options(flags: tuple[Flag, ...]) -> str:
 
 
 def _label(flag: Flag) -> str:
-    value = "" if flag.kind == "bool" else f" {flag.says or ('list' if flag.many else flag.kind)}"
-    return f"{f'-{flag.short}, ' if flag.short else ''}--{flag.name}{value}"
+    return f"{flag.label} {flag.word}".rstrip()
 
 
 def _terms(entries: list[tuple[str, str]]) -> str:

@@ -104,6 +104,22 @@ ALIASES: dict[str, str] = {
 }
 
 
+def at_the_top() -> dict[str, str]:
+    """One line of help for each command of a single word, by the names that it is called by; without hidden ones."""
+    named = {name: COMMANDS[path][2] for name, path in ALIASES.items() if " " not in name}
+    return named | {path: entry[2] for path, entry in COMMANDS.items() if " " not in path and not hidden(path)}
+
+
+def in_group(group: str) -> dict[str, str]:
+    """The same of a group's commands, under their second word."""
+    return {path.split(" ")[1]: entry[2] for path, entry in COMMANDS.items() if path.startswith(f"{group} ")}
+
+
+def hidden(path: str) -> bool:
+    """Whether programs alone call it."""
+    return path.startswith("__")
+
+
 def find(words: list[str]) -> tuple[str, str, list[str]]:
     """The path of the command that `words` begin with, as it is called and as it is filed, and the words after it.
 

@@ -32,6 +32,19 @@ if TYPE_CHECKING:
         def close(self) -> None: ...
 
 
+def line_by_line(data: bytes, terminated: bool, send: Callable[[bytes], None]) -> tuple[bytes, OSError | None]:
+    """`Sender.send` for whoever has a message for each line: `send` gets them without their newlines."""
+    at = 0
+    try:
+        while at < len(data):
+            end = data.find(b"\n", at) if terminated else len(data)
+            send(data[at:end])
+            at = end + 1
+    except OSError as error:
+        return data[at:], error
+    return b"", None
+
+
 OK = b"+"
 FAILED = b"-"
 FIRST_PAUSE, LONGEST_PAUSE = 0.1, 10.0  # seconds between attempts

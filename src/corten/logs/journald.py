@@ -11,6 +11,7 @@ import fcntl
 import os
 import socket
 
+from corten.logs.helper import line_by_line
 from corten.logs.lines import LIMIT
 from corten.logs.stamps import format_ns
 
@@ -59,15 +60,8 @@ class Journald:
         self._socket.settimeout(TIMEOUT)
 
     def send(self, data: bytes, terminated: bool, stream: int, stamp_ns: int) -> tuple[bytes, OSError | None]:
-        at = 0
-        try:
-            while at < len(data):
-                end = data.find(b"\n", at) if terminated else len(data)
-                self._entry(data[at:end], stream, stamp_ns, last=terminated or len(data) < LIMIT)
-                at = end + 1
-        except OSError as error:
-            return data[at:], error
-        return b"", None
+        last = terminated or len(data) < LIMIT
+        return line_by_line(data, terminated, lambda line: self._entry(line, stream, stamp_ns, last=last))
 
     def close(self) -> None:
         if self._socket is not None:

@@ -12,6 +12,8 @@ import select
 import socket
 import time
 
+from corten.logs.helper import line_by_line
+
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     import ssl
@@ -85,17 +87,12 @@ class Syslog:
             self._tag,
             self._pid,
         )
-        at = 0
         try:
             self._check()
-            while at < len(data):
-                end = data.find(b"\n", at) if terminated else len(data)
-                if end > at:  # an empty line is no message
-                    self._send(before + data[at:end] + b"\n")
-                at = end + 1
         except OSError as error:
-            return data[at:], error
-        return b"", None
+            return data, error
+        # An empty line is no message.
+        return line_by_line(data, terminated, lambda line: self._send(before + line + b"\n") if line else None)
 
     def close(self) -> None:
         if self._socket is not None:

@@ -18,7 +18,7 @@ import msgspec
 
 from corten.api.docker.encode import go_time
 from corten.api.docker.errors import http_message, http_status
-from corten.api.docker.hijack import GivenAway
+from corten.api.docker.hijack import GivenAway, seize
 from corten.api.docker.server import Connection
 from corten.engine.models import Conduit, ExtractOptions, PathStat
 from corten.errors import CortenError, InvalidArgument
@@ -157,16 +157,9 @@ def encode_stat(found: PathStat) -> str:
 
 
 def _take(call: Call) -> tuple[socket.socket, bytes]:
-    """The client's connection, no longer read here, and what was read of it beyond the head."""
-    transport, protocol = call.request.transport, call.request.protocol
-    if transport is None or transport.is_closing() or not isinstance(protocol, Connection):
-        raise ConnectionResetError("the client went away")
-    transport.pause_reading()
-    prefix = protocol.take_held()
-    copy = socket.socket(fileno=os.dup(transport.get_extra_info("socket").fileno()))
-    copy.setblocking(False)
+    taken = seize(call)
     call.taken = True
-    return copy, prefix
+    return taken
 
 
 def _answer(call: Call, content_type: str) -> Callable[[PathStat | None], Awaitable[Conduit]]:

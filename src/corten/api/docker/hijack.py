@@ -60,16 +60,9 @@ def upgrade(call: Call, tty: bool, *, settle: bool) -> Upgrade:
     """
 
     async def take() -> Hijacked:
-        transport, protocol = call.request.transport, call.request.protocol
-        if transport is None or transport.is_closing() or not isinstance(protocol, Connection):
-            raise ConnectionResetError("the client went away")
-        # From here on what the client sends stays in the kernel for the receiver.
-        transport.pause_reading()
-        prefix = protocol.take_held()
-        copy = socket.socket(fileno=os.dup(transport.get_extra_info("socket").fileno()))
+        copy, prefix = seize(call)
         try:
             # Straight to the socket: the transport has nothing buffered, as the client waits for this answer.
-            copy.setblocking(False)
             await asyncio.get_running_loop().sock_sendall(copy, _head(call, tty))
             if settle:
                 await _taken(copy)
@@ -80,6 +73,22 @@ def upgrade(call: Call, tty: bool, *, settle: bool) -> Upgrade:
         return Hijacked(copy.detach(), prefix)
 
     return take
+
+
+def seize(call: Call) -> tuple[socket.socket, bytes]:
+    """A non-blocking copy of the client's connection, no longer read here, and what was read of it beyond the head.
+
+    `call.taken` is the caller's to set, when the answer is out.
+    """
+    transport, protocol = call.request.transport, call.request.protocol
+    if transport is None or transport.is_closing() or not isinstance(protocol, Connection):
+        raise ConnectionResetError("the client went away")
+    # From here on what the client sends stays in the kernel for the receiver.
+    transport.pause_reading()
+    prefix = protocol.take_held()
+    copy = socket.socket(fileno=os.dup(transport.get_extra_info("socket").fileno()))
+    copy.setblocking(False)
+    return copy, prefix
 
 
 async def _taken(sock: socket.socket) -> None:

@@ -22,23 +22,23 @@ C = TypeVar("C", bound=Closeable)
 
 async def in_thread(function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
     """`function` in a worker thread. A cancelled caller waits for its end: what it works on may be closed next."""
-    future = asyncio.get_running_loop().run_in_executor(None, partial(function, *args, **kwargs))
-    try:
-        return await asyncio.shield(future)
-    except asyncio.CancelledError:
-        await settled(future)
-        raise
+    return await _to_its_end(partial(function, *args, **kwargs), lambda result: None)
 
 
 async def opened_in_thread(function: Callable[P, C], *args: P.args, **kwargs: P.kwargs) -> C:
     """Like `in_thread` for what its caller has to close: a cancelled caller never hears of it, so it is closed here."""
-    future = asyncio.get_running_loop().run_in_executor(None, partial(function, *args, **kwargs))
+    return await _to_its_end(partial(function, *args, **kwargs), lambda opened: opened.close())
+
+
+async def _to_its_end(work: Callable[[], T], unheard: Callable[[T], None]) -> T:
+    """`unheard` is called with a result that its caller, cancelled meanwhile, does not hear of."""
+    future = asyncio.get_running_loop().run_in_executor(None, work)
     try:
         return await asyncio.shield(future)
     except asyncio.CancelledError:
         await settled(future)
         if not future.cancelled() and future.exception() is None:
-            future.result().close()
+            unheard(future.result())
         raise
 
 

@@ -17,7 +17,7 @@ from typing import Any
 from corten.errors import CortenError, Forbidden, InvalidArgument, NotFound, SystemFault, Unavailable
 from corten.linux.process import pidfd_open, pidfd_send_signal
 from corten.linux.scm import send_fds
-from corten.storage.archiving.server import FORK, MAX_MESSAGE
+from corten.storage.archiving.protocol import FORK, MAX_MESSAGE
 
 log = logging.getLogger(__name__)
 

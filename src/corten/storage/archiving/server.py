@@ -30,6 +30,7 @@ from corten.storage.archiving import changes, root
 from corten.storage.archiving.conduit import Inlet, Outlet
 from corten.storage.archiving.extract import Extractor
 from corten.storage.archiving.places import Place, clean, owner
+from corten.storage.archiving.protocol import MAX_MESSAGE
 from corten.storage.archiving.tarwriter import TreeWriter
 from corten.storage.faults import words
 from corten.storage.syscalls import open_in_root
@@ -42,8 +43,6 @@ if TYPE_CHECKING:
 
     Message = dict[str, Any]
 
-FORK = b"fork"
-MAX_MESSAGE = 1 << 20
 _PART = 32 << 10  # bytes of paths in one message
 _ALSO_NEEDED = (walking,)  # imported by the unpacker when it removes a directory, when nothing can be imported any more
 

@@ -22,6 +22,7 @@ from corten.storage.overlay import OverlaySnapshotter
 from corten.storage.types import Applied
 from corten.testing.registry import FakeRegistry
 from corten.testing.snapshots import TarApplier
+from tests.unit.engine.images.stepping import broken
 from tests.unit.engine.images.support import World, collect, make_image, pieces, publish
 from tests.unit.engine.images.test_archives import docker_archive
 from tests.waiting import until_async
@@ -45,21 +46,6 @@ def world(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[World]:
     yield made
     made.snapshotter.settle()  # type: ignore[attr-defined]
     database.close()
-
-
-def broken(world: World, images: ImageService) -> list[str]:
-    """What listed images lack at this moment."""
-    found = []
-    for image in images.index.images():
-        found += [f"{image.id} lacks blob {blob}" for blob in image.blobs if not world.content.exists(blob)]
-        there = {info.key for info in world.snapshotter.walk() if info.kind == "committed"}
-        found += [f"{image.id} lacks layer {chain}" for chain in image.chain_ids if chain not in there]
-        found += [
-            f"{image.id} has an empty layer {chain}"
-            for chain in set(image.chain_ids) & there
-            if not list(world.snapshotter.layer_dir(chain).iterdir())
-        ]
-    return found
 
 
 async def at_random(choose: random.Random, images: ImageService, refs: list[str]) -> None:
