@@ -2,11 +2,19 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
+import os
+import pty
+import socket
+import subprocess
 import time
 from typing import Any
 
+import aiohttp
+
 from tests.compat.harness import Daemon
+from tests.waiting import patience, until
 
 
 def told(daemon: Daemon, since: float, *filters: str) -> list[dict[str, Any]]:
@@ -68,3 +76,75 @@ def test_images_are_told_with_their_labels(daemon: Daemon) -> None:
     ]
     assert actions(daemon, since, "image=made:1") == ["image tag", "image untag"]
     assert "container commit" in actions(daemon, since, "container=base")
+
+
+KEYS = b"\x10\x11"
+
+
+def typed(daemon: Daemon, path: str, data: bytes, body: bytes = b"") -> None:
+    """Ask for a stream, send `data` on it, and read until the daemon ends it."""
+    head = f"POST {path} HTTP/1.1\r\nHost: docker\r\nConnection: Upgrade\r\nUpgrade: tcp\r\n"
+    head += f"Content-Type: application/json\r\nContent-Length: {len(body)}\r\n\r\n"
+    with socket.socket(socket.AF_UNIX) as client:
+        client.settimeout(patience(20))
+        client.connect(str(daemon.socket))
+        client.sendall(head.encode() + body)
+        assert client.recv(4096).startswith(b"HTTP/1.1 101")
+        client.sendall(data)
+        while client.recv(4096):
+            pass
+
+
+def test_who_detaches_by_keys_is_told_of(daemon: Daemon) -> None:
+    since = time.time()
+    daemon.ok("run", "-dit", "--name", "shell", "-l", "is=left", "busybox", "cat")
+    typed(daemon, "/v1.44/containers/shell/attach?stream=1&stdin=1&stdout=1", b"some" + KEYS)
+    typed(daemon, "/v1.44/containers/shell/attach?stream=1&stdin=1&stdout=1&detachKeys=ctrl-x", b"\x18")
+    wanted = {"Cmd": ["cat"], "Tty": True, "AttachStdin": True, "AttachStdout": True}
+    id = json.loads(daemon.curl("/containers/shell/exec", "POST", wanted).out)["Id"]
+    typed(daemon, f"/v1.44/exec/{id}/start", KEYS, b'{"Tty":true}')
+
+    async def by_websocket() -> None:
+        connector = aiohttp.UnixConnector(str(daemon.socket))
+        path = "/v1.44/containers/shell/attach/ws?stream=1&stdin=1&stdout=1&stderr=1"
+        async with aiohttp.ClientSession("http://docker", connector=connector) as session:
+            async with session.ws_connect(path) as peer, asyncio.timeout(patience(20)):
+                await peer.send_bytes(KEYS)
+                async for _ in peer:
+                    pass
+
+    asyncio.run(by_websocket())
+
+    def left() -> list[dict[str, Any]]:
+        return told(daemon, since, "event=detach", "event=exec_detach")
+
+    until(lambda: len(left()) == 4, what="word of the four who have detached")
+    attributes = {"image": "busybox", "is": "left", "name": "shell"}
+    assert [(event["Action"], event["Actor"]["Attributes"]) for event in left()] == [
+        ("detach", attributes),
+        ("detach", attributes),
+        ("exec_detach", {**attributes, "execID": id}),
+        ("detach", attributes),
+    ]
+    assert json.loads(daemon.curl(f"/exec/{id}/json").out)["Running"]  # left, and not ended with its client
+    assert daemon.inspect("shell")["State"]["Running"]
+
+
+def test_the_docker_command_keeps_the_keys_to_itself(daemon: Daemon) -> None:
+    """So that its daemon sees a client that goes, and tells nothing of it, with dockerd too."""
+    since = time.time()
+    daemon.ok("run", "-dit", "--name", "shell", "busybox", "sh")
+    ours, theirs = pty.openpty()
+    command = daemon.host.inside("docker", "-H", daemon.url, "attach", "shell")
+    with subprocess.Popen(command, stdin=theirs, stdout=theirs, stderr=theirs) as process:
+        os.close(theirs)
+        until(lambda: "container attach" in actions(daemon, since), what="the attached client")
+        os.write(ours, b"echo $((6 * 7))\n")
+        seen = b""
+        while b"42" not in seen:
+            seen += os.read(ours, 4096)
+        os.write(ours, KEYS)
+        assert process.wait(patience(20)) == 1
+    os.close(ours)
+    assert "container detach" not in actions(daemon, since)
+    assert daemon.inspect("shell")["State"]["Running"]

@@ -133,6 +133,8 @@ def test_a_terminal_has_a_size_and_can_be_left(tmp_path: Path) -> None:
     async def work(b: Boxes) -> None:
         script = "trap 'stty size' WINCH; stty size; while :; do read l; echo got $l; done"
         terminal = Terminal(stdin=True, detach_keys=b"\x10\x11")
+        left: list[tuple[str, str]] = []
+        b.client.stdio.on_detach(lambda id, exec_id: left.append((id, exec_id)))
         stdio = Stdio(terminal=True, open_stdin=True, console_size=(33, 77))
         await b.launch("c", "sh", "-c", script, stdio=stdio, streams=(terminal.stream,))
         await terminal.read_until(b"33 77\r\n")
@@ -142,6 +144,12 @@ def test_a_terminal_has_a_size_and_can_be_left(tmp_path: Path) -> None:
         assert b"50 120\r\n" in terminal.seen
         await terminal.send(b"\x10\x11")
         await terminal.read_all()
+        session = Terminal(stdin=True, detach_keys=b"\x01")
+        await b.exec("c", "x", "sleep", "1000", stdio=Stdio(terminal=True, open_stdin=True), streams=(session.stream,))
+        await session.send(b"\x01")
+        await session.read_all()
+        await until_async(lambda: len(left) == 2, what="word of those who detach")
+        assert left == [("c", ""), ("c", "x")]
         assert not b.exits
         await b.client.signal("c", signal.SIGKILL)
         assert (await b.exit_of("c")).code == 137

@@ -230,7 +230,7 @@ class RuntimeClient:
             handle.move(Running(handle.state.pid, handle.state.started_ns))
 
     def _event(self, handle: Handle, message: tuple[Any, ...]) -> None:
-        """The shim tells of an end."""
+        """The shim tells of something that was not asked for."""
         kind, *fields = message
         if kind == protocol.EXITED:
             code, finished_ns, oom_killed = fields
@@ -240,6 +240,8 @@ class RuntimeClient:
             self.execs.exited(handle, exec_id, ExitStatus(code, finished_ns))
         elif kind == protocol.OOM:
             self._tasks.start(f"memory of {handle.id}", self._report_oom(handle))
+        elif kind == protocol.DETACHED:
+            self.stdio.detached(handle, fields[0])
         elif kind == protocol.LOG_TROUBLE:
             log.warning("container %s: %s", handle.id, clip(fields[0]))
 

@@ -9,7 +9,7 @@
        |                                                                     |
        | -- REQUEST (number, verb, arguments), fds ------------------------> |
        | <--------------------------------- REPLY (number), or REFUSED (number, why)
-       | <------------------------------------------------------------- EXEC_EXITED, OOM, LOG_TROUBLE
+       | <------------------------------------------------------------- EXEC_EXITED, OOM, LOG_TROUBLE, DETACHED
        | <------------------------------------------------------------- EXITED  (the exit file is on disk)
        | -- REQUEST forget ------------------------------------------------> |
        | <-------------------------------------------------------------- REPLY, and the end
@@ -55,6 +55,7 @@ EXITED = 15
 EXEC_EXITED = 16
 OOM = 17  # the kernel has killed in the container for want of memory
 LOG_TROUBLE = 18  # lines of the log are lost, or its other end is away: says what
+DETACHED = 19  # a client has typed its detach keys: says from which target
 
 # Verbs of a REQUEST, with their arguments. A target is "" for the container's first process, else the exec's id.
 ATTACH = "attach"  # target, stream settings; the stream's fd

@@ -12,7 +12,7 @@ from corten.runtime.cgroups import Cgroup
 from corten.runtime.cgroups_stats import read_stats
 from corten.runtime.cgroups_update import update_limits
 from corten.runtime.container import Handle
-from corten.runtime.types import CgroupStats, ExecExitCallback, ExecRequest, ExitStatus, Stream
+from corten.runtime.types import CgroupStats, DetachCallback, ExecExitCallback, ExecRequest, ExitStatus, Stream
 from corten.specs.oci_runtime import Spec
 from corten.tasks import TaskOwner
 
@@ -73,10 +73,18 @@ class ExecClient:
 
 
 class StdioClient:
-    """Implements `RuntimeStdio`."""
+    """Implements `RuntimeStdio`. `detached` is told of detaching clients by whoever listens to the shims."""
 
     def __init__(self, handles: Handles) -> None:
         self._handles = handles
+        self._on_detach: list[DetachCallback] = []
+
+    def on_detach(self, callback: DetachCallback) -> None:
+        self._on_detach.append(callback)
+
+    def detached(self, handle: Handle, exec_id: str) -> None:
+        for callback in self._on_detach:
+            callback(handle.id, exec_id)
 
     async def attach(self, container_id: str, stream: Stream) -> None:
         try:

@@ -145,6 +145,7 @@ class Recovered:
 ExitCallback = Callable[[str, ExitStatus], Awaitable[None]]
 ExecExitCallback = Callable[[str, str, ExitStatus], Awaitable[None]]
 OomCallback = Callable[[str], Awaitable[None]]
+DetachCallback = Callable[[str, str], None]
 
 
 @dataclass(slots=True)
@@ -187,11 +188,16 @@ class RuntimeExecs(Protocol):
 
 
 class RuntimeStdio(Protocol):
-    """What flows in and out of a container's first process."""
+    """What flows in and out of a container's first process, and who leaves it."""
 
     async def attach(self, container_id: str, stream: Stream) -> None: ...
 
     async def resize(self, container_id: str, height: int, width: int) -> None: ...
+
+    def on_detach(self, callback: DetachCallback) -> None:
+        """`callback` gets the ids of a container and of an exec session in it ("" for its first process) from which a
+        client has detached by its keys, while the daemon is there. It does not wait.
+        """
 
 
 class RuntimeResources(Protocol):

@@ -11,6 +11,7 @@ from corten.clock import Clock, SystemClock
 from corten.errors import IllegalTransition, NotFound
 from corten.runtime.types import (
     CgroupStats,
+    DetachCallback,
     ExecExitCallback,
     ExecRequest,
     ExitCallback,
@@ -111,6 +112,15 @@ class FakeStdio:
 
     def __init__(self, processes: FakeProcesses) -> None:
         self._processes = processes
+        self._on_detach: list[DetachCallback] = []
+
+    def on_detach(self, callback: DetachCallback) -> None:
+        self._on_detach.append(callback)
+
+    def detach(self, container_id: str, exec_id: str = "") -> None:
+        """Report that a client has typed its detach keys."""
+        for callback in self._on_detach:
+            callback(container_id, exec_id)
 
     async def attach(self, container_id: str, stream: Stream) -> None:
         process = self._processes.get(container_id)

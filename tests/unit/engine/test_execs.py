@@ -58,6 +58,20 @@ def test_a_session(tmp_path: Path) -> None:
     asyncio.run(story())
 
 
+def test_clients_that_detach_are_told_of(tmp_path: Path) -> None:
+    async def story() -> None:
+        async with engine(tmp_path) as e:
+            id = await e.run("web")
+            e.runtime.stdio.detach(id)
+            e.runtime.stdio.detach(id, "f00")
+            e.runtime.stdio.detach("removed meanwhile")
+            plain, session = list(e.events._kept)[-2:]
+            assert (plain.action, plain.attributes) == ("detach", {"image": "busybox", "name": "web"})
+            assert (session.action, session.attributes) == ("exec_detach", {**plain.attributes, "execID": "f00"})
+
+    asyncio.run(story())
+
+
 def test_a_program_that_is_not_there_is_told_on_the_stream(tmp_path: Path) -> None:
     async def story() -> None:
         async with engine(tmp_path) as e:

@@ -291,6 +291,8 @@ def test_a_client_that_attaches_after_the_end_gets_the_end(stage: Stage) -> None
 
 def test_a_terminal_is_raw_detaches_on_keys_and_survives_the_end_of_stdin() -> None:
     stage = Stage(terminal=True)
+    told: list[str] = []
+    stage.stdio.on_detached = lambda: told.append("detached")
     stage.start()
     client = stage.attach((True, True, True, False, b"\x10\x11", b""))
     os.write(stage.tty, b"$ ")
@@ -299,6 +301,7 @@ def test_a_terminal_is_raw_detaches_on_keys_and_survives_the_end_of_stdin() -> N
     assert os.get_terminal_size(stage.tty) == (100, 40)
     client.send(b"ls\x10\x11")
     assert stage.read(client).endswith(b"<end>")
+    assert told == ["detached"]
     again = stage.attach((True, True, True, False, b"", b""))
     os.write(stage.tty, b"more")
     stage.await_output(again, b"more")

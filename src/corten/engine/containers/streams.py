@@ -26,6 +26,7 @@ class Streams:
 
     def __init__(self, catalog: Catalog, stdio: RuntimeStdio, logs: Logs, announce: Announcer) -> None:
         self._catalog, self._stdio, self._logs, self._announce = catalog, stdio, logs, announce
+        stdio.on_detach(self._detached)
 
     async def attach(self, ref: str, options: AttachOptions, upgrade: Upgrade) -> None:
         """Hand the client's connection to the runtime, after what was said before if `options.logs`."""
@@ -63,6 +64,15 @@ class Streams:
                 os.close(stream.fd)
             else:
                 entry.parked.append(stream)
+
+    def _detached(self, container_id: str, exec_id: str) -> None:
+        """The runtime's callback."""
+        if (entry := self._catalog.by_id(container_id)) is None:
+            return
+        if exec_id:
+            self._announce.container(entry.container, "exec_detach", execID=exec_id)
+        else:
+            self._announce.container(entry.container, "detach")
 
     async def _replay(self, entry: Entry, options: AttachOptions, client: Hijacked) -> None:
         window = LogWindow(stdout=options.stdout, stderr=options.stderr)

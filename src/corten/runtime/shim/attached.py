@@ -24,7 +24,7 @@ class Attached:
 
     Output that the client does not take at once is queued, unboundedly here: who feeds it looks at `queued` and stops.
     `on_input(client, data)` gets what was typed, `on_input_end(client)` follows once, and `on_drained()` is called when
-    the queue has become empty; `on_closed(client)` when the fd is gone.
+    the queue has become empty; `on_detached()` when its detach keys came; `on_closed(client)` when the fd is gone.
     """
 
     def __init__(self, loop: Loop, fd: int, settings: tuple[Any, ...], raw: bool, detach: bool) -> None:
@@ -33,6 +33,7 @@ class Attached:
         self.on_input: Callable[[Attached, bytes], None]
         self.on_input_end: Callable[[Attached], None]
         self.on_drained: Callable[[], None]
+        self.on_detached: Callable[[], None]
         self.on_closed: Callable[[Attached], None]
         self.queued = 0
         self._loop, self._fd = loop, fd
@@ -142,6 +143,7 @@ class Attached:
             self.on_input(self, passed)
         if detached:
             self._input_open = False  # without on_input_end: whoever detaches leaves the process as it is
+            self.on_detached()
             self.close()
 
     def _end_input(self) -> None:

@@ -71,6 +71,7 @@ class Shim:
         """Start the container and say how it went. Raises Refusal or OSError; nothing is left then."""
         settings, stdio = self._settings, self._main.stdio
         stdio.on_idle = lambda: self._idle(self._main)
+        stdio.on_detached = lambda: self._detached(self._main)
         for stream in settings["streams"]:
             stdio.attach(fds.pop(0), stream)
         self._keep = fds  # held until the container has ended
@@ -138,6 +139,9 @@ class Shim:
     def _out_of_memory(self) -> None:
         self._oom_killed = True
         self.control.tell((protocol.OOM,))
+
+    def _detached(self, process: Process) -> None:
+        self.control.tell((protocol.DETACHED, process.target))  # nobody else cares: there is no telling it later
 
     def _idle(self, process: Process) -> None:
         """Its output is at its end, or its clients have gone."""
@@ -263,6 +267,7 @@ class Shim:
         stdio = Stdio(self.loop, settings["terminal"], settings["open_stdin"], settings["stdin_once"])
         process = Process(target, stdio)
         stdio.on_idle = lambda: self._idle(process)
+        stdio.on_detached = lambda: self._detached(process)
         for stream in settings["streams"]:
             stdio.attach(fds.pop(0), stream)
         try:

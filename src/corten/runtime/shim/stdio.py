@@ -47,6 +47,7 @@ class Stdio:
         self.terminal = terminal
         self.child_fds: tuple[int, int, int] = (-1, -1, -1)
         self.on_idle: Callable[[], None] = _nothing
+        self.on_detached: Callable[[], None] = _nothing
         self.log: LogWriter | None = None
         self.log_path = ""  # of a log that may be suspended
         self._backlog: Backlog | None = None
@@ -105,6 +106,7 @@ class Stdio:
         client = Attached(self._loop, fd, settings, raw=self.terminal, detach=self.terminal)
         client.on_input, client.on_input_end = self._typed, self._input_ended
         client.on_drained, client.on_closed = self._drained, self._left
+        client.on_detached = self.on_detached
         self._clients.append(client)
         if self._finished:
             client.finish()
