@@ -6,7 +6,10 @@ protocol is jeepney's, which does no input and output of its own but for the gre
 
 from __future__ import annotations
 
+import fcntl
 import os
+import struct
+import termios
 import time
 from collections import deque
 from collections.abc import Sequence
@@ -19,6 +22,7 @@ PRIVATE = "/run/systemd/private"
 """Where systemd takes calls of root without a bus."""
 SYSTEM_BUS = "/run/dbus/system_bus_socket"
 PATIENCE = 100.0  # seconds until a job is given up: systemd gives processes 90 to end by themselves
+_GLANCE = 0.0005  # seconds between looks at whether what was written has been read: nothing tells
 _MANAGER = DBusAddress("/org/freedesktop/systemd1", "org.freedesktop.systemd1", "org.freedesktop.systemd1.Manager")
 _BUS = DBusAddress("/org/freedesktop/DBus", "org.freedesktop.DBus", "org.freedesktop.DBus")
 _EXISTS = "org.freedesktop.systemd1.UnitExists"
@@ -79,7 +83,7 @@ class Manager:
     def __init__(self, address: str = "") -> None:
         address = address or (SYSTEM_BUS if os.path.exists(SYSTEM_BUS) else PRIVATE)
         try:
-            self._socket = prep_socket(address)
+            self._socket = prep_socket(address, timeout=PATIENCE)
         except OSError as error:
             raise SystemdError(f"systemd cannot be reached at {address}: {error.strerror or error}") from None
         self._parser, self._serial = Parser(), 0
@@ -87,8 +91,13 @@ class Manager:
         self._deadline = time.monotonic() + PATIENCE
         self._listening = False
         self._direct = address == PRIVATE
-        if not self._direct:
-            self._ask(new_method_call(_BUS, "Hello"))
+        try:
+            self._await_begin()
+            if not self._direct:
+                self._ask(new_method_call(_BUS, "Hello"))
+        except OSError:
+            self._socket.close()
+            raise
 
     def __enter__(self) -> Manager:
         return self
@@ -120,6 +129,18 @@ class Manager:
         except SystemdError as error:
             if not error.name:
                 raise
+
+    def _await_begin(self) -> None:
+        """Wait until the greeting's last line, which is not answered, has been read.
+
+        systemd 252 takes a call that it reads together with that line for later, and comes back to it only when more
+        bytes arrive: the caller of one method would wait for ever. Seen on a busy machine; on an idle one systemd
+        reads faster than we write.
+        """
+        while struct.unpack("i", fcntl.ioctl(self._socket, termios.TIOCOUTQ, bytes(4)))[0]:
+            if time.monotonic() > self._deadline:
+                raise SystemdError(f"systemd does not read within {PATIENCE:.0f} s")
+            time.sleep(_GLANCE)
 
     def _listen(self) -> None:
         """Have the ends of jobs told: before the call, as they may come before its reply."""

@@ -11,6 +11,7 @@ import itertools
 import os
 import socket
 import threading
+import time
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -54,12 +55,13 @@ class FakeUnit:
 class FakeSystemd:
     """Serves at `path` from `start` to `close`. `calls` are the manager's methods that were called, in order.
 
-    `result` is what jobs end with; `early` has their ends told before the reply to the call, as happens.
+    `result` is what jobs end with; `early` has their ends told before the reply to the call, as happens. `busy` seconds
+    it reads nothing after a greeting's OK; calls read together with BEGIN wait for what comes after them.
     """
 
     def __init__(self, path: Path, layout: Layout | None = None) -> None:
         self.path, self.units, self.calls = path, dict[str, FakeUnit](), list[str]()
-        self.result, self.early = "done", False
+        self.result, self.early, self.busy = "done", False, 0.0
         self._layout = layout
         self._jobs = itertools.count(1)
         self._listener = socket.socket(socket.AF_UNIX)
@@ -186,13 +188,13 @@ class _Client:
             if not self._greet():
                 return
             while True:
-                while (message := self._parser.get_next_message()) is not None:
-                    if message.header.message_type is MessageType.method_call:
-                        self._systemd.handle(self, message)
                 data = self._sock.recv(65536)
                 if not data:
                     return
                 self._parser.add_data(data)
+                while (message := self._parser.get_next_message()) is not None:
+                    if message.header.message_type is MessageType.method_call:
+                        self._systemd.handle(self, message)
 
     def _greet(self) -> bool:
         """SASL, as root of this host."""
@@ -208,6 +210,7 @@ class _Client:
                 line, _, held = held.partition(b"\r\n")
                 if line == b"AUTH EXTERNAL " + str(os.getuid()).encode().hex().encode():
                     self._sock.sendall(b"OK 0123456789abcdef0123456789abcdef\r\n")
+                    time.sleep(self._systemd.busy)
                 elif line == b"BEGIN":
                     self._parser.add_data(held)
                     return True

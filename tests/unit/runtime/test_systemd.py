@@ -164,6 +164,24 @@ def test_a_scope_s_life(systemd: FakeSystemd, early: bool) -> None:
     cgroups_systemd.stop_scope(address, "p-x.scope")  # it is gone: no error
 
 
+def test_a_busy_systemd_reads_no_call_together_with_the_greeting(
+    systemd: FakeSystemd, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It would wait for more before it answers, as systemd 252 does on its private socket."""
+    monkeypatch.setattr(cgroups_systemd, "PRIVATE", str(systemd.path))
+    monkeypatch.setattr(cgroups_systemd, "PATIENCE", 10.0)
+    systemd.busy = 0.1
+    cgroups_systemd.stop_scope(str(systemd.path), "x.scope")
+    assert systemd.calls == ["StopUnit", "ResetFailedUnit"]
+
+
+def test_a_systemd_that_reads_nothing_is_given_up(systemd: FakeSystemd, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(cgroups_systemd, "PATIENCE", 0.2)
+    systemd.busy = 2.0
+    with pytest.raises(SystemdError, match="does not read within"):
+        cgroups_systemd.stop_scope(str(systemd.path), "x.scope")
+
+
 def test_a_failed_unit_is_cleared_away(systemd: FakeSystemd) -> None:
     address = str(systemd.path)
     cgroups_systemd.start_scope(address, "x.scope", [], 1)
