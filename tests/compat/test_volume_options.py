@@ -5,6 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 
 from tests.compat.harness import Daemon
+from tests.compat.test_stalled_copies import stalled
+from tests.waiting import until
 
 
 def mounts_of(daemon: Daemon, name: str) -> list[str]:
@@ -77,3 +79,37 @@ def test_refusals(daemon: Daemon) -> None:
     assert "failed to mount local volume: mount /no/such/place:" in done.err
     assert "flags: 0x1000: no such file or directory" in done.err
     daemon.ok("volume", "rm", "bad")
+
+
+def test_copies_of_a_stopped_container_see_what_is_mounted(daemon: Daemon, tmp_path: Path) -> None:
+    (tmp_path / "theirs").write_text("theirs\n")
+    daemon.ok("volume", "create", "-o", "type=none", "-o", "o=bind", "-o", f"device={tmp_path}", "dir")
+    daemon.ok("volume", "create", "-o", "type=tmpfs", "-o", "device=tmpfs", "mem")
+    daemon.ok("volume", "create", "-o", "type=none", "-o", "o=bind", "-o", "device=/no/such/place", "bad")
+    daemon.ok("create", "--name", "box", "-v", "dir:/d:nocopy", "-v", "mem:/m:nocopy", "busybox", "sleep", "1000")
+    assert "theirs" in daemon.ok("cp", "box:/d/theirs", "-")
+    daemon.ok("cp", str(tmp_path / "theirs"), "box:/d/new")
+    assert (tmp_path / "new").read_text() == "theirs\n"
+    daemon.ok("cp", str(tmp_path / "theirs"), "box:/m/new")  # goes again with the mount, as with Docker
+    assert "Could not find the file /m/new" in daemon.docker("cp", "box:/m/new", "-").err
+    assert not list((daemon.host.place / "data/volumes/mem/_data").iterdir())
+    assert (mounts_of(daemon, "dir"), mounts_of(daemon, "mem")) == ([], [])
+    daemon.ok("run", "-d", "--name", "other", "-v", "mem:/m", "busybox", "touch", "/m/x")
+    daemon.ok("rm", "-f", "box", "other")
+    daemon.ok("create", "--name", "box", "-v", "bad:/b:nocopy", "busybox", "true")
+    refused = daemon.docker("cp", "box:/b", "-")
+    assert "failed to mount local volume: mount /no/such/place:" in refused.err
+    daemon.ok("rm", "box")
+    daemon.ok("volume", "rm", "dir", "mem", "bad")
+
+
+def test_a_copy_that_a_crash_cuts_off_leaves_nothing_mounted(daemon: Daemon) -> None:
+    daemon.ok("volume", "create", "-o", "type=tmpfs", "-o", "device=tmpfs", "mem")
+    daemon.ok("create", "--name", "box", "-v", "mem:/m:nocopy", "busybox", "true")
+    with stalled(daemon, "PUT /containers/box/archive?path=/m", length=10_000):
+        until(lambda: mounts_of(daemon, "mem") == ["tmpfs"], what="the volume")
+        daemon.kill()
+    daemon.start()
+    assert mounts_of(daemon, "mem") == []
+    daemon.ok("rm", "box")
+    daemon.ok("volume", "rm", "mem")

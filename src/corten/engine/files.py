@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import itertools
 import os
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager
@@ -10,9 +11,10 @@ from typing import Any
 
 from corten.engine.containers.announce import Announcer
 from corten.engine.containers.catalog import Entry
+from corten.engine.containers.transfers import Transfer
 from corten.engine.deps import EngineDeps
 from corten.engine.images.committing import STUBS
-from corten.engine.models import Conduit, Container, ExtractOptions, PathStat, Status
+from corten.engine.models import Conduit, Container, ExtractOptions, PathStat, Status, volume_names
 from corten.errors import Conflict, InvalidArgument, NotImplementedYet, clip
 from corten.storage.archiving.forks import ArchiveServer, ContainerGone, Job
 from corten.storage.types import MountPlan
@@ -27,6 +29,7 @@ class FileService:
     def __init__(self, deps: EngineDeps, workers: ArchiveServer) -> None:
         self._deps, self._workers = deps, workers
         self._announce = Announcer(deps.events)
+        self._copies = itertools.count()
 
     async def stat(self, ref: str, path: str) -> PathStat:
         async with self._begun(self._deps.catalog.find(ref), "stat", _path(ref, path)) as (_, answer):
@@ -34,13 +37,13 @@ class FileService:
 
     async def read(self, ref: str, path: str, begin: OpenRead) -> None:
         entry = self._deps.catalog.find(ref)
-        async with self._begun(entry, "read", _path(ref, path)) as (job, answer):
+        async with Transfer(entry, writes=False), self._begun(entry, "read", _path(ref, path)) as (job, answer):
             self._announce.container(entry.container, "archive-path")
             await _transfer(job, await begin(PathStat(**answer["stat"])))
 
     async def export(self, ref: str, begin: OpenRead) -> None:
         entry = self._deps.catalog.find(ref)
-        async with self._begun(entry, "export", {}) as (job, _):
+        async with Transfer(entry, writes=False), self._begun(entry, "export", {}) as (job, _):
             self._announce.container(entry.container, "export")
             await _transfer(job, await begin(None))
 
@@ -48,8 +51,8 @@ class FileService:
         entry = self._deps.catalog.find(ref)
         owner = entry.container.config.user if options.own_by_user else ""
         request = _path(ref, path) | {"keep_kinds": options.keep_kinds, "owner": owner}
-        # Of a stopped container's layer the worker must be the only user: it is not started meanwhile.
-        async with self._held(entry), self._begun(entry, "write", request) as (job, _):
+        async with Transfer(entry, writes=True) as transfer, self._begun(entry, "write", request) as (job, _):
+            transfer.meter = job.meter
             await _transfer(job, await begin())
         self._announce.container(entry.container, "extract-to-dir")
 
@@ -70,8 +73,13 @@ class FileService:
         if entry.removing or entry.container.state.status in (Status.REMOVING, Status.DEAD):
             raise Conflict(f"container {entry.container.id} is being removed")
         for last in (False, False, True):
-            view = await self._view(entry.container, bare=do == "export")
-            async with self._workers.job({"do": do, "view": view, **request}) as job:
+            async with (
+                self._view(entry.container, bare=do == "export") as view,
+                # The next user of a layer that was written to must be the only one.
+                self._workers.job(
+                    {"do": do, "view": view, **request}, settled=do == "write" and "upper" in view
+                ) as job,
+            ):
                 try:
                     answer = await job.answer()
                 except ContainerGone:
@@ -83,25 +91,27 @@ class FileService:
                 return
 
     @asynccontextmanager
-    async def _held(self, entry: Entry) -> AsyncIterator[None]:
-        if _runs(entry.container):
-            yield
-            return
-        async with entry.lock:
-            yield
-
-    async def _view(self, container: Container, *, bare: bool) -> dict[str, Any]:
-        """See `storage.archiving.root.enter`."""
+    async def _view(self, container: Container, *, bare: bool) -> AsyncIterator[dict[str, Any]]:
+        """See `storage.archiving.root.enter`. What a stopped container's volumes mount is mounted meanwhile."""
         if _runs(container):
-            return {
+            yield {
                 "pid": container.state.pid,
                 "id": container.id,
                 "remapped": bool(container.remapped),
                 "bare": bare,
             }
+            return
         layers = await asyncio.to_thread(self._root_of, container)
-        places = [] if bare else _mounts(container)
-        return {**layers, "mounts": places, "readonly": container.host_config.readonly_rootfs}
+        layers["readonly"] = container.host_config.readonly_rootfs
+        if bare:
+            yield {**layers, "mounts": []}
+            return
+        holder = f"{container.id} copy {next(self._copies)}"
+        try:
+            await self._deps.volumes.acquire(volume_names(container.mounts), holder)
+            yield {**layers, "mounts": _mounts(container)}
+        finally:
+            await self._deps.volumes.release(holder)
 
     def _root_of(self, container: Container) -> dict[str, Any]:
         (plan,) = self._deps.snapshotter.mounts(container.id)

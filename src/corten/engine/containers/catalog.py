@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 from collections.abc import Iterable, Sequence
+from typing import TYPE_CHECKING
 
 import msgspec
 
@@ -12,6 +13,9 @@ from corten.engine.models import Container, WaitCondition, WaitResult
 from corten.errors import Conflict, InvalidArgument, NotFound, clip
 from corten.runtime.types import Stream
 from corten.storage.types import DocumentStore, MountPlan
+
+if TYPE_CHECKING:
+    from corten.engine.containers.transfers import Transfer
 
 _encode = msgspec.json.encode
 _decoder = msgspec.json.Decoder(Container)
@@ -23,7 +27,7 @@ class Entry:
     `lock` orders the steps that change it; nobody holds two. `parked` are clients that attached before the start and
     belong to the next launch. `backoff_s` is the last pause before a restart by policy. `no_restart`: the next exit is
     final, as somebody asked for it; `manual_restart`: it is part of a restart that was asked for. `was_healthy`: a
-    health check has succeeded in this run.
+    health check has succeeded in this run. `transfers` are the copies that are under way.
     """
 
     __slots__ = (
@@ -38,6 +42,7 @@ class Entry:
         "restart_task",
         "rootfs",
         "started_at",
+        "transfers",
         "was_healthy",
     )
 
@@ -52,6 +57,7 @@ class Entry:
         self.manual_restart = False
         self.no_restart = False
         self.was_healthy = False
+        self.transfers: set[Transfer] = set()
         self.restart_task: asyncio.Task[None] | None = None
         self._waiters: dict[WaitCondition, list[asyncio.Future[WaitResult]]] = {}
 

@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from corten.engine import remap
-from corten.engine.containers import etcfiles, logplan, modes, ports, propagation
+from corten.engine.containers import etcfiles, logplan, modes, ports, propagation, transfers
 from corten.engine.containers.announce import Announcer
 from corten.engine.containers.catalog import Entry
 from corten.engine.containers.refusals import refusal
@@ -66,6 +66,8 @@ class Launcher:
         try:
             async with undo:
                 undo.callback(entry.drop_parked)
+                if entry.transfers:
+                    await transfers.give_way(entry, self._deps.clock)
                 remap.check(self._settings.remap, container.host_config)  # the daemon's setting may be a new one
                 if travelling := propagation.asks(container.mounts):
                     await asyncio.to_thread(propagation.check, travelling)

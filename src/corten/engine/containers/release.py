@@ -8,6 +8,7 @@ import logging
 import shutil
 from collections.abc import Sequence
 
+from corten.engine.containers import transfers
 from corten.engine.containers.announce import Announcer
 from corten.engine.containers.catalog import Entry
 from corten.engine.deps import EngineDeps, EngineSettings
@@ -55,6 +56,7 @@ class Releaser:
         entry.removing = True
         container.state.status = Status.REMOVING
         entry.drop_parked()
+        await transfers.removed(entry, self._deps.clock)
         outcomes = await asyncio.gather(
             self._catalog.drop(entry, durable=durable),
             asyncio.to_thread(self._remove_files, container.id),

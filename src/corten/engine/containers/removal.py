@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 
 from corten.clock import Clock
-from corten.engine.containers import prune
+from corten.engine.containers import prune, transfers
 from corten.engine.containers.catalog import Catalog, Entry
 from corten.engine.containers.inspection import Inspection
 from corten.engine.containers.lifecycle import LifeCycle
@@ -43,15 +43,19 @@ class Removal:
         container = entry.container
         if entry.removing:
             raise Conflict(f"removal of container {container.name} is already in progress")
-        if container.state.running:
-            self._refuse_running(container, force=force)
-            await self._end(entry)
-        async with entry.lock:
-            if self._catalog.by_id(container.id) is not entry:
-                return  # --rm was faster
+        while True:
             if container.state.running:
-                self._refuse_running(container, force=False)
-            await self._releaser.remove(entry, volumes=volumes)
+                self._refuse_running(container, force=force)
+                await self._end(entry)
+            # Now, as a start that waits for them has the lock.
+            transfers.end_all(entry, f"container {container.id} is being removed")
+            async with entry.lock:
+                if self._catalog.by_id(container.id) is not entry:
+                    return  # --rm was faster
+                if not container.state.running:
+                    await self._releaser.remove(entry, volumes=volumes)
+                    return
+            # It was started meanwhile.
 
     def _refuse_running(self, container: Container, *, force: bool) -> None:
         if force:

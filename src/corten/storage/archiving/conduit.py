@@ -10,6 +10,7 @@ import os
 
 from corten.errors import InvalidArgument
 from corten.storage.apply import Ahead
+from corten.storage.archiving.protocol import METER
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -102,11 +103,13 @@ class Inlet:
     bytes that were read before.
     """
 
-    def __init__(self, fd: int, framing: str, prefix: bytes = b"", *, ahead: bool = False) -> None:
+    def __init__(self, fd: int, framing: str, prefix: bytes = b"", *, meter: int = -1, ahead: bool = False) -> None:
         """With `ahead` a thread reads, so that a busy client and a busy disk hold each other up less. It may read to
-        the end of the process: only where `fd` is not closed before.
+        the end of the process: only where `fd` is not closed before. The file `meter` tells how it gets on, see
+        `protocol.read_meter`.
         """
         self._framing, self._prefix = framing, prefix
+        self._meter, self._total = meter, 0
         self._pieces: Iterator[bytes] = iter(lambda: os.read(fd, _READ), b"")
         if ahead:
             self._pieces = iter(Ahead(self._pieces))
@@ -118,16 +121,29 @@ class Inlet:
         elif self._framing == "raw":
             if self._prefix:
                 yield self._prefix
-            yield from self._pieces
+            while data := self._next():
+                yield data
         else:
             yield from self._counted(int(self._framing))
 
     def _read(self) -> bytes:
         data, self._prefix = self._prefix, b""
-        data = data or next(self._pieces, b"")
+        data = data or self._next()
         if not data:
             raise InvalidArgument("unexpected EOF")
         return data
+
+    def _next(self) -> bytes:
+        if self._meter < 0:
+            return next(self._pieces, b"")
+        self._tell(waiting=True)
+        data = next(self._pieces, b"")
+        self._total += len(data)
+        self._tell(waiting=False)
+        return data
+
+    def _tell(self, *, waiting: bool) -> None:
+        os.pwrite(self._meter, self._total.to_bytes(METER - 1, "little") + bytes([waiting]), 0)
 
     def _counted(self, left: int) -> Iterator[bytes]:
         while left:

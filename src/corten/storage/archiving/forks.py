@@ -17,7 +17,7 @@ from typing import Any
 from corten.errors import CortenError, Forbidden, InvalidArgument, NotFound, SystemFault, Unavailable
 from corten.linux.process import pidfd_open, pidfd_send_signal
 from corten.linux.scm import send_fds
-from corten.storage.archiving.protocol import FORK, MAX_MESSAGE
+from corten.storage.archiving.protocol import FORK, MAX_MESSAGE, METER, read_meter
 
 log = logging.getLogger(__name__)
 
@@ -46,8 +46,11 @@ class ArchiveServer:
         self._closed = False
 
     @asynccontextmanager
-    async def job(self, request: Message) -> AsyncIterator[Job]:
-        """A worker that has been told `request`; on leaving, whatever it still does ends."""
+    async def job(self, request: Message, *, settled: bool = False) -> AsyncIterator[Job]:
+        """A worker that has been told `request`; on leaving, whatever it still does ends.
+
+        With `settled`, and when it had to be killed, all that it held, such as mounts, has been given back then.
+        """
         async with self._slots:
             self._busy += 1
             if self._timer is not None:
@@ -59,7 +62,7 @@ class ArchiveServer:
                     await job.begin(request)
                     yield job
                 finally:
-                    job.close()
+                    await job.close(settled=settled)
             finally:
                 self._busy -= 1
                 if not self._busy and not self._closed:
@@ -141,7 +144,7 @@ class Job:
 
     def __init__(self, control: socket.socket) -> None:
         self._control = control
-        self._pidfd = -1
+        self._pidfd = self._held = -1
         self._ended = False
 
     async def begin(self, request: Message) -> None:
@@ -166,21 +169,41 @@ class Job:
 
     async def give(self, fd: int, framing: str, prefix: bytes = b"") -> None:
         """The socket that the worker is to read or write; it gets a descriptor of its own. See `conduit`."""
-        held = os.memfd_create("prefix", os.MFD_CLOEXEC)  # too much for a message
-        try:
-            os.write(held, prefix)
-            send_fds(self._control, json.dumps({"framing": framing}).encode(), [fd, held])
-        finally:
-            os.close(held)
+        self._held = os.memfd_create("body", os.MFD_CLOEXEC)
+        os.write(self._held, bytes(METER) + prefix)  # too much for a message
+        send_fds(self._control, json.dumps({"framing": framing}).encode(), [fd, self._held])
 
-    def close(self) -> None:
+    def meter(self) -> tuple[int, bool]:
+        """How many bytes of a body the worker has taken, and whether it waits for more."""
+        return read_meter(self._held) if self._held >= 0 else (0, True)
+
+    async def close(self, *, settled: bool) -> None:
         self._control.close()
+        if self._held >= 0:
+            os.close(self._held)
+            self._held = -1
         if self._pidfd >= 0:
+            pidfd, self._pidfd = self._pidfd, -1
             if not self._ended:
+                settled = True
                 with suppress(ProcessLookupError):
-                    pidfd_send_signal(self._pidfd, signal.SIGKILL)
-            os.close(self._pidfd)
-            self._pidfd = -1
+                    pidfd_send_signal(pidfd, signal.SIGKILL)
+            try:
+                if settled:
+                    await _end_of(pidfd)
+            finally:
+                os.close(pidfd)
+
+
+async def _end_of(pidfd: int) -> None:
+    """Its mounts go before the process is seen to have ended."""
+    loop = asyncio.get_running_loop()
+    ended = asyncio.Event()
+    loop.add_reader(pidfd, ended.set)
+    try:
+        await ended.wait()
+    finally:
+        loop.remove_reader(pidfd)
 
 
 def _raised(message: Message) -> Exception:

@@ -30,7 +30,7 @@ from corten.storage.archiving import changes, root
 from corten.storage.archiving.conduit import Inlet, Outlet
 from corten.storage.archiving.extract import Extractor
 from corten.storage.archiving.places import Place, clean, owner
-from corten.storage.archiving.protocol import MAX_MESSAGE
+from corten.storage.archiving.protocol import MAX_MESSAGE, METER
 from corten.storage.archiving.tarwriter import TreeWriter
 from corten.storage.faults import words
 from corten.storage.syscalls import open_in_root
@@ -77,19 +77,18 @@ class _Worker:
     def _say(self, message: Message) -> None:
         self._control.send(json.dumps(message).encode())
 
-    def _conduit(self) -> tuple[int, str, bytes]:
-        """The client's socket, how the body is framed on it, and what was read of it before."""
+    def _conduit(self) -> tuple[int, str, bytes, int]:
+        """The client's socket, how the body is framed on it, what was read of it before, and a meter."""
         data, fds = recv_fds(self._control, MAX_MESSAGE)
         if not fds:
             os._exit(0)  # nobody wants it any more
         fd, held = fds
         os.set_blocking(fd, True)
-        prefix = os.pread(held, os.fstat(held).st_size, 0)
-        os.close(held)
-        return fd, json.loads(data)["framing"], prefix
+        prefix = os.pread(held, os.fstat(held).st_size, METER)
+        return fd, json.loads(data)["framing"], prefix, held
 
     def _writer(self, *, cross: bool) -> TreeWriter:
-        fd, framing, _ = self._conduit()
+        fd, framing, _, _ = self._conduit()
         return TreeWriter(Outlet(fd, chunked=framing == "chunked"), cross=cross)
 
     def _place(self, request: Message, *, writable: bool = False) -> Place:
@@ -137,7 +136,8 @@ class _Worker:
             if ids is None:
                 raise InvalidArgument(f"unable to find user {request['owner']}: no matching entries in passwd file")
         self._say({"stat": None})
-        reader = TarReader(Inlet(*self._conduit(), ahead=True).chunks())
+        fd, framing, prefix, meter = self._conduit()
+        reader = TarReader(Inlet(fd, framing, prefix, meter=meter, ahead=True).chunks())
         Extractor(place, keep_kinds=request["keep_kinds"], owner=ids).run(reader)
         reader.drain()
 
