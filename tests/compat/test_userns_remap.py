@@ -407,5 +407,37 @@ def test_cp_shows_and_takes_the_ids_of_the_container(daemon: RemappedDaemon, tmp
         daemon.ok("rm", "-fv", name)
 
 
+@pytest.mark.parametrize("form", ["running", "stopped", "created"])
+def test_cp_of_a_bound_folder_shows_the_same_ids_whatever_the_container_does(
+    daemon: RemappedDaemon, tmp_path: Path, form: str
+) -> None:
+    first_uid, first_gid = daemon.ranges()
+    folder = tmp_path / "folder"
+    folder.mkdir()
+    os.chown(folder, first_uid, first_gid)
+    for name, owner in (("inside", (first_uid + 5, first_gid + 6)), ("outside", (0, 0))):
+        (folder / name).write_text("x\n")
+        os.chown(folder / name, *owner)
+    daemon.ok("create", "--name", "box", "-v", f"{folder}:/b", "-v", f"{folder}:/ro:ro", "busybox", "sleep", "1000")
+    if form != "created":
+        daemon.ok("start", "box")
+    if form == "stopped":
+        daemon.ok("stop", "-t", "0", "box")
+    nobody = int(Path("/proc/sys/kernel/overflowuid").read_text())
+    for place in ("b", "ro"):
+        copied = f"docker -H {daemon.url} cp box:/{place} - > {tmp_path}/out.tar"
+        assert daemon.host.run("sh", "-c", copied).code == 0
+        with tarfile.open(tmp_path / "out.tar") as tar:
+            found = {member.name: (member.uid, member.gid) for member in tar}
+        assert found == {place: (0, 0), f"{place}/inside": (5, 6), f"{place}/outside": (nobody, nobody)}
+    os.chown(folder / "inside", 1000, 1001)
+    daemon.ok("cp", str(folder / "inside"), "box:/b/new")
+    status = (folder / "new").stat()
+    assert (status.st_uid, status.st_gid) == (first_uid + 1000, first_gid + 1001)
+    refused = daemon.docker("cp", str(folder / "new"), "box:/ro/")
+    assert "mounted volume is marked read-only" in refused.err
+    daemon.ok("rm", "-f", "box")
+
+
 def await_file(daemon: RemappedDaemon, name: str) -> None:
     until(lambda: daemon.docker("exec", name, "test", "-s", "/made").code == 0, what="the file")

@@ -313,7 +313,7 @@ async def build(config: DaemonConfig, stack: AsyncExitStack) -> Parts:
         system=system,
         registries=access,
         commits=CommitService(deps, containers.life_cycle, images),
-        files=FileService(deps, storage.archivers),
+        files=FileService(deps, settings, storage.archivers),
         checks=checks,
     )
     return Parts(

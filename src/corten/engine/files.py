@@ -9,10 +9,11 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager
 from typing import Any
 
+from corten.engine import remap
 from corten.engine.containers.announce import Announcer
 from corten.engine.containers.catalog import Entry
 from corten.engine.containers.transfers import Transfer
-from corten.engine.deps import EngineDeps
+from corten.engine.deps import EngineDeps, EngineSettings
 from corten.engine.images.committing import STUBS
 from corten.engine.models import Conduit, Container, ExtractOptions, PathStat, Status, volume_names
 from corten.errors import Conflict, InvalidArgument, NotImplementedYet, clip
@@ -26,8 +27,8 @@ OpenWrite = Callable[[], Awaitable[Conduit]]
 class FileService:
     """Implements `api.docker.backends.FileBackend`."""
 
-    def __init__(self, deps: EngineDeps, workers: ArchiveServer) -> None:
-        self._deps, self._workers = deps, workers
+    def __init__(self, deps: EngineDeps, settings: EngineSettings, workers: ArchiveServer) -> None:
+        self._deps, self._settings, self._workers = deps, settings, workers
         self._announce = Announcer(deps.events)
         self._copies = itertools.count()
 
@@ -109,7 +110,8 @@ class FileService:
         holder = f"{container.id} copy {next(self._copies)}"
         try:
             await self._deps.volumes.acquire(volume_names(container.mounts), holder)
-            yield {**layers, "mounts": _mounts(container)}
+            mapped = remap.of(self._settings.remap, container.host_config)
+            yield {**layers, "mounts": _mounts(container), "inside": mapped and [mapped.uids, mapped.gids]}
         finally:
             await self._deps.volumes.release(holder)
 
@@ -151,7 +153,14 @@ def _mounts(container: Container) -> list[dict[str, Any]]:
     points = [point for point in container.mounts if point.type in ("bind", "volume")]
     points.sort(key=lambda point: point.destination.rstrip("/").count("/"))
     return [
-        {"source": p.source, "subpath": p.subpath, "destination": p.destination, "readonly": not p.rw} for p in points
+        {
+            "source": p.source,
+            "subpath": p.subpath,
+            "destination": p.destination,
+            "readonly": not p.rw,
+            "owners": p.type == "bind",
+        }
+        for p in points
     ]
 
 

@@ -10,6 +10,8 @@ import errno
 import os
 import sys
 
+from corten.linux.process import CLONE_NEWNS, CLONE_NEWUSER, setns, unshare
+
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     import subprocess
@@ -54,6 +56,16 @@ def _open_both(helper: subprocess.Popen[bytes], uids: Sequence[Mapping], gids: S
         code = int(answer or errno.ECHILD)
         raise OSError(code, os.strerror(code), "user namespace")
     place = f"/proc/{helper.pid}"
+    _map(place, uids, gids)
+    user = os.open(f"{place}/ns/user", os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        return user, os.open(f"{place}/ns/net", os.O_RDONLY | os.O_CLOEXEC)
+    except BaseException:
+        os.close(user)
+        raise
+
+
+def _map(place: str, uids: Sequence[Mapping], gids: Sequence[Mapping]) -> None:
     for name, mappings in (("uid_map", uids), ("gid_map", gids)):
         if mappings:
             fd = os.open(f"{place}/{name}", os.O_WRONLY | os.O_CLOEXEC)
@@ -61,9 +73,35 @@ def _open_both(helper: subprocess.Popen[bytes], uids: Sequence[Mapping], gids: S
                 os.write(fd, "".join(f"{inside} {outside} {size}\n" for inside, outside, size in mappings).encode())
             finally:
                 os.close(fd)
-    user = os.open(f"{place}/ns/user", os.O_RDONLY | os.O_CLOEXEC)
+
+
+def fork_user_namespace(uids: Sequence[Mapping], gids: Sequence[Mapping]) -> int:
+    """A fresh user namespace with these mappings. Only for a process of one thread: its child enters it."""
+    told, tell = os.pipe2(os.O_CLOEXEC)
+    stay, leave = os.pipe2(os.O_CLOEXEC)
+    pid = os.fork()
+    if pid == 0:
+        code = errno.EIO
+        try:
+            os.close(leave)
+            # Nobody in a chroot may make one: the mount namespace's own root is a way out of it.
+            setns(os.open("/proc/self/ns/mnt", os.O_RDONLY | os.O_CLOEXEC), CLONE_NEWNS)
+            unshare(CLONE_NEWUSER)
+            code = 0
+        except OSError as error:
+            code = error.errno or code
+        finally:
+            os.write(tell, b"%d" % code)
+            os.read(stay, 1)
+            os._exit(0)
+    os.close(tell)
+    os.close(stay)
     try:
-        return user, os.open(f"{place}/ns/net", os.O_RDONLY | os.O_CLOEXEC)
-    except BaseException:
-        os.close(user)
-        raise
+        if code := int(os.read(told, 16) or errno.ECHILD):
+            raise OSError(code, os.strerror(code), "user namespace")
+        _map(f"/proc/{pid}", uids, gids)
+        return os.open(f"/proc/{pid}/ns/user", os.O_RDONLY | os.O_CLOEXEC)
+    finally:
+        os.close(told)
+        os.close(leave)
+        os.waitpid(pid, 0)

@@ -29,6 +29,7 @@ from corten.linux.mount import (
     MS_PRIVATE,
     MS_REC,
     OPEN_TREE_CLONE,
+    idmap,
     mount,
     mount_setattr,
     move_mount,
@@ -45,6 +46,7 @@ from corten.linux.process import (
     setns,
     unshare,
 )
+from corten.linux.usernamespace import fork_user_namespace
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -76,8 +78,10 @@ def enter(view: dict[str, Any], *, writable: bool) -> int:
     """Make the tree that `view` describes the root of this process; its descriptor.
 
     `view` is `{"pid", "id", "remapped"}` for a running container, else `{"layers", "upper", "work", "options"}` with
-    `layers` topmost first, or `{"bind": path}`; and `mounts`, each `{"source", "subpath", "destination", "readonly"}`,
-    and `readonly`, of the root. With `bare` what is mounted in the root is left out. Raises OSError, and Gone.
+    `layers` topmost first, or `{"bind": path}`; and `mounts`, each `{"source", "subpath", "destination", "readonly",
+    "owners"}`, and `readonly`, of the root. `inside` are the uid and gid mappings of its user namespace, if it will
+    have one: as that will show them, files of mounts with `owners` are shown here, where their file system can do it.
+    With `bare` what is mounted in the root is left out. Raises OSError, and Gone.
     """
     own = _own_namespace()
     user = -1
@@ -86,7 +90,7 @@ def enter(view: dict[str, Any], *, writable: bool) -> int:
         mounts: list[tuple[int, str]] = []
     else:
         tree = _of_layers(view, writable=writable)
-        mounts = [_copy_mount(place) for place in view["mounts"]]
+        mounts = _copy_mounts(view)
     setns(own, CLONE_NEWNS)
     os.close(own)
     seal_imports()
@@ -195,6 +199,31 @@ def mount_overlay(layers: list[str], place: str, upper: str, work: str, options:
 
 def _escaped(path: str, special: str) -> str:
     return "".join("\\" + letter if letter in special else letter for letter in path)
+
+
+def _copy_mounts(view: dict[str, Any]) -> list[tuple[int, str]]:
+    users = -1
+    if view.get("inside") and any(place["owners"] for place in view["mounts"]):
+        # An idmapped mount shows what is inside on disk as what is outside: here it is the other way round.
+        users = fork_user_namespace(*[[(host, own, size) for own, host, size in ids] for ids in view["inside"]])
+    found = []
+    for place in view["mounts"]:
+        fd, destination = _copy_mount(place)
+        if users >= 0 and place["owners"]:
+            _shift(fd, users)
+        found.append((fd, destination))
+    if users >= 0:
+        os.close(users)
+    return found
+
+
+def _shift(fd: int, users: int) -> None:
+    try:
+        idmap(fd, users, recursive=True)
+    except OSError as error:
+        # Not every file system can, nor once more: then the host's owners are shown.
+        if error.errno not in (errno.EINVAL, errno.EPERM):
+            raise
 
 
 def _copy_mount(place: dict[str, Any]) -> tuple[int, str]:
