@@ -121,7 +121,12 @@ def _of_argument(path: str, given: Sequence[str], client: Callable[[], Client]) 
 
 def _containers(client: Client, state: str) -> Candidates:
     rows = client.containers.list(all=True, filters={"status": [state]} if state else None)
-    return [(row["Names"][0].lstrip("/"), f"{row['Image']}, {row['Status']}") for row in rows]
+    return [
+        (name.lstrip("/"), f"{row['Image']}, {row['Status']}")
+        for row in rows
+        for name in row["Names"]
+        if name.rfind("/") == 0  # not what others that link to it call it
+    ]
 
 
 def _images(client: Client) -> Candidates:

@@ -133,6 +133,14 @@ def is_ip(text: str) -> bool:
     return True
 
 
+def link(text: str) -> str:
+    if not text:
+        raise ValueError("empty string specified for links")
+    if text.count(":") > 1:
+        raise ValueError(f"bad format for links: {text}")
+    return text
+
+
 def standard_stream(text: str) -> str:
     lowered = text.lower()
     if lowered not in ("stdin", "stdout", "stderr"):
@@ -157,6 +165,7 @@ KINDS: dict[str, Callable[[str], Any]] = {
     "env": environment,
     "host": host_address,
     "ip": ip_address,
+    "link": link,
     "stream": standard_stream,
 }
 

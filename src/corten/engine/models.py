@@ -79,6 +79,16 @@ class MountPoint(Struct, kw_only=True):
     subpath: str = ""
 
 
+class Link(Struct, kw_only=True):
+    """What one container calls another, `--link name:alias`: `target` is the id of the other one, `name` its name, the
+    last that it had where it was removed since.
+    """
+
+    alias: str
+    target: str
+    name: str
+
+
 def volume_names(points: Sequence[MountPoint]) -> list[str]:
     return [point.name for point in points if point.type == "volume"]
 
@@ -91,6 +101,7 @@ class Container(Struct, kw_only=True):
     called it. `ports` maps "80/tcp" to its bindings while it runs; `networks` maps a network's name to the endpoint.
     `endpoints` are what the network controller made while it runs, `requested_macs` those that the user chose, by
     network. `exec_ids` are the live exec sessions. `remapped` is the `Remap.key` that it was last started with.
+    `links` are in the order in which they were asked for; `HostConfig.links` is empty, as names change.
     `unhealthy_end` is "restart" or "kill" from when a failing health check ends it until its next start.
     """
 
@@ -125,10 +136,11 @@ class Container(Struct, kw_only=True):
     remapped: str = ""
     exec_ids: list[str] = field(default_factory=list)
     unhealthy_end: str = ""
+    links: list[Link] = field(default_factory=list)
 
 
 class Exec(Struct, kw_only=True):
-    """One exec session. `exit_code` is None while it runs or has not begun."""
+    """One exec session. `exit_code` is None while it runs or has not begun; `linked` are the variables of links."""
 
     id: str
     container_id: str
@@ -139,6 +151,7 @@ class Exec(Struct, kw_only=True):
     open_stderr: bool = False
     user: str = ""
     env: list[str] = field(default_factory=list)
+    linked: list[str] = field(default_factory=list)
     working_dir: str = ""
     privileged: bool = False
     detach_keys: str = ""

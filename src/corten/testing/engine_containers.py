@@ -10,7 +10,7 @@ import hashlib
 import re
 import socket
 import struct
-from collections.abc import AsyncIterator, Awaitable, Iterator, Sequence
+from collections.abc import AsyncIterator, Awaitable, Iterator, Mapping, Sequence
 from typing import Any
 
 from corten.api.docker.backends import ContainerBackends
@@ -105,7 +105,7 @@ class MemoryContainers:
 
     def get(self, ref: str) -> Container:
         for container in self._all.values():
-            if ref in (container.id, container.name):
+            if ref.removeprefix("/") in (container.id, container.name):
                 return container
         starts = [container for container in self._all.values() if container.id.startswith(ref)]
         if len(starts) > 1:
@@ -270,6 +270,13 @@ class MemoryInspection:
 
     def get(self, ref: str) -> Container:
         return self._containers.get(ref)
+
+    def link_names(self) -> Mapping[str, Sequence[str]]:
+        out: dict[str, list[str]] = {}
+        for container in self._containers.newest_first():
+            for link in container.links:
+                out.setdefault(link.target, []).append(f"/{container.name}/{link.alias}")
+        return out
 
     def list(self) -> Sequence[Container]:
         return self._containers.newest_first()

@@ -10,7 +10,7 @@ from urllib.parse import quote
 import pytest
 
 from corten.api.docker.app import ApiSettings
-from corten.engine.models import Health, Status
+from corten.engine.models import Health, Link, Status
 from tests.unit.api.support import Api, UnixConnection, read_all, read_head, serve
 from tests.waiting import until
 
@@ -62,6 +62,19 @@ def test_listing_shows_what_runs_unless_asked_for_more(api: Api) -> None:
     assert [entry["Names"] for entry in api.get('/containers/json?filters={"status":["created"]}').json] == [["/made"]]
     assert "SizeRw" not in api.get("/containers/json").json[0]
     assert api.get("/containers/json?size=1").json[0]["SizeRootFs"] == 1010
+
+
+def test_links_are_names_too(api: Api) -> None:
+    target, source = api.create("zdb"), api.create("web")
+    web = api.engine.containers.get(source)
+    web.links = [Link(alias="sql", target=target, name="zdb"), Link(alias="again", target=target, name="zdb")]
+    listed = {entry["Id"]: entry["Names"] for entry in api.get("/containers/json?all=1").json}
+    assert listed == {target: ["/web/again", "/web/sql", "/zdb"], source: ["/web"]}
+    shown = api.get(f"/containers/{source}/json").json["HostConfig"]["Links"]
+    assert shown == ["/zdb:/web/sql", "/zdb:/web/again"]
+    for path in ("/containers/web/nosuch/json", "/containers/web/nosuch/logs?stdout=1"):
+        assert api.get(path).json == {"message": "No such container: web/nosuch"}
+    assert api.get("/containers//zdb/json").json["Id"] == target  # as users write it: /zdb
 
 
 def test_every_filter(api: Api) -> None:

@@ -49,11 +49,11 @@ _BITS = {stat.S_ISUID: 1 << 23, stat.S_ISGID: 1 << 22, stat.S_ISVTX: 1 << 20}
 
 
 def add_routes(router: Router) -> None:
-    router.add("HEAD", "/containers/{id}/archive", head)
-    router.add("GET", "/containers/{id}/archive", get)
-    router.add("PUT", "/containers/{id}/archive", put)
-    router.add("GET", "/containers/{id}/export", export)
-    router.add("GET", "/containers/{id}/changes", changes)
+    router.add("HEAD", "/containers/{id...}/archive", head)
+    router.add("GET", "/containers/{id...}/archive", get)
+    router.add("PUT", "/containers/{id...}/archive", put)
+    router.add("GET", "/containers/{id...}/export", export)
+    router.add("GET", "/containers/{id...}/changes", changes)
 
 
 async def head(call: Call) -> web.Response:

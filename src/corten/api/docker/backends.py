@@ -116,6 +116,9 @@ class ContainerInspection(Protocol):
     def list(self) -> Sequence[Container]:
         """All, newest first. Takes no lock."""
 
+    def link_names(self) -> Mapping[str, Sequence[str]]:
+        """By id of a container, what others that link to it call it: "/web/db"."""
+
     async def top(self, ref: str, ps_args: str) -> Top: ...
 
     async def stats(self, ref: str) -> dict[str, Any]:

@@ -36,8 +36,8 @@ def add_routes(router: Router) -> None:
     router.add("GET", "/containers/json", list_containers)
     router.add("POST", "/containers/create", create)
     router.add("POST", "/containers/prune", prune)
-    router.add("GET", "/containers/{id}/json", inspect)
-    router.add("GET", "/containers/{id}/top", top)
+    router.add("GET", "/containers/{id...}/json", inspect)
+    router.add("GET", "/containers/{id...}/top", top)
     for name, handler in (
         ("start", start),
         ("stop", stop),
@@ -49,8 +49,8 @@ def add_routes(router: Router) -> None:
         ("update", update),
         ("resize", resize),
     ):
-        router.add("POST", f"/containers/{{id}}/{name}", handler)
-    router.add("DELETE", "/containers/{id}", remove)
+        router.add("POST", f"/containers/{{id...}}/{name}", handler)
+    router.add("DELETE", "/containers/{id...}", remove)
 
 
 async def list_containers(call: Call) -> web.Response:
@@ -67,11 +67,13 @@ async def list_containers(call: Call) -> web.Response:
 
 def rows(call: Call, found: Sequence[Container], sizes: Sequence[Sizes | None]) -> list[dict[str, Any]]:
     """Entries of a list of containers."""
-    now, names = call.now_ns, _image_names(call)
+    now, names, linked = call.now_ns, _image_names(call), call.backends.containers.inspection.link_names()
     out = []
     for container, size in zip(found, sizes, strict=True):
         entry = encode_container.summary(container, now, call.api, size)
         entry["Image"] = _shown_image(container, names)
+        if container.id in linked:
+            entry["Names"] = sorted([*entry["Names"], *linked[container.id]])
         out.append(entry)
     return out
 

@@ -169,7 +169,7 @@ def inspect(container: Container, api: int, sizes: Sizes | None = None) -> Json:
         "ProcessLabel": "",
         "AppArmorProfile": container.app_armor_profile,
         "ExecIDs": container.exec_ids or None,
-        "HostConfig": host_config(container.host_config),
+        "HostConfig": _host_config(container),
         "Mounts": [mount_point(mount) for mount in container.mounts],
         "Config": _config(container, api),
         "NetworkSettings": network_settings(container, api),
@@ -180,6 +180,14 @@ def inspect(container: Container, api: int, sizes: Sizes | None = None) -> Json:
         out["GraphDriver"] = {"Name": container.driver, "Data": {}}
     if sizes is not None:
         out |= {"SizeRw": sizes.rw, "SizeRootFs": sizes.root_fs}
+    return out
+
+
+def _host_config(container: Container) -> Json:
+    """Links by the names that the containers have now."""
+    out = host_config(container.host_config)
+    if container.links:
+        out["Links"] = [f"/{link.name}:/{container.name}/{link.alias}" for link in container.links]
     return out
 
 

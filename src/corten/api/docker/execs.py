@@ -26,13 +26,13 @@ class ExecStart(GoStruct):
 
 
 def add_routes(router: Router) -> None:
-    router.add("POST", "/containers/{id}/exec", create)
+    router.add("POST", "/containers/{id...}/exec", create)
     router.add("POST", "/exec/{id}/start", start)
     router.add("POST", "/exec/{id}/resize", resize)
     router.add("GET", "/exec/{id}/json", inspect)
     # Corten's own, beside Docker's.
     router.add("POST", "/exec/{id}/kill", kill)
-    router.add("GET", "/containers/{id}/exec", list_)
+    router.add("GET", "/containers/{id...}/exec", list_)
 
 
 async def create(call: Call) -> web.Response:

@@ -22,11 +22,11 @@ STATS_INTERVAL = 1.0
 
 
 def add_routes(router: Router) -> None:
-    router.add("POST", "/containers/{id}/wait", wait)
-    router.add("POST", "/containers/{id}/attach", attach)
-    router.add("GET", "/containers/{id}/attach/ws", websocket.attach)
-    router.add("GET", "/containers/{id}/logs", logs)
-    router.add("GET", "/containers/{id}/stats", stats)
+    router.add("POST", "/containers/{id...}/wait", wait)
+    router.add("POST", "/containers/{id...}/attach", attach)
+    router.add("GET", "/containers/{id...}/attach/ws", websocket.attach)
+    router.add("GET", "/containers/{id...}/logs", logs)
+    router.add("GET", "/containers/{id...}/stats", stats)
 
 
 async def wait(call: Call) -> web.StreamResponse:

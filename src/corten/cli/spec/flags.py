@@ -62,7 +62,7 @@ CREATE_FLAGS = (
     Flag("kernel-memory", "", "bytes"),
     Flag("label", "l", "label*", "Set metadata", says="list"),
     Flag("label-file", "", "list*", "Read labels from a file, one a line"),
-    Flag("link", "", "list*", "Add a link to another container"),
+    Flag("link", "", "link*", "Add a link to another container"),
     Flag("link-local-ip", "", "list*", "Link-local addresses of the container"),
     Flag("log-driver", "", "string", "Log driver of the container"),
     Flag("log-opt", "", "list*", "Options of the log driver"),

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
+from corten.engine.containers.linkindex import LinkIndex
 from corten.engine.models import Container, WaitCondition, WaitResult
 from corten.errors import Conflict, InvalidArgument, NotFound, clip
 from corten.runtime.types import Stream
@@ -89,10 +90,14 @@ class Entry:
 
 
 class Catalog:
-    """Finds containers by id, name or the start of an id. Reading takes no lock."""
+    """Finds containers by id, name, the name of a link, or the start of an id. Reading takes no lock.
+
+    `links` knows who links to whom.
+    """
 
     def __init__(self, records: DocumentStore) -> None:
         self._records = records
+        self.links = LinkIndex()
         self._entries: dict[str, Entry] = {}
         self._names: dict[str, str] = {}
 
@@ -110,6 +115,7 @@ class Catalog:
             container = _decoder.decode(body)
             self._entries[id] = Entry(container)
             self._names[container.name] = id
+            self.links.update(container)
         self._entries = dict(sorted(self._entries.items(), key=lambda item: item[1].container.created_ns))
         return list(self._entries.values())
 
@@ -121,11 +127,15 @@ class Catalog:
         return [entry.container for entry in reversed(self._entries.values())]
 
     def find(self, ref: str) -> Entry:
-        """By full id, name, or unambiguous start of an id, in this order, as Docker does. Raises NotFound."""
+        """By full id, name (`web/db` is what web calls db), or unambiguous start of an id, in this order, as Docker
+        does. Raises NotFound.
+        """
         plain = ref.removeprefix("/")
         if (entry := self._entries.get(plain)) is not None:
             return entry
         if (entry := self._entries.get(self._names.get(plain, ""))) is not None:
+            return entry
+        if "/" in plain and (entry := self._linked(plain)) is not None:
             return entry
         found = [entry for id, entry in self._entries.items() if plain and id.startswith(plain)]
         if len(found) > 1:
@@ -133,6 +143,14 @@ class Catalog:
         if not found:
             raise NotFound("container", clip(ref, 200))
         return found[0]
+
+    def _linked(self, name: str) -> Entry | None:
+        source, _, alias = name.partition("/")
+        holder = self._entries.get(self._names.get(source, ""))
+        for link in holder.container.links if holder is not None else ():
+            if link.alias == alias:
+                return self._entries.get(link.target)
+        return None
 
     def by_id(self, id: str) -> Entry | None:
         return self._entries.get(id)
@@ -164,6 +182,7 @@ class Catalog:
     def show(self, entry: Entry) -> None:
         """Make a new container visible. Its name was claimed and its record saved."""
         self._entries[entry.container.id] = entry
+        self.links.update(entry.container)
 
     async def save(self, entry: Entry, *, durable: bool = True) -> None:
         await self._records.put(entry.container.id, _encode(entry.container), durable=durable)
@@ -172,5 +191,6 @@ class Catalog:
         container = entry.container
         await self._records.delete(container.id, durable=durable)
         self._entries.pop(container.id, None)
+        self.links.forget(container.id)
         if self._names.get(container.name) == container.id:
             del self._names[container.name]

@@ -7,6 +7,7 @@ import msgspec
 from corten.engine.containers import names, updates, validate
 from corten.engine.containers.announce import Announcer
 from corten.engine.containers.catalog import Catalog
+from corten.engine.containers.links import Links
 from corten.engine.hostfacts import HostFacts
 from corten.engine.models import Container, Status
 from corten.engine.spec import builder
@@ -21,6 +22,7 @@ class Configuration:
 
     def __init__(self, catalog: Catalog, resources: RuntimeResources, announce: Announcer, facts: HostFacts) -> None:
         self._catalog, self._resources, self._announce, self._facts = catalog, resources, announce, facts
+        self._links = Links(catalog)
 
     async def rename(self, ref: str, name: str) -> None:
         """Raises Conflict for a name that is taken, InvalidArgument for one that is none."""
@@ -42,6 +44,7 @@ class Configuration:
                 self._catalog.release(name)
                 raise
             self._catalog.release(old)
+            await self._links.renamed(container)
         self._announce.container(container, "rename", oldName=f"/{old}")
 
     async def update(

@@ -12,10 +12,11 @@ from corten.engine import remap
 from corten.engine.containers import defaults, imagemerge, logplan, modes, mountspec, names, validate
 from corten.engine.containers.announce import Announcer
 from corten.engine.containers.catalog import Entry
+from corten.engine.containers.links import Links
 from corten.engine.containers.mounts import Mounts
 from corten.engine.deps import EngineDeps, EngineSettings, ResolvedImage
 from corten.engine.faults import host_fault
-from corten.engine.models import Container, Created, MountPoint
+from corten.engine.models import Container, Created, Link, MountPoint
 from corten.engine.networks import DEFAULT_NETWORK
 from corten.engine.spec import security
 from corten.errors import InvalidArgument, NotFound, NotImplementedYet, clip
@@ -42,6 +43,7 @@ class _Draft:
     networks: dict[str, EndpointSettings]
     argv: list[str]
     wishes: list[mountspec.Wish]
+    links: list[Link]
     warnings: list[str]
 
 
@@ -51,6 +53,7 @@ class Creation:
     def __init__(self, deps: EngineDeps, settings: EngineSettings) -> None:
         self._deps, self._settings, self._catalog = deps, settings, deps.catalog
         self._announce = Announcer(deps.events)
+        self._links = Links(deps.catalog)
         self._mounts = Mounts(deps.catalog, deps.volumes, deps.copy_up, settings.facts)
 
     async def create(self, name: str, request: CreateRequest, platform: str = "") -> Created:
@@ -101,7 +104,10 @@ class Creation:
         networks = self._networks(request, host_config)
         warnings += defaults.complete(config, host_config, id, self._settings)
         name = name or names.invent(self._catalog.names)
-        return _Draft(id, name, image, config, host_config, networks, argv, wishes, warnings)
+        links, ignored = self._links.made(name, host_config)
+        host_config.links = None
+        warnings += ignored
+        return _Draft(id, name, image, config, host_config, networks, argv, wishes, links, warnings)
 
     def _resolve_joined(self, host_config: HostConfig) -> None:
         """`container:NAME` becomes `container:ID`, as names may change. Raises NotFound."""
@@ -182,6 +188,7 @@ class Creation:
             driver=self._deps.snapshotter.name,
             mounts=points,
             networks=draft.networks,
+            links=draft.links,
             requested_macs={name: e.mac_address for name, e in draft.networks.items() if e.mac_address},
             log_path=logplan.path(settings.state_dir(id), id, draft.host_config.log_config),
             resolv_conf_path=str(run_dir / "resolv.conf"),
@@ -196,7 +203,7 @@ def _check_endpoint(network: str, endpoint: EndpointSettings) -> None:
     """What of an endpoint's wishes cannot be had."""
     ipam = endpoint.ipam_config
     if endpoint.links:
-        raise NotImplementedYet("links between containers are not supported yet")
+        raise NotImplementedYet("links on networks that users have made are not supported yet")
     if endpoint.driver_opts or endpoint.gw_priority:
         raise NotImplementedYet("driver options and gateway priorities of endpoints are not supported yet")
     if ipam and (ipam.ipv6_address or ipam.link_local_ips):

@@ -18,13 +18,23 @@ FALLBACK_DNS = ("8.8.8.8", "8.8.4.4")
 HOST_GATEWAY = "host-gateway"
 
 
-def hosts(addresses: Sequence[str], hostname: str, domainname: str, extra: Sequence[str], host_gateway: str) -> str:
-    """The usual entries, those of `--add-host`, and the container's own name at each of its addresses."""
+def hosts(
+    addresses: Sequence[str],
+    hostname: str,
+    domainname: str,
+    extra: Sequence[str],
+    host_gateway: str,
+    linked: Sequence[str] = (),
+) -> str:
+    """The usual entries, those of `--add-host`, those of links (whole lines), and the container's own name at each of
+    its addresses.
+    """
     lines = [_LOCAL]
     for entry in extra:
         name, _, address = entry.partition(":")
         plain = host_gateway if address == HOST_GATEWAY else address.removeprefix("[").removesuffix("]")
         lines.append(f"{plain}\t{name}\n")
+    lines += linked
     names = f"{hostname}.{domainname} {hostname}" if domainname else hostname
     lines += [f"{address}\t{names}\n" for address in addresses]
     return "".join(lines)

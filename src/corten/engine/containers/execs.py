@@ -13,6 +13,7 @@ from collections.abc import Sequence
 
 from corten.engine.containers import detach, imagemerge, signals
 from corten.engine.containers.announce import Announcer
+from corten.engine.containers.links import Links
 from corten.engine.containers.refusals import refusal
 from corten.engine.deps import EngineDeps, EngineSettings
 from corten.engine.models import Container, Exec, Status, Upgrade
@@ -37,6 +38,7 @@ class ExecService:
     def __init__(self, deps: EngineDeps, settings: EngineSettings) -> None:
         self._deps, self._settings = deps, settings
         self._announce = Announcer(deps.events)
+        self._links = Links(deps.catalog)
         self._sessions: dict[str, Exec] = {}
         self._waiting: dict[str, asyncio.Future[int]] = {}
         self._ended: deque[tuple[float, str]] = deque()
@@ -56,7 +58,7 @@ class ExecService:
         return self.open(container, argv, request).id
 
     def open(self, container: Container, argv: Sequence[str], request: ExecRequest) -> Exec:
-        """A session that has not begun."""
+        """A session that has not begun. Raises Conflict where a container that this one links to does not run."""
         session = Exec(
             id=secrets.token_hex(32),
             container_id=container.id,
@@ -67,6 +69,7 @@ class ExecService:
             open_stderr=request.attach_stderr,
             user=request.user or container.config.user,
             env=list(request.env or []),
+            linked=self._links.environment(container),
             working_dir=request.working_dir,
             privileged=request.privileged,
             detach_keys=request.detach_keys,
@@ -177,7 +180,7 @@ class ExecService:
         return Process(
             cwd=session.working_dir or container.config.working_dir or "/",
             args=session.argv,
-            env=builder.environment(container, tty=session.tty, further=session.env),
+            env=builder.environment(container, tty=session.tty, linked=session.linked, further=session.env),
             terminal=session.tty,
             console_size=ConsoleSize(height=height, width=width) if session.tty and height and width else None,
             capabilities=capabilities,

@@ -159,7 +159,7 @@ class HealthMonitor:
         request = ExecRequest(attach_stdout=True, attach_stderr=True)
         try:
             ours, theirs = socket.socketpair()
-            with ours:
+            with ours, theirs:
                 ours.setblocking(False)
                 session = self._probes[container.id] = self._execs.open(container, command(container), request)
                 await self._execs.begin(session, container, [Stream(theirs.detach(), raw=True)])

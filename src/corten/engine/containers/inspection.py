@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, Protocol
 
 from corten.clock import Clock
 from corten.engine.containers import processes, samples
 from corten.engine.containers.announce import Announcer
 from corten.engine.containers.catalog import Catalog
+from corten.engine.containers.links import Links
 from corten.engine.hostfacts import HostFacts
 from corten.engine.models import Container, Sizes, Status, Top
 from corten.errors import Conflict, NotFound
@@ -37,7 +38,7 @@ class Inspection:
         facts: HostFacts,
         announce: Announcer,
     ) -> None:
-        self._announce = announce
+        self._announce, self._links = announce, Links(catalog)
         self._catalog, self._resources, self._traffic = catalog, resources, traffic
         self._snapshotter, self._clock, self._facts = snapshotter, clock, facts
 
@@ -47,6 +48,10 @@ class Inspection:
     def list(self) -> Sequence[Container]:
         """All, newest first."""
         return self._catalog.newest_first()
+
+    def link_names(self) -> Mapping[str, Sequence[str]]:
+        """By id of a container, what others call it: "/web/db"."""
+        return self._links.names()
 
     async def top(self, ref: str, ps_args: str) -> Top:
         container = self.get(ref)

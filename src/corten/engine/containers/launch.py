@@ -15,6 +15,7 @@ from corten.engine import remap
 from corten.engine.containers import etcfiles, logplan, modes, ports, propagation, transfers
 from corten.engine.containers.announce import Announcer
 from corten.engine.containers.catalog import Entry
+from corten.engine.containers.links import Links
 from corten.engine.containers.refusals import refusal
 from corten.engine.containers.sharing import Sharing
 from corten.engine.containers.staging import Staging
@@ -55,6 +56,7 @@ class Launcher:
     def __init__(self, deps: EngineDeps, settings: EngineSettings) -> None:
         self._deps, self._settings, self._catalog = deps, settings, deps.catalog
         self._announce = Announcer(deps.events)
+        self._links = Links(deps.catalog)
         self._sharing = Sharing(deps.catalog, settings)
         self._staging = Staging(settings.exec_root / "mounts")
 
@@ -69,6 +71,7 @@ class Launcher:
                 if entry.transfers:
                     await transfers.give_way(entry, self._deps.clock)
                 remap.check(self._settings.remap, container.host_config)  # the daemon's setting may be a new one
+                self._links.check(container)
                 if travelling := propagation.asks(container.mounts):
                     await asyncio.to_thread(propagation.check, travelling)
                 if names := volume_names(container.mounts):
@@ -85,6 +88,7 @@ class Launcher:
             for held in attempt.held:
                 held.close()  # the shim has its own
         self._record(entry, attempt, launched)
+        self._links.follow(container)
         await self._catalog.save(entry, durable=False)
         for network, _ in attempt.connected:
             self._announce.network(network, "connect", container.id)
@@ -194,6 +198,7 @@ class Launcher:
             default_ulimits=self._settings.default_ulimits,
             remap=attempt.remap,
             staged=attempt.staged,
+            linked=tuple(self._links.environment(container)),
         )
         return builder.build(inputs)
 
@@ -230,7 +235,8 @@ class Launcher:
             hosts = etcfiles.host_hosts(_text(settings.hosts), extra, gateway)
         else:
             addresses = [connected.endpoint.ip for _, connected in attempt.connected]
-            hosts = etcfiles.hosts(addresses, config.hostname, config.domainname, extra, gateway)
+            linked = self._links.hosts(container)
+            hosts = etcfiles.hosts(addresses, config.hostname, config.domainname, extra, gateway, linked)
         own = etcfiles.Resolver(
             tuple(host_config.dns or settings.dns),
             tuple(host_config.dns_search or settings.dns_search),

@@ -6,6 +6,8 @@ from corten.errors import InvalidArgument, clip
 from corten.specs.container import ContainerConfig, HostConfig
 
 CONTAINER = "container:"
+_UNDEFINED = "can't be used with links. This would result in undefined behavior"
+HOST_AND_LINKS = f"conflicting options: host type networking {_UNDEFINED}"
 
 
 def joined(mode: str) -> str:
@@ -22,7 +24,7 @@ def check(config: ContainerConfig, host_config: HostConfig) -> None:
     if host_config.uts_mode == "host" and config.hostname:
         raise InvalidArgument("conflicting options: hostname and the UTS mode")
     if host_config.network_mode == "host":
-        _check_host_network(config)
+        _check_host_network(config, host_config)
     elif host_config.network_mode.startswith(CONTAINER):
         _check_joined_network(config, host_config)
 
@@ -33,7 +35,9 @@ def _known(what: str, mode: str, names: tuple[str, ...], *, joinable: bool = Tru
     raise InvalidArgument(f"invalid {what} mode: {clip(mode, 80)}")
 
 
-def _check_host_network(config: ContainerConfig) -> None:
+def _check_host_network(config: ContainerConfig, host_config: HostConfig) -> None:
+    if host_config.links:
+        raise InvalidArgument(HOST_AND_LINKS)
     if config.mac_address:
         raise InvalidArgument("conflicting options: mac-address and the network mode")
 
@@ -43,6 +47,7 @@ def _check_joined_network(config: ContainerConfig, host_config: HostConfig) -> N
         raise InvalidArgument("invalid container format container:<name|id>")
     contradictions = (
         (config.hostname, "hostname and the network mode"),
+        (host_config.links, f"container type network {_UNDEFINED}"),
         (config.mac_address, "mac-address and the network mode"),
         (host_config.dns, "dns and the network mode"),
         (host_config.extra_hosts, "custom host-to-IP mapping and the network mode"),

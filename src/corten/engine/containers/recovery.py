@@ -158,14 +158,15 @@ class Recovery:
         )
 
     async def _start_all(self, entries: Sequence[Entry]) -> None:
-        """Those that join another container's namespaces come last."""
-
-        def joins(entry: Entry) -> bool:
-            host_config = entry.container.host_config
-            return any(map(modes.joined, (host_config.network_mode, host_config.ipc_mode, host_config.pid_mode)))
-
-        await asyncio.gather(*(self._start_at_boot(entry) for entry in entries if not joins(entry)))
-        await asyncio.gather(*(self._start_at_boot(entry) for entry in entries if joins(entry)))
+        """Each after those whose namespaces it joins and those that it links to."""
+        waiting = {entry.container.id: entry for entry in entries}
+        while waiting:
+            ready = [entry for entry in waiting.values() if _needs(entry).isdisjoint(waiting)]
+            for entry in ready:
+                del waiting[entry.container.id]
+            if not ready:  # they wait for each other: let them fail with their own words
+                ready, waiting = list(waiting.values()), {}
+            await asyncio.gather(*(self._start_at_boot(entry) for entry in ready))
 
     async def _start_at_boot(self, entry: Entry) -> None:
         async with entry.lock:
@@ -201,3 +202,10 @@ class Recovery:
     async def close(self) -> None:
         """No starts by policy any more. Containers go on."""
         await self._tasks.close("the daemon stops")
+
+
+def _needs(entry: Entry) -> set[str]:
+    """Ids of the containers that have to run before this one starts."""
+    container, host_config = entry.container, entry.container.host_config
+    needed = set(map(modes.joined, (host_config.network_mode, host_config.ipc_mode, host_config.pid_mode)))
+    return needed | {link.target for link in container.links}

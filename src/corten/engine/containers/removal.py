@@ -9,10 +9,11 @@ from corten.engine.containers import prune, transfers
 from corten.engine.containers.catalog import Catalog, Entry
 from corten.engine.containers.inspection import Inspection
 from corten.engine.containers.lifecycle import LifeCycle
+from corten.engine.containers.links import Links
 from corten.engine.containers.release import Releaser
 from corten.engine.events import EventBus
 from corten.engine.models import Container, Filters, Status
-from corten.errors import Conflict, CortenError, NotFound, NotImplementedYet
+from corten.errors import Conflict, CortenError, NotFound
 
 log = logging.getLogger(__name__)
 
@@ -31,15 +32,17 @@ class Removal:
     ) -> None:
         self._catalog, self._life_cycle, self._inspection = catalog, life_cycle, inspection
         self._releaser, self._events, self._clock = releaser, events, clock
+        self._links = Links(catalog)
 
     async def remove(self, ref: str, *, force: bool = False, volumes: bool = False, link: bool = False) -> None:
         """With its writable layer and log, with `volumes` its anonymous volumes too; with `force` one that runs.
 
-        Raises Conflict when it runs, or is being removed already.
+        With `link` only the link that `ref` names. Raises Conflict when it runs, or is being removed already.
         """
-        entry = self._catalog.find(ref)
         if link:
-            raise NotImplementedYet("--link is not supported yet: there is no link to remove")
+            await self._links.remove(ref)
+            return
+        entry = self._catalog.find(ref)
         container = entry.container
         if entry.removing:
             raise Conflict(f"removal of container {container.name} is already in progress")

@@ -113,8 +113,6 @@ def check_host_config(host_config: HostConfig, facts: HostFacts) -> None:
 
 def _not_supported(host_config: HostConfig) -> Iterator[str]:
     """Flags that this version does not serve: refused by name, as a flag without effect would deceive."""
-    if host_config.links:
-        yield "--link"
     if host_config.storage_opt:
         yield "--storage-opt"
     if host_config.cgroup:

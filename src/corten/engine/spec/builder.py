@@ -73,6 +73,8 @@ class SpecInputs:
     remap: Remap | None = None
     staged: Mapping[str, str] = field(default_factory=dict)
     """By destination, where on the host mounts are that show a part of their source only."""
+    linked: tuple[str, ...] = ()
+    """Variables that tell of the containers that this one links to."""
 
 
 def build(inputs: SpecInputs) -> Spec:
@@ -99,7 +101,7 @@ def process(inputs: SpecInputs) -> Process:
     return Process(
         cwd=container.config.working_dir or "/",
         args=[container.path, *container.args],
-        env=environment(container, tty=container.config.tty),
+        env=environment(container, tty=container.config.tty, linked=inputs.linked),
         terminal=container.config.tty,
         console_size=ConsoleSize(height=height, width=width) if container.config.tty and height and width else None,
         capabilities=capability_sets(container, inputs.facts.capabilities),
@@ -111,15 +113,16 @@ def process(inputs: SpecInputs) -> Process:
     )
 
 
-def environment(container: Container, *, tty: bool, further: Sequence[str] = ()) -> list[str]:
-    """PATH, HOSTNAME and TERM as Docker sets them, overridden and followed by the container's own variables.
-
-    `further` are those of an exec session.
+def environment(
+    container: Container, *, tty: bool, linked: Sequence[str] = (), further: Sequence[str] = ()
+) -> list[str]:
+    """PATH, HOSTNAME and TERM as Docker sets them and those of links, overridden and followed by the container's own
+    variables. `further` are those of an exec session.
     """
     base = [DEFAULT_PATH, f"HOSTNAME={container.config.hostname}"]
     if tty:
         base.append("TERM=xterm")
-    return override(base, [*(container.config.env or []), *further])
+    return override([*base, *linked], [*(container.config.env or []), *further])
 
 
 def override(base: Sequence[str], own: Sequence[str]) -> list[str]:
