@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import dataclasses
+import gc
 import logging
 import os
 import sys
@@ -160,6 +161,9 @@ def main(cleanup: bool, **given: Any) -> None:
 
 
 def _serve(config: DaemonConfig, listeners: list[Listener], given: dict[str, Any]) -> None:
+    # Nothing of what a start makes is garbage. Looking through it costs time now, and the more containers there are,
+    # the longer everybody would wait later; `serve` ends this.
+    gc.disable()
     import uvloop
 
     from corten.daemon.service import serve

@@ -7,6 +7,7 @@ which containers still run → restart policies → the API answers. Nothing is 
 from __future__ import annotations
 
 import asyncio
+import gc
 import logging
 import os
 import signal
@@ -49,6 +50,7 @@ async def serve(config: DaemonConfig, listeners: list[Listener], read_config: Ca
                 await make_site(runner, listener.sock, listener.tls).start()
             log.info("the API listens on %s", ", ".join(config.hosts))
             notify("READY=1")
+            set_aside()
             tasks.start("warm up", asyncio.to_thread(parts.warm_up))
             tasks.start("accounts", parts.system.keep_accounts())
             await stop.wait()
@@ -58,6 +60,12 @@ async def serve(config: DaemonConfig, listeners: list[Listener], read_config: Ca
             parts.events.close()
             await runner.cleanup()
             await tasks.close("the daemon stops")
+
+
+def set_aside() -> None:
+    """What there is now, modules and recovered containers, the collector of cycles leaves alone from here on."""
+    gc.freeze()
+    gc.enable()
 
 
 @asynccontextmanager
