@@ -8,6 +8,7 @@ import time
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
+from dataclasses import dataclass
 from typing import Any, TypeVar
 
 from corten.client.client import Client
@@ -73,13 +74,37 @@ def listing(client: Client) -> float:
     return time.monotonic() - began
 
 
-def pace(client: Client, rounds: int = 15) -> tuple[float, float]:
-    """Medians of `listing` and `life`, seconds: what others feel."""
-    lists, lives = [], []
-    for n in range(rounds):
-        lists.append(listing(client))
-        lives.append(life(client, f"pace-{n}"))
-    return statistics.median(lists), statistics.median(lives)
+@dataclass(frozen=True)
+class Pace:
+    """What others feel: how long each `listing` and each `life` took, in seconds, taken in turn."""
+
+    lists: list[float]
+    lives: list[float]
+
+    @property
+    def listing(self) -> float:
+        return statistics.median(self.lists)
+
+    @property
+    def life(self) -> float:
+        return statistics.median(self.lives)
+
+    def __str__(self) -> str:
+        """In milliseconds, with the longest of each."""
+        lists, lives = (
+            f"{1e3 * statistics.median(all):.1f} (≤ {1e3 * max(all):.0f})" for all in (self.lists, self.lives)
+        )
+        return f"{lists} and {lives}"
+
+
+def pace(client: Client, rounds: int = 15, seconds: float = 0) -> Pace:
+    """Of at least `rounds`, and for as long as `seconds`."""
+    found = Pace([], [])
+    deadline = time.monotonic() + seconds
+    while len(found.lists) < rounds or time.monotonic() < deadline:
+        found.lists.append(listing(client))
+        found.lives.append(life(client, f"pace-{len(found.lives)}"))
+    return found
 
 
 @contextmanager

@@ -7,6 +7,7 @@ import random
 import signal
 import threading
 import time
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -14,9 +15,9 @@ import pytest
 from corten.client.errors import ClientError
 from tests.compat.harness import Daemon
 from tests.stress.census import census
-from tests.stress.crowd import Crowd, at_work, body, client_of
+from tests.stress.crowd import Crowd, at_work, client_of
 from tests.stress.scale import SCALE
-from tests.stress.test_rounds import settled
+from tests.stress.test_rounds import kind, settled
 from tests.waiting import until
 
 SEED = int(os.environ.get("CORTEN_STRESS_SEED", "20261124"))
@@ -39,7 +40,8 @@ class Victims:
             return what
         found = [pid for pid, name in self._daemon.host.processes().items() if name == what and pid not in self.spared]
         if found:
-            os.kill(self._rng.choice(found), signal.SIGKILL)
+            with suppress(ProcessLookupError):  # it has just ended by itself
+                os.kill(self._rng.choice(found), signal.SIGKILL)
         return what
 
 
@@ -47,9 +49,9 @@ def one_life(daemon: Daemon, number: int) -> bool:
     """Whether all of a container's life could be had, in spite of the kills."""
     try:
         with client_of(daemon) as client:
-            id = client.containers.create(body("sleep", "1000"), name=f"k{number}")["Id"]
+            id = client.containers.create(kind(number), name=f"k{number}")["Id"]
             client.containers.start(id)
-            client.containers.remove(id, force=True)
+            client.containers.remove(id, force=True, volumes=True)
     except (ClientError, OSError):
         until(lambda: daemon.curl("/_ping").out == "OK", what="the daemon's return")
         return False
@@ -85,5 +87,5 @@ def test_kills_at_random(own_daemon: Daemon) -> None:
         assert daemon.ok("run", "--rm", "busybox", "echo", "well") == "well"
         assert [daemon.inspect(id)["State"]["Pid"] for id in steady] == pids, "they did not notice"
         assert all(daemon.ok("exec", id, "echo", "here") == "here" for id in steady)
-        daemon.ok("rm", "-f", *daemon.ok("ps", "-aq", "--no-trunc").split())
+        daemon.ok("rm", "-fv", *daemon.ok("ps", "-aq", "--no-trunc").split())
         assert settled(daemon, before, frozenset(steady)) == {}
