@@ -145,10 +145,15 @@ class Networks(Protocol):
 
 
 class Volumes(Protocol):
-    async def create(self, name: str, driver: str, options: dict[str, str], labels: dict[str, str]) -> Volume:
-        """The volume of this name, made when it is not there; an anonymous one for ""."""
+    async def create(
+        self, name: str, driver: str, options: dict[str, str], labels: dict[str, str], made_for: str = ""
+    ) -> Volume:
+        """The volume of this name, made when it is not there; an anonymous one for "", made for a container."""
 
     async def remove(self, name: str, *, force: bool) -> None: ...
+
+    async def outlive(self, names: Sequence[str]) -> None:
+        """These stay when the container that they were made for has gone."""
 
     async def acquire(self, names: Sequence[str], holder: str) -> None:
         """Mount what their options say, until `release`."""
@@ -156,7 +161,7 @@ class Volumes(Protocol):
     async def release(self, holder: str) -> None: ...
 
     async def settle(self) -> None:
-        """Unmount what nobody holds."""
+        """Unmount what nobody holds, and remove what was made for containers that are not there."""
 
     def list(self) -> Sequence[Volume]: ...
 

@@ -173,6 +173,8 @@ class Event(Struct, kw_only=True):
 
 
 class Volume(Struct, kw_only=True):
+    """`made_for` is the container that an anonymous volume comes and goes with; "" once it is to outlive it."""
+
     name: str
     created_ns: int
     mountpoint: str
@@ -181,6 +183,7 @@ class Volume(Struct, kw_only=True):
     options: dict[str, str] = field(default_factory=dict)
     anonymous: bool = False
     scope: str = "local"
+    made_for: str = ""
 
 
 class Image(Struct, kw_only=True):

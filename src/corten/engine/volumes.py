@@ -1,7 +1,9 @@
 """Named and anonymous volumes of the local driver: `<root>/<name>/_data`, and a record for each.
 
 A volume's directory is made before its record and moved away before the record goes, so a record without a directory,
-found at start, is a removal that a crash interrupted.
+found at start, is a removal that a crash interrupted, and an empty directory without a record a creation. An anonymous
+volume names the container that it was made for: one that nobody uses any more comes of a crash amid the container's
+creation or removal, and goes. One that is to outlive its container is told so before.
 """
 
 from __future__ import annotations
@@ -11,7 +13,8 @@ import logging
 import os
 import re
 import secrets
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Protocol
 
@@ -60,11 +63,13 @@ class VolumeService:
         with host("open the volumes"):
             root.mkdir(mode=0o711, parents=True, exist_ok=True)
             self._trash = Trash(root / _TRASH)
+        self._lost: _Names = []
         for name, body in store.all().items():
             if (root / name).is_dir():
                 self._volumes[name] = msgspec.json.decode(body, type=Volume)
             else:
                 log.warning("volume %s has a record and no directory: its removal was interrupted", name)
+                self._lost.append(name)
 
     def list(self) -> Sequence[Volume]:
         return list(self._volumes.values())
@@ -75,8 +80,12 @@ class VolumeService:
             raise NotFound("volume", name, f"get {clip(name, 255)}: no such volume")
         return volume
 
-    async def create(self, name: str, driver: str, options: dict[str, str], labels: dict[str, str]) -> Volume:
-        """The volume `name`, made if it is not there; an anonymous one with a random name for ""."""
+    async def create(
+        self, name: str, driver: str, options: dict[str, str], labels: dict[str, str], made_for: str = ""
+    ) -> Volume:
+        """The volume `name`, made if it is not there; an anonymous one with a random name for "", which goes with the
+        container that it is `made_for`.
+        """
         anonymous = not name
         name = name or secrets.token_hex(32)
         if driver not in ("", "local"):
@@ -97,6 +106,7 @@ class VolumeService:
                 labels={**labels, ANONYMOUS_LABEL: ""} if anonymous else labels,
                 options=options,
                 anonymous=anonymous or ANONYMOUS_LABEL in labels,
+                made_for=made_for if anonymous else "",
             )
             await asyncio.to_thread(_make, self._root, name)
             await self._store.put(name, msgspec.json.encode(volume))
@@ -111,6 +121,14 @@ class VolumeService:
                 return
             self.get(name)
             await self._remove(name)
+
+    async def outlive(self, names: Sequence[str]) -> None:
+        """These stay when the container that they were made for has gone. Durable by when what comes next is."""
+        for name in names:
+            volume = self._volumes.get(name)
+            if volume is not None and volume.made_for:
+                volume.made_for = ""
+                await self._store.put(name, msgspec.json.encode(volume), durable=False)
 
     async def acquire(self, names: Sequence[str], holder: str) -> None:
         """Mount those that have something to mount, for `holder`, which owes `release`, on failure too.
@@ -131,7 +149,19 @@ class VolumeService:
                 await self._unmount_idle(name)
 
     async def settle(self) -> None:
-        """At the start of the daemon, when those that run have acquired theirs again: unmount the rest."""
+        """At the start of the daemon, when those that run have acquired theirs again: unmount the rest, and remove what
+        a crash has left of containers that are not there.
+        """
+        await asyncio.to_thread(_remove_unmade, self._root, set(self._volumes))
+        while self._lost:
+            await self._store.delete(self._lost.pop())
+        for volume in [volume for volume in self._volumes.values() if volume.made_for]:
+            users = self._in_use(volume.name)
+            if not users:
+                log.warning("volume %s was made for a container that is not there, and is removed", volume.name)
+                await self.remove(volume.name, force=True)
+            elif volume.made_for not in users:
+                await self.outlive([volume.name])
         for name in [volume.name for volume in self._volumes.values() if volume.options]:
             async with self._mounting.setdefault(name, asyncio.Lock()):
                 await self._unmount_idle(name)
@@ -201,6 +231,16 @@ def _make(root: Path, name: str) -> None:
             os.chmod(data, 0o755)
         sync_dir(base)
         sync_dir(root)
+
+
+def _remove_unmade(root: Path, known: Collection[str]) -> None:
+    """Directories of volumes that have no record, where there is nothing in them. Blocks."""
+    with os.scandir(root) as entries:
+        unknown = [entry.path for entry in entries if entry.name not in known and entry.name != _TRASH]
+    for path in unknown:
+        for directory in (f"{path}/_data", path):
+            with suppress(OSError):
+                os.rmdir(directory)
 
 
 def _check_name(name: str) -> None:

@@ -23,7 +23,7 @@ def test_a_volume_of_another_container_is_not_filled_from_the_image(tmp_path: Pa
             mounts = Mounts(e.catalog, e.volumes, copy_up, e.facts)
             wishes = [Wish("volume", "/data"), Wish("volume", "/own"), Wish("volume", "/bare", copy=False)]
             async with contextlib.AsyncExitStack() as undo:
-                made = await mounts.make(wishes, ["first:ro"], None, undo)
+                made = await mounts.make("c" * 64, wishes, ["first:ro"], None, undo)
                 await mounts.fill("new", made.fillable)
                 assert [(point.destination, point.rw) for point in made.points] == [
                     ("/data", False),

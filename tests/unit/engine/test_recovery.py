@@ -10,7 +10,7 @@ import pytest
 from corten.engine.models import Status
 from corten.errors import NotFound
 from corten.runtime.types import ExitStatus
-from corten.specs.container import PortBinding, RestartPolicy
+from corten.specs.container import Mount, PortBinding, RestartPolicy
 from tests.unit.engine.harness import engine, settle
 
 
@@ -152,5 +152,30 @@ def test_a_removal_goes_on(tmp_path: Path) -> None:
             await e.catalog.save(e.catalog.find(id))
             await e.restart()
             assert list(e.containers.inspection.list()) == []
+
+    asyncio.run(story())
+
+
+def test_anonymous_volumes_outlive_a_container_that_goes_without_them(tmp_path: Path) -> None:
+    async def story() -> None:
+        async with engine(tmp_path) as e:
+            ids = [await e.create(f"c{n}", mounts=[Mount(type="volume", target="/data")]) for n in range(3)]
+            volumes = [e.containers.inspection.get(id).mounts[0].name for id in ids]
+            await e.containers.removal.remove(ids[0])
+            await e.containers.removal.remove(ids[1], volumes=True)
+            await e.restart()
+            assert {volume.name for volume in e.volumes.list()} == {volumes[0], volumes[2]}
+
+    asyncio.run(story())
+
+
+def test_anonymous_volumes_go_with_a_container_that_a_crash_has_taken(tmp_path: Path) -> None:
+    async def story() -> None:
+        async with engine(tmp_path) as e:
+            id = await e.create("box", mounts=[Mount(type="volume", target="/data")])
+            await e.catalog.drop(e.catalog.find(id))  # and here the daemon dies
+            assert len(e.volumes.list()) == 1
+            await e.restart()
+            assert e.volumes.list() == []
 
     asyncio.run(story())

@@ -187,3 +187,55 @@ def test_many_at_once(world: World) -> None:
         assert len(world.sink.events) == 5
 
     run(script)
+
+
+def test_what_a_crash_has_left_of_a_container_goes_at_the_next_start(world: World) -> None:
+    async def script() -> None:
+        names = ("kept", "left", "stays", "shared")
+        volumes = {name: (await world.service.create("", "", {}, {}, "maker of " + name)).name for name in names}
+        named = (await world.service.create("data", "", {}, {}, "maker of kept")).name
+        before = (await world.service.create("", "", {}, {})).name  # of a version that did not say
+        world.users[volumes["kept"]] = ["maker of kept"]
+        world.users[volumes["shared"]] = ["another"]
+        await world.service.outlive([volumes["stays"], "unknown"])
+        again = world.again()
+        await again.settle()
+        assert {volume.name for volume in again.list()} == {
+            volumes["kept"],
+            volumes["stays"],
+            volumes["shared"],
+            named,
+            before,
+        }
+        assert not (world.root / volumes["left"]).exists()
+        world.users.clear()
+        again = world.again()
+        await again.settle()
+        assert {volume.name for volume in again.list()} == {volumes["stays"], volumes["shared"], named, before}
+
+    run(script)
+
+
+def test_empty_directories_without_a_record_go_at_start_and_full_ones_stay(world: World) -> None:
+    async def script() -> None:
+        for name in ("empty", "bare", "full"):
+            (world.root / name).mkdir()
+        for name in ("empty", "full"):
+            (world.root / name / "_data").mkdir()
+        (world.root / "full/_data/file").write_text("precious")
+        await world.service.create("known", "", {}, {})
+        await world.again().settle()
+        assert sorted(os.listdir(world.root)) == [".trash", "full", "known"]
+
+    run(script)
+
+
+def test_a_record_whose_directory_has_gone_goes_at_start(world: World) -> None:
+    async def script() -> None:
+        made = await world.service.create("data", "", {}, {})
+        os.rmdir(made.mountpoint)
+        os.rmdir(world.root / "data")
+        await world.again().settle()
+        assert world.store.all() == {}
+
+    run(script)

@@ -140,7 +140,7 @@ class Creation:
     async def _make(self, draft: _Draft, undo: contextlib.AsyncExitStack) -> Entry:
         mapped = remap.of(self._settings.remap, draft.host_config)
         volumes_from, owner = draft.host_config.volumes_from or [], mapped.root if mapped else None
-        mounted = await self._mounts.make(draft.wishes, volumes_from, owner, undo)
+        mounted = await self._mounts.make(draft.id, draft.wishes, volumes_from, owner, undo)
         entry = Entry(self._record(draft, mounted.points))
         undo.push_async_callback(self._drop, entry)
         with host_fault("create the container's file system"):

@@ -34,6 +34,7 @@ class Mounts:
 
     async def make(
         self,
+        container_id: str,
         wishes: Sequence[Wish],
         volumes_from: Sequence[str],
         owner: tuple[int, int] | None,
@@ -45,7 +46,7 @@ class Mounts:
         for wish in wishes:
             if wish.destination in inherited:
                 continue
-            points.append(await self._point(wish, owner, undo))
+            points.append(await self._point(container_id, wish, owner, undo))
             if wish.type == "volume" and wish.copy and not wish.subpath:
                 fillable.append(points[-1])
         return Mounted(points, fillable)
@@ -74,9 +75,11 @@ class Mounts:
                     points[point.destination] = _inherited(point, read_only=mode == "ro")
         return points
 
-    async def _point(self, wish: Wish, owner: tuple[int, int] | None, undo: contextlib.AsyncExitStack) -> MountPoint:
+    async def _point(
+        self, container_id: str, wish: Wish, owner: tuple[int, int] | None, undo: contextlib.AsyncExitStack
+    ) -> MountPoint:
         if wish.type == "volume":
-            return await self._volume(wish, undo)
+            return await self._volume(container_id, wish, undo)
         if wish.type == "bind":
             await asyncio.to_thread(_check_source, wish, owner)
         return MountPoint(
@@ -96,9 +99,9 @@ class Mounts:
         deep = wish.type == "bind" and not wish.rw and can and wish.deep_read_only is not False
         return (["nonrecursive"] if wish.non_recursive else []) + (["rro"] if deep else [])
 
-    async def _volume(self, wish: Wish, undo: contextlib.AsyncExitStack) -> MountPoint:
+    async def _volume(self, container_id: str, wish: Wish, undo: contextlib.AsyncExitStack) -> MountPoint:
         anonymous = not wish.source
-        volume = await self._volumes.create(wish.source, wish.driver, wish.driver_options, wish.labels)
+        volume = await self._volumes.create(wish.source, wish.driver, wish.driver_options, wish.labels, container_id)
         if anonymous:
             undo.push_async_callback(self._volumes.remove, volume.name, force=True)
         return MountPoint(

@@ -57,6 +57,9 @@ class Releaser:
         container.state.status = Status.REMOVING
         entry.drop_parked()
         await transfers.removed(entry, self._deps.clock)
+        anonymous = [point.name for point in container.mounts if point.type == "volume" and point.anonymous]
+        if not volumes:
+            await self._deps.volumes.outlive(anonymous)
         outcomes = await asyncio.gather(
             self._catalog.drop(entry, durable=durable),
             asyncio.to_thread(self._remove_files, container.id),
@@ -68,7 +71,7 @@ class Releaser:
             container.state.status = Status.DEAD
             raise outcomes[0]
         if volumes:
-            await self._remove_volumes(container)
+            await self._remove_volumes(container, anonymous)
         self._announce.container(container, "destroy")
         state = container.state
         entry.settle(("not-running", "next-exit", "removed"), WaitResult(state.exit_code))
@@ -80,14 +83,13 @@ class Releaser:
         with contextlib.suppress(OSError):  # a shared /dev/shm is in it: as deep as the container has made it
             delete_tree(self._settings.state_dir(container_id))
 
-    async def _remove_volumes(self, container: Container) -> None:
-        for point in container.mounts:
-            if point.type != "volume" or not point.anonymous:
-                continue
+    async def _remove_volumes(self, container: Container, names: Sequence[str]) -> None:
+        for name in names:
             try:
-                await self._deps.volumes.remove(point.name, force=False)
+                await self._deps.volumes.remove(name, force=False)
             except (Conflict, NotFound) as error:
-                log.info("volume %s of container %s stays: %s", point.name, container.id, error)
+                log.info("volume %s of container %s stays: %s", name, container.id, error)
+                await self._deps.volumes.outlive([name])
 
 
 async def _nothing() -> None:
