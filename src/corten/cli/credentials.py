@@ -66,22 +66,22 @@ def known_for(reference: str, config: Json) -> Found | None:
 
 def config_header(config: Json) -> str:
     """The X-Registry-Config header: everything that is known, for requests that may touch any registry."""
-    known = dict.fromkeys([*_auths(_environment()), *_auths(config), *_helped(config)])
+    known = dict.fromkeys([*environment(), *auths(config), *_helped(config)])
     found = {server: auth for server in known if (auth := find(config, server))}
     return encode_auth({server: {**auth, "serveraddress": server} for server, auth in found.items()})
 
 
 def find(config: Json, registry: str) -> Found | None:
     """What is known for `registry`. Raises HelperError."""
-    found = _filed(_auths(_environment()), registry)
+    found = _filed(environment(), registry)
     if found is None and (name := helper_of(config, registry)):
         return Helper(name).get(registry)
-    return found or _filed(_auths(config), registry)
+    return found or _filed(auths(config), registry)
 
 
 def from_environment(registry: str) -> bool:
     """Whether what is known for `registry` is in DOCKER_AUTH_CONFIG, and so not to be written anywhere."""
-    return _filed(_auths(_environment()), registry) is not None
+    return _filed(environment(), registry) is not None
 
 
 def helper_of(config: Json, registry: str) -> str:
@@ -103,15 +103,13 @@ def keep(config_dir: str, config: Json, registry: str, auth: Found) -> None:
         Helper(name).store(registry, user, secret)
         entry = {}
     else:
-        entry = {"auth": _encoded(auth.get("username", ""), "" if token else auth["password"])}
-        if token:
-            entry["identitytoken"] = token
+        entry = as_entry(auth)
 
-    if not name and _auths(config).get(registry) == entry:
+    if not name and auths(config).get(registry) == entry:
         return
 
     def edit(content: Json) -> None:
-        content["auths"] = {**_auths(content), registry: entry}
+        content["auths"] = {**auths(content), registry: entry}
         if name and not helper_of(content, registry):
             content["credsStore"] = name
 
@@ -120,25 +118,42 @@ def keep(config_dir: str, config: Json, registry: str, auth: Found) -> None:
         say_error(UNENCRYPTED % path_in(config_dir))
 
 
+def as_entry(auth: Found) -> Found:
+    """`auth` as config.json has it."""
+    token = auth.get("identitytoken", "")
+    entry = {"auth": _encoded(auth.get("username", ""), "" if token else auth["password"])}
+    return {**entry, "identitytoken": token} if token else entry
+
+
 def forget(config_dir: str, config: Json, registry: str) -> None:
     """Remove what is kept for `registry`. Raises HelperError, CliError and OSError."""
     if name := helper_of(config, registry):
         Helper(name).erase(registry)
 
     def edit(content: Json) -> None:
-        content["auths"] = {server: entry for server, entry in _auths(content).items() if server != registry}
+        content["auths"] = {server: entry for server, entry in auths(content).items() if server != registry}
 
-    if registry in _auths(config):
+    if registry in auths(config):
         change(config_dir, edit)
 
 
-def _auths(config: Json) -> Json:
+def auths(config: Json) -> Json:
+    """What a config.json has filed itself, by server."""
     auths = config.get("auths")
     return auths if isinstance(auths, dict) else {}
 
 
-def _environment() -> Json:
-    """What DOCKER_AUTH_CONFIG holds, for machines on which nothing is to be written: `{"auths": {…}}`."""
+def environment() -> Json:
+    """`auths` of DOCKER_AUTH_CONFIG, for machines on which nothing is to be written; a warning where it is unclear."""
+    try:
+        return read_environment()
+    except ValueError as error:
+        say_error(f"Failed to create credential store from {error}")
+        return {}
+
+
+def read_environment() -> Json:
+    """`auths` of what DOCKER_AUTH_CONFIG holds. Raises ValueError, which does not say what it holds: that is secret."""
     text = os.environ.get(ENVIRONMENT)
     if not text:
         return {}
@@ -147,10 +162,9 @@ def _environment() -> Json:
     except ValueError:
         value = None
     if not isinstance(value, dict) or not isinstance(value.get("auths"), dict):
-        # Not what it holds instead: that is meant to be secret.
-        say_error(f'Failed to create credential store from {ENVIRONMENT}: it is no JSON object with "auths"')
-        return {}
-    return value
+        raise ValueError(f'{ENVIRONMENT}: it is no JSON object with "auths"')
+    found: Json = value["auths"]
+    return found
 
 
 def _helped(config: Json) -> list[str]:
@@ -190,7 +204,7 @@ def _default_helper(config: Json) -> str:
     """As Docker on Linux: the one of `pass` or of the desktop, where it is installed and nothing is kept yet."""
     from shutil import which
 
-    if _auths(config) or config.get("credHelpers"):
+    if auths(config) or config.get("credHelpers"):
         return ""
     name = "pass" if which("pass") else "secretservice"
     return name if which(f"docker-credential-{name}") else ""

@@ -22,6 +22,11 @@ def create_container(context: Context, options: Options, body: dict[str, Any]) -
     cidfile = options["cidfile"]
     if cidfile and os.path.exists(cidfile):
         raise CliError(f"container ID file found, make sure the other container isn't running or delete {cidfile}", 125)
+    known = None
+    if options["use-api-socket"]:
+        from corten.cli import apisocket
+
+        known = apisocket.add(context, body, code=_stopped(options))
     if options["pull"] == "always":
         _pull(context, options)
     created = _create(context, options, body)
@@ -34,7 +39,14 @@ def create_container(context: Context, options: Options, body: dict[str, Any]) -
                 file.write(identifier)
         except OSError as error:
             raise CliError(f"failed to create the container ID file: {error.strerror}", 125) from None
+    if known:
+        apisocket.fill(context, identifier, known, code=_stopped(options))
     return identifier
+
+
+def _stopped(options: Options) -> int:
+    """The exit code of what stops here: `run` leaves the low ones to the container."""
+    return 125 if "detach" in options.values else 1
 
 
 def _create(context: Context, options: Options, body: dict[str, Any]) -> dict[str, Any]:

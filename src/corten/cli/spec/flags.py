@@ -101,6 +101,7 @@ CREATE_FLAGS = (
     Flag("tmpfs", "", "list*", "Mount a tmpfs"),
     Flag("tty", "t", "bool", "Allocate a pseudo-TTY"),
     Flag("ulimit", "", "ulimit*", "Resource limits", says="ulimit"),
+    Flag("use-api-socket", "", "bool", "Mount the API socket, and bring the credentials of registries"),
     Flag("user", "u", "string", "User name or UID (format: <name|uid>[:<group|gid>])"),
     Flag("userns", "", "string", "User namespace to use"),
     Flag("uts", "", "string", "UTS namespace to use"),
