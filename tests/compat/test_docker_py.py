@@ -157,6 +157,15 @@ def test_stats_top_diff_and_states(client: Any) -> None:
     assert "eth0" in stats["networks"]
     first = next(box.stats(decode=True))
     assert first["name"] == "/stated"
+    assert (first["preread"], first["precpu_stats"]["cpu_usage"]["total_usage"]) == ("0001-01-01T00:00:00Z", 0)
+    begin = time.monotonic()
+    streams = [box.stats(decode=True) for _ in range(20)]  # each begins without a sample before, and all get the same
+    assert {next(stream)["preread"] for stream in streams} == {"0001-01-01T00:00:00Z"}
+    later = [next(stream) for stream in streams]
+    assert all(sample["preread"] > "2" for sample in later)
+    assert len({sample["read"] for sample in later}) <= time.monotonic() - begin + 2
+    for stream in streams:
+        stream.close()
     assert box.top()["Processes"][0][-1] == "sleep 100"
     box.pause()
     box.reload()

@@ -19,6 +19,14 @@ from corten.specs.container import ContainerConfig, EndpointSettings, HealthConf
 __all__ = ["HealthConfig"]
 
 
+@dataclass(frozen=True, slots=True, eq=False, weakref_slot=True)
+class StatsSample:
+    """A container's counters in the API's shape, and those of the sample before. One object for all who get it."""
+
+    value: dict[str, Any]
+    before: dict[str, Any] | None
+
+
 class Status(StrEnum):
     CREATED = "created"
     RUNNING = "running"

@@ -10,11 +10,12 @@ import hashlib
 import re
 import socket
 import struct
-from collections.abc import AsyncIterator, Awaitable, Iterator, Mapping, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Iterator, Mapping, Sequence
 from typing import Any
 
 from corten.api.docker.backends import ContainerBackends
 from corten.clock import Clock
+from corten.engine.containers.sampler import Sampler
 from corten.engine.models import (
     AttachOptions,
     Container,
@@ -24,6 +25,7 @@ from corten.engine.models import (
     Hijacked,
     LogWindow,
     Sizes,
+    StatsSample,
     Status,
     Top,
     Upgrade,
@@ -267,6 +269,7 @@ class MemoryRemoval:
 class MemoryInspection:
     def __init__(self, containers: MemoryContainers) -> None:
         self._containers = containers
+        self._sampler = Sampler(self.stats, containers.clock)
 
     def get(self, ref: str) -> Container:
         return self._containers.get(ref)
@@ -296,6 +299,9 @@ class MemoryInspection:
             "cpu_stats": {"cpu_usage": {"total_usage": now}, "online_cpus": 2},
             "memory_stats": {"usage": 1024, "limit": 4096},
         }
+
+    def follow(self, ref: str) -> AsyncGenerator[StatsSample, None]:
+        return self._sampler.follow(self.get(ref).id)
 
     async def sizes(self, ref: str) -> Sizes:
         self._containers.get(ref)

@@ -13,7 +13,7 @@ import pytest
 from corten.engine.containers import processes
 from corten.engine.models import Event, Image, LogWindow
 from corten.engine.system import SystemService
-from corten.errors import Conflict, InvalidArgument, NotImplementedYet
+from corten.errors import Conflict, InvalidArgument, NotFound, NotImplementedYet
 from corten.specs.container import (
     CreateRequest,
     EndpointIPAMConfig,
@@ -70,6 +70,25 @@ def test_stats_have_the_apis_shape(tmp_path: Path) -> None:
             assert (sample["memory_stats"], sample["pids_stats"]) == ({}, {})
             with pytest.raises(Conflict, match="is not running"):
                 await e.containers.inspection.top(id, "")
+
+    asyncio.run(story())
+
+
+def test_samples_follow_a_container_through_its_life(tmp_path: Path) -> None:
+    async def story() -> None:
+        async with engine(tmp_path) as e:
+            id = await e.run("web")
+            with pytest.raises(NotFound):
+                e.containers.inspection.follow("nobody")
+            samples = e.containers.inspection.follow("web")
+            assert (await anext(samples)).value["pids_stats"] == {"current": 1}
+            await e.runtime.finish(id)
+            await e.clock.advance(1)
+            stopped = await anext(samples)
+            assert (stopped.value["pids_stats"], (stopped.before or {})["pids_stats"]) == ({}, {"current": 1})
+            await e.containers.removal.remove(id)
+            await e.clock.advance(1)
+            assert await anext(samples, None) is None
 
     asyncio.run(story())
 

@@ -6,7 +6,7 @@ declared in `engine.models`, below both sides, as the services may not import th
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -29,6 +29,7 @@ from corten.engine.models import (
     ProgressMessage,
     RegistryAuth,
     Sizes,
+    StatsSample,
     Top,
     Upgrade,
     Volume,
@@ -123,6 +124,11 @@ class ContainerInspection(Protocol):
 
     async def stats(self, ref: str) -> dict[str, Any]:
         """One sample in the API's shape, without the `precpu_stats` of the sample before."""
+
+    def follow(self, ref: str) -> AsyncGenerator[StatsSample, None]:
+        """Samples of now and of each second from now on, the first without one before it, until the container goes.
+        However many follow one container, it is sampled once, and all get the same object. Raises NotFound at once.
+        """
 
     async def sizes(self, ref: str) -> Sizes: ...
 

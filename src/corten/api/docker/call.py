@@ -6,6 +6,7 @@ import asyncio
 import re
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, TypeVar
+from weakref import WeakKeyDictionary
 
 import msgspec
 from aiohttp import web
@@ -19,6 +20,7 @@ if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Coroutine
 
     from corten.api.docker.backends import Backends
+    from corten.engine.models import StatsSample
     from corten.tasks import TaskOwner
 
 T = TypeVar("T")
@@ -43,13 +45,16 @@ class ApiSettings:
 
 @dataclass(frozen=True, slots=True)
 class Services:
-    """What lives as long as the server. `labels` remembers the labels of image configs by their digest."""
+    """What lives as long as the server. `labels` remembers the labels of image configs by their digest, `sample_lines`
+    what is sent of a sample that many get.
+    """
 
     backends: Backends
     settings: ApiSettings
     tasks: TaskOwner
     headers: dict[str, str]
     labels: dict[str, dict[str, str]] = field(default_factory=dict)
+    sample_lines: WeakKeyDictionary[StatsSample, bytes] = field(default_factory=WeakKeyDictionary)
 
 
 class Call:

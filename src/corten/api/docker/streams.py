@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import aclosing
 from typing import TYPE_CHECKING, Any
 
 from aiohttp import web
@@ -85,27 +86,30 @@ def _tail(text: str) -> int | None:
 
 
 async def stats(call: Call) -> web.StreamResponse:
-    """One sample, or one a second. A single one that is not "one-shot" waits a second for one to compare with."""
+    """One sample, or one a second. A single one that is not "one-shot" waits a second for one to compare with.
+
+    What is sent to many is encoded once.
+    """
     inspection, clock = call.backends.containers.inspection, call.services.settings.clock
     container_id = inspection.get(call.args[0]).id
     stream = call.query.flag("stream", default=True)
     one_shot = call.api >= 41 and call.query.flag("one-shot")
     if stream and one_shot:
         raise InvalidArgument("cannot have stream=true and one-shot=true")
-    sample = await inspection.stats(container_id)
     if not stream:
-        before = None
+        before, sample = None, await inspection.stats(container_id)
         if not one_shot:
             await clock.sleep(STATS_INTERVAL)
             before, sample = sample, await inspection.stats(container_id)
         return call.json(encode_container.stats(sample, before))
-    response = await begin(call, "application/json")
-    before = None
-    try:
-        while True:
-            await response.write(encode_line(encode_container.stats(sample, before)))
-            await clock.sleep(STATS_INTERVAL)
-            before, sample = sample, await inspection.stats(container_id)
-    except NotFound:
-        await response.write_eof()  # removed: nothing more to tell
+    response, lines = None, call.services.sample_lines
+    async with aclosing(inspection.follow(container_id)) as samples:
+        async for sampled in samples:
+            if (line := lines.get(sampled)) is None:
+                line = lines[sampled] = encode_line(encode_container.stats(sampled.value, sampled.before))
+            response = response or await begin(call, "application/json")
+            await response.write(line)
+    if response is None:
+        raise NotFound("container", call.args[0])  # removed just now
+    await response.write_eof()
     return response

@@ -38,6 +38,7 @@ class Containers:
     async def close(self) -> None:
         """Let go of everything. Running containers go on; the next start finds them."""
         await self.health.close()
+        await self.inspection.close()
         await self.recovery.close()
         await self.supervisor.close()
         await self.life_cycle.close()

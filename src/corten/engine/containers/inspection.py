@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Mapping, Sequence
+from collections.abc import AsyncGenerator, Mapping, Sequence
 from typing import Any, Protocol
 
 from corten.clock import Clock
@@ -11,8 +11,9 @@ from corten.engine.containers import processes, samples
 from corten.engine.containers.announce import Announcer
 from corten.engine.containers.catalog import Catalog
 from corten.engine.containers.links import Links
+from corten.engine.containers.sampler import Sampler
 from corten.engine.hostfacts import HostFacts
-from corten.engine.models import Container, Sizes, Status, Top
+from corten.engine.models import Container, Sizes, StatsSample, Status, Top
 from corten.errors import Conflict, NotFound
 from corten.network.types import InterfaceStats
 from corten.runtime.types import RuntimeResources
@@ -41,6 +42,7 @@ class Inspection:
         self._announce, self._links = announce, Links(catalog)
         self._catalog, self._resources, self._traffic = catalog, resources, traffic
         self._snapshotter, self._clock, self._facts = snapshotter, clock, facts
+        self._sampler = Sampler(self.stats, clock)
 
     def get(self, ref: str) -> Container:
         return self._catalog.find(ref).container
@@ -76,6 +78,14 @@ class Inspection:
         except (NotFound, OSError):
             return samples.empty(container)  # it ended just now
         return samples.sample(container, counters, interfaces, now_ns, self._facts)
+
+    def follow(self, ref: str) -> AsyncGenerator[StatsSample, None]:
+        """See `Sampler.follow`. Raises NotFound now."""
+        return self._sampler.follow(self.get(ref).id)
+
+    async def close(self) -> None:
+        """No more samples."""
+        await self._sampler.close()
 
     async def sizes(self, ref: str) -> Sizes:
         return await asyncio.to_thread(self._sizes, self.get(ref))
