@@ -18,6 +18,7 @@ RUN = ("run", "--rm")
         (["--isolation", "hyperv"], "invalid isolation: \"hyperv\" - linux only supports 'default'"),
         (["--gpus", "all"], 'could not select device driver "" with capabilities: [[gpu]]'),
         (["--device", "vendor.com/class=x"], 'could not select device driver "cdi"'),
+        (["--storage-opt", "foo=1"], "Unknown option foo"),
         (["--cpu-rt-runtime", "3000", "--cpu-rt-period", "2000"], "real-time"),
     ],
 )
@@ -75,3 +76,16 @@ def test_update_says_what_it_cannot_change(daemon: Daemon) -> None:
     assert refused.code == 1
     assert "real-time" in refused.err
     assert daemon.inspect("fixed")["HostConfig"]["CpuRealtimeRuntime"] == 0
+
+
+def test_a_limit_of_the_layer_needs_project_quotas(daemon: Daemon) -> None:
+    outcome = daemon.docker("create", "--storage-opt", "size=1G", "busybox")
+    told = "--storage-opt is supported only for overlay over xfs with 'pquota' mount option"
+    assert outcome.err.strip() == f"Error response from daemon: {told}"
+
+
+def test_cgroup_means_nothing_as_with_docker(daemon: Daemon) -> None:
+    body = {"Image": "busybox", "Cmd": ["true"], "HostConfig": {"Cgroup": "container:x"}}
+    assert daemon.curl("/containers/create?name=grouped", "POST", body).code == 201
+    daemon.ok("start", "-a", "grouped")
+    assert daemon.inspect("grouped")["HostConfig"]["Cgroup"] == "container:x"

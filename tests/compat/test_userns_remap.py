@@ -441,3 +441,16 @@ def test_cp_of_a_bound_folder_shows_the_same_ids_whatever_the_container_does(
 
 def await_file(daemon: RemappedDaemon, name: str) -> None:
     until(lambda: daemon.docker("exec", name, "test", "-s", "/made").code == 0, what="the file")
+
+
+def test_an_image_as_a_mount(daemon: RemappedDaemon, runtime: str) -> None:
+    """Its files have the owners that they have in the image, in one layer and in several."""
+    daemon.ok("run", "--name", "maker", "busybox", "sh", "-ec", "mkdir /d; echo a > /d/f; chown app /d/f")
+    daemon.ok("commit", "maker", "tools")
+    look = ("sh", "-c", "stat -c '%u %n' /x/d/f /x/bin/busybox; touch /x/d/new || echo refused")
+    seen = daemon.ok("run", "--rm", runtime, "--mount", "type=image,src=tools,dst=/x", "busybox", *look)
+    assert seen.splitlines() == ["1000 /x/d/f", "0 /x/bin/busybox", "refused"]
+    part = ("type=image,src=busybox,dst=/x,image-subpath=etc/passwd", "busybox", "stat", "-c", "%u", "/x")
+    assert daemon.ok("run", "--rm", runtime, "--mount", *part) == "0"
+    daemon.ok("rm", "maker")
+    daemon.ok("rmi", "tools")

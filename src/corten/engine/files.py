@@ -10,6 +10,7 @@ from contextlib import asynccontextmanager
 from typing import Any
 
 from corten.engine import remap
+from corten.engine.containers import imagemounts
 from corten.engine.containers.announce import Announcer
 from corten.engine.containers.catalog import Entry
 from corten.engine.containers.transfers import Transfer
@@ -111,7 +112,7 @@ class FileService:
         try:
             await self._deps.volumes.acquire(volume_names(container.mounts), holder)
             mapped = remap.of(self._settings.remap, container.host_config)
-            yield {**layers, "mounts": _mounts(container), "inside": mapped and [mapped.uids, mapped.gids]}
+            yield {**layers, "mounts": self._mounts(container), "inside": mapped and [mapped.uids, mapped.gids]}
         finally:
             await self._deps.volumes.release(holder)
 
@@ -128,6 +129,25 @@ class FileService:
             return {"layers": [], "upper": plan.source, "place": plan.source}
         lower, upper, *_ = _parts(plan)
         return {"layers": lower, "upper": upper, "place": os.path.dirname(upper)}
+
+    def _mounts(self, container: Container) -> list[dict[str, Any]]:
+        """Volumes, folders of the host and images, parents first; what lives in memory only is not there."""
+        places = []
+        for number, p in enumerate(container.mounts):
+            if p.type == "tmpfs":
+                continue
+            place = {
+                "source": p.source,
+                "subpath": p.subpath,
+                "destination": p.destination,
+                "readonly": not p.rw,
+                "owners": p.type == "bind",
+            }
+            if p.type == imagemounts.IMAGE:
+                (plan,) = self._deps.snapshotter.mounts(imagemounts.view_key(container.id, number))
+                place["layers"], place["options"] = imagemounts.layers(plan)
+            places.append(place)
+        return sorted(places, key=lambda place: place["destination"].rstrip("/").count("/"))
 
 
 def _runs(container: Container) -> bool:
@@ -146,22 +166,6 @@ def _parts(plan: MountPlan) -> tuple[list[str], str, str, list[str]]:
     lower = named.pop("lowerdir").split(":")
     upper, work = named.pop("upperdir"), named.pop("workdir")
     return lower, upper, work, [f"{key}={value}" for key, value in named.items()]
-
-
-def _mounts(container: Container) -> list[dict[str, Any]]:
-    """Volumes and folders of the host, parents first; what lives in memory only is not there."""
-    points = [point for point in container.mounts if point.type in ("bind", "volume")]
-    points.sort(key=lambda point: point.destination.rstrip("/").count("/"))
-    return [
-        {
-            "source": p.source,
-            "subpath": p.subpath,
-            "destination": p.destination,
-            "readonly": not p.rw,
-            "owners": p.type == "bind",
-        }
-        for p in points
-    ]
 
 
 async def _transfer(job: Job, conduit: Conduit) -> None:

@@ -69,9 +69,11 @@ class State(Struct, kw_only=True):
 
 
 class MountPoint(Struct, kw_only=True):
-    """A mount as resolved at create: `type` bind, volume or tmpfs; `name` the volume's; `source` the host path.
+    """A mount as resolved at create: `type` bind, volume, tmpfs or image; `name` the volume's, or the image's as the
+    user called it; `source` the host path.
 
-    `subpath` is what of a volume is mounted, "" for all of it; found when the container is started.
+    `subpath` is what of a volume or image is mounted, "" for all of it; found when the container is started. `image_id`
+    and `chain_id` are what an image's name stood for.
     """
 
     type: str
@@ -85,6 +87,8 @@ class MountPoint(Struct, kw_only=True):
     anonymous: bool = False
     options: list[str] = field(default_factory=list)
     subpath: str = ""
+    image_id: str = ""
+    chain_id: str = ""
 
 
 class Link(Struct, kw_only=True):

@@ -90,7 +90,8 @@ class MemorySnapshots:
         return self.mounts(key)
 
     def view(self, key: str, parent: str) -> Sequence[MountPlan]:
-        return self.prepare(key, parent)
+        self.active.add(key)
+        return self.mounts(key)
 
     def mounts(self, key: str) -> Sequence[MountPlan]:
         if key not in self.active:
@@ -103,7 +104,7 @@ class MemorySnapshots:
         raise NotImplementedError
 
     def layer_dir(self, key: str) -> Path:
-        raise NotImplementedError
+        return Path("/layers", key)
 
     def info(self, key: str) -> SnapshotInfo:
         return SnapshotInfo(key, "", "active" if key in self.active else "committed", Usage(7, 1))

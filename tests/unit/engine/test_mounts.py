@@ -20,7 +20,7 @@ def test_a_volume_of_another_container_is_not_filled_from_the_image(tmp_path: Pa
             async def copy_up(snapshot: str, path: str, volume: Path) -> None:
                 copied.append((snapshot, path, volume))
 
-            mounts = Mounts(e.catalog, e.volumes, copy_up, e.facts)
+            mounts = Mounts(e.catalog, e.volumes, e.images, copy_up, e.facts)
             wishes = [Wish("volume", "/data"), Wish("volume", "/own"), Wish("volume", "/bare", copy=False)]
             async with contextlib.AsyncExitStack() as undo:
                 made = await mounts.make("c" * 64, wishes, ["first:ro"], None, undo)

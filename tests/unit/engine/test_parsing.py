@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import msgspec
 import pytest
 
 from corten.engine.containers import (
@@ -18,17 +19,19 @@ from corten.engine.containers import (
 )
 from corten.engine.containers.catalog import Catalog, Entry
 from corten.engine.models import Container
-from corten.errors import InvalidArgument, NotImplementedYet
+from corten.errors import InvalidArgument
 from corten.network.types import PortMapping
 from corten.specs.container import (
     BindOptions,
     ContainerConfig,
     HealthConfig,
     HostConfig,
+    ImageOptions,
     Mount,
     PortBinding,
     RestartPolicy,
     TmpfsOptions,
+    VolumeOptions,
 )
 from corten.specs.oci_image import RunConfig
 from corten.testing.storage import MemoryDocuments
@@ -129,8 +132,25 @@ def test_mounts() -> None:
         mountspec.parse_mount(Mount(type="bind", target="/b"))
     with pytest.raises(InvalidArgument, match='type "volume": field Target must not be empty'):
         mountspec.parse_mount(Mount(type="volume"))
-    with pytest.raises(NotImplementedYet):
-        mountspec.parse_mount(Mount(type="image", source="x", target="/b"))
+    for kind in ("npipe", "cluster", "bogus"):
+        with pytest.raises(InvalidArgument, match=f'invalid mount config for type "{kind}": mount type unknown'):
+            mountspec.parse_mount(Mount(type=kind, source="x", target="/b"))
+
+
+def test_images_as_mounts() -> None:
+    part = ImageOptions(subpath="a/b")
+    image = mountspec.parse_mount(Mount(type="image", source="x", target="/b/", image_options=part))
+    assert (image.type, image.source, image.destination, image.subpath) == ("image", "x", "/b", "a/b")
+    assert (image.rw, image.propagation) == (False, "rprivate")
+    for bad, words in (
+        ({"source": ""}, "field Source must not be empty"),
+        ({"bind_options": BindOptions()}, "field BindOptions must not be specified"),
+        ({"volume_options": VolumeOptions()}, "field VolumeOptions must not be specified"),
+        ({"image_options": ImageOptions(subpath="/a")}, "subpath must be a relative path within the volume"),
+        ({"image_options": ImageOptions(subpath="a/../../b")}, "subpath must be a relative path within the volume"),
+    ):
+        with pytest.raises(InvalidArgument, match=f'invalid mount config for type "image": {words}'):
+            mountspec.parse_mount(msgspec.structs.replace(Mount(type="image", source="x", target="/b"), **bad))
 
 
 def test_image_volumes_give_way() -> None:

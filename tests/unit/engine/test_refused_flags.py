@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from corten.engine.containers import defaults, updates, validate
+from corten.engine.containers import defaults, storageopts, updates, validate
 from corten.engine.deps import EngineSettings, RuntimeChoice
 from corten.engine.hostfacts import HostFacts
 from corten.errors import InvalidArgument, NotImplementedYet
@@ -115,3 +115,31 @@ def test_dockers_own_runtime(tmp_path: Path) -> None:
     host.runtime = "runc"
     assert defaults.complete(ContainerConfig(), host, "f" * 64, settings) == []
     assert host.runtime == "runc"
+
+
+@pytest.mark.parametrize(
+    ("options", "quotas", "said"),
+    [
+        ({"size": "1G"}, False, "--storage-opt is supported only for overlay over xfs with 'pquota' mount option"),
+        ({"foo": "1", "Size": "1G"}, False, "--storage-opt is supported only for overlay over xfs with 'pquota'"),
+        ({"foo": "1"}, False, "Unknown option foo"),
+        ({"foo": "1", "size": "1G"}, True, "Unknown option foo"),
+        ({"size": "big"}, True, "invalid size: 'big'"),
+        ({"size": ""}, True, "invalid size: ''"),
+        ({"size": "-1"}, True, "invalid size: '-1'"),
+    ],
+)
+def test_storage_options_refused(options: dict[str, str], quotas: bool, said: str) -> None:
+    with pytest.raises(InvalidArgument) as caught:
+        storageopts.limit(options, quotas=quotas)
+    assert caught.value.message.startswith(said)
+
+
+def test_storage_options() -> None:
+    for text, size in (("512", 512), ("64m", 64 << 20), ("1.5 GiB", 3 << 29), ("2KB", 2048), ("0", 0)):
+        assert storageopts.limit({"SIZE": text}, quotas=True) == size
+    assert storageopts.limit(None, quotas=False) == storageopts.limit({}, quotas=True) == 0
+
+
+def test_cgroup_means_nothing_as_with_docker() -> None:
+    assert check(cgroup="container:x") == []

@@ -164,8 +164,9 @@ class Catalog:
         ]
 
     def image_users(self, image_id: str) -> list[Container]:
-        """Containers that were made from an image."""
-        return [entry.container for entry in self._entries.values() if entry.container.image_id == image_id]
+        """Containers that were made from an image, or have it mounted."""
+        found = [entry.container for entry in self._entries.values()]
+        return [user for user in found if user.image_id == image_id or _mounts(user, image_id)]
 
     def claim(self, name: str, id: str) -> None:
         """Reserve a name. Raises Conflict in Docker's words."""
@@ -194,3 +195,7 @@ class Catalog:
         self.links.forget(container.id)
         if self._names.get(container.name) == container.id:
             del self._names[container.name]
+
+
+def _mounts(container: Container, image_id: str) -> bool:
+    return any(point.type == "image" and point.image_id == image_id for point in container.mounts)

@@ -9,7 +9,17 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from corten.engine import remap
-from corten.engine.containers import defaults, imagemerge, logplan, modes, mountspec, names, validate
+from corten.engine.containers import (
+    defaults,
+    imagemerge,
+    imagemounts,
+    logplan,
+    modes,
+    mountspec,
+    names,
+    storageopts,
+    validate,
+)
 from corten.engine.containers.announce import Announcer
 from corten.engine.containers.catalog import Entry
 from corten.engine.containers.links import Links
@@ -54,7 +64,7 @@ class Creation:
         self._deps, self._settings, self._catalog = deps, settings, deps.catalog
         self._announce = Announcer(deps.events)
         self._links = Links(deps.catalog)
-        self._mounts = Mounts(deps.catalog, deps.volumes, deps.copy_up, settings.facts)
+        self._mounts = Mounts(deps.catalog, deps.volumes, deps.images, deps.copy_up, settings.facts)
 
     async def create(self, name: str, request: CreateRequest, platform: str = "") -> Created:
         """Raises InvalidArgument (a missing network too), Conflict (the name), NotFound (the image)."""
@@ -98,6 +108,7 @@ class Creation:
         if config.network_disabled:
             host_config.network_mode = "none"
         warnings = validate.check(config, host_config, self._settings.facts)
+        storageopts.limit(host_config.storage_opt, quotas=False)
         remap.check(self._settings.remap, host_config)
         wishes = mountspec.wishes(config, host_config)
         self._resolve_joined(host_config)
@@ -141,6 +152,11 @@ class Creation:
         mapped = remap.of(self._settings.remap, draft.host_config)
         volumes_from, owner = draft.host_config.volumes_from or [], mapped.root if mapped else None
         mounted = await self._mounts.make(draft.id, draft.wishes, volumes_from, owner, undo)
+        if any(point.type == imagemounts.IMAGE for point in mounted.points):
+            # Before the container's own layer: where that is there after a crash, these are too.
+            snapshotter = self._deps.snapshotter
+            undo.callback(imagemounts.remove, snapshotter, draft.id, mounted.points)
+            await asyncio.to_thread(imagemounts.make, snapshotter, draft.id, mounted.points)
         entry = Entry(self._record(draft, mounted.points))
         undo.push_async_callback(self._drop, entry)
         with host_fault("create the container's file system"):

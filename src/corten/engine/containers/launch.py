@@ -18,7 +18,7 @@ from corten.engine.containers.catalog import Entry
 from corten.engine.containers.links import Links
 from corten.engine.containers.refusals import refusal
 from corten.engine.containers.sharing import Sharing
-from corten.engine.containers.staging import Staging
+from corten.engine.containers.staging import Staging, staged
 from corten.engine.deps import EngineDeps, EngineSettings
 from corten.engine.faults import host_fault
 from corten.engine.models import Container, Status, volume_names
@@ -58,7 +58,7 @@ class Launcher:
         self._announce = Announcer(deps.events)
         self._links = Links(deps.catalog)
         self._sharing = Sharing(deps.catalog, settings)
-        self._staging = Staging(settings.exec_root / "mounts")
+        self._staging = Staging(settings.exec_root / "mounts", deps.snapshotter)
 
     async def start(self, entry: Entry) -> None:
         """Raises StartFailed with Docker's exit code, Conflict or SystemFault; the state then tells of it."""
@@ -129,10 +129,12 @@ class Launcher:
 
     async def _staged(self, entry: Entry, attempt: _Attempt) -> Launched:
         container = entry.container
-        if not any(point.subpath for point in container.mounts):
+        if not any(staged(point) for point in container.mounts):
             return await self._launch(entry, attempt)
         try:
-            attempt.staged = await asyncio.to_thread(self._staging.enter, container.id, container.mounts)
+            user_path = attempt.user_path if attempt.remap is not None else ""
+            enter = self._staging.enter
+            attempt.staged = await asyncio.to_thread(enter, container.id, container.mounts, user_path)
             return await self._launch(entry, attempt)
         finally:
             await asyncio.to_thread(self._staging.leave, container.id)

@@ -11,7 +11,7 @@ from pathlib import Path
 
 from corten.engine.containers.catalog import Catalog
 from corten.engine.containers.mountspec import Wish
-from corten.engine.deps import CopyUp, Volumes
+from corten.engine.deps import CopyUp, Images, Volumes
 from corten.engine.faults import host_fault
 from corten.engine.hostfacts import HostFacts
 from corten.engine.models import MountPoint, volume_names
@@ -29,8 +29,11 @@ class Mounted:
 class Mounts:
     """Makes mount points out of wishes. `copy_up` None leaves new volumes empty."""
 
-    def __init__(self, catalog: Catalog, volumes: Volumes, copy_up: CopyUp | None, facts: HostFacts) -> None:
-        self._catalog, self._volumes, self._copy_up, self._facts = catalog, volumes, copy_up, facts
+    def __init__(
+        self, catalog: Catalog, volumes: Volumes, images: Images, copy_up: CopyUp | None, facts: HostFacts
+    ) -> None:
+        self._catalog, self._volumes, self._images = catalog, volumes, images
+        self._copy_up, self._facts = copy_up, facts
 
     async def make(
         self,
@@ -80,6 +83,8 @@ class Mounts:
     ) -> MountPoint:
         if wish.type == "volume":
             return await self._volume(container_id, wish, undo)
+        if wish.type == "image":
+            return await self._image(wish)
         if wish.type == "bind":
             await asyncio.to_thread(_check_source, wish, owner)
         return MountPoint(
@@ -98,6 +103,20 @@ class Mounts:
             raise InvalidArgument("this kernel cannot make bind mounts read-only recursively: it takes Linux 5.12")
         deep = wish.type == "bind" and not wish.rw and can and wish.deep_read_only is not False
         return (["nonrecursive"] if wish.non_recursive else []) + (["rro"] if deep else [])
+
+    async def _image(self, wish: Wish) -> MountPoint:
+        """Raises NotFound."""
+        image = await self._images.resolve(wish.source, "")
+        return MountPoint(
+            type="image",
+            name=wish.source,
+            destination=wish.destination,
+            rw=False,
+            propagation=wish.propagation,
+            subpath=wish.subpath,
+            image_id=image.id,
+            chain_id=image.chain_id,
+        )
 
     async def _volume(self, container_id: str, wish: Wish, undo: contextlib.AsyncExitStack) -> MountPoint:
         anonymous = not wish.source
@@ -148,4 +167,6 @@ def _inherited(point: MountPoint, *, read_only: bool) -> MountPoint:
         anonymous=False,
         options=list(point.options),
         subpath=point.subpath,
+        image_id=point.image_id,
+        chain_id=point.chain_id,
     )

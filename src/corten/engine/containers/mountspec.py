@@ -7,7 +7,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 
 from corten.engine.spec.mounts import PROPAGATIONS
-from corten.errors import InvalidArgument, NotImplementedYet, clip
+from corten.errors import InvalidArgument, clip
 from corten.specs.container import ContainerConfig, HostConfig, Mount, VolumeOptions
 
 _ACCESS = {"ro": False, "rw": True}
@@ -16,7 +16,7 @@ _IGNORED_ON_LINUX = {"consistent", "cached", "delegated"}
 
 @dataclass(frozen=True, slots=True)
 class Wish:
-    """A mount as asked for. `source` is a host path for a bind, a volume's name ("" for an anonymous one) else.
+    """A mount as asked for. `source` is a host path for a bind, a volume's name ("" for an anonymous one), an image.
 
     `deep_read_only` is whether a read-only bind covers what is mounted below it: None where the host can.
     `create_source` makes a missing host folder, as `-v` does; `--mount` refuses. `tmpfs` are its options.
@@ -141,8 +141,8 @@ def parse_mount(mount: Mount) -> Wish:
         return _volume(mount, destination)
     if mount.type == "tmpfs":
         return _tmpfs(mount, destination)
-    if mount.type in ("image", "npipe", "cluster"):
-        raise NotImplementedYet(f"--mount type={mount.type} is not supported yet")
+    if mount.type == "image":
+        return _image(mount, destination)
     raise InvalidArgument(f'invalid mount config for type "{clip(mount.type, 40)}": mount type unknown')
 
 
@@ -202,6 +202,26 @@ def _check_subpath(mount: Mount, subpath: str) -> None:
     """By its letters; links are found when it is mounted."""
     if subpath.startswith("/") or posixpath.normpath(subpath).split("/")[0] == "..":
         raise _bad(mount, "subpath must be a relative path within the volume")
+
+
+def _image(mount: Mount, destination: str) -> Wish:
+    """Whatever is asked for, it is read-only, as with Docker."""
+    if mount.bind_options is not None:
+        raise _bad(mount, "field BindOptions must not be specified")
+    if mount.volume_options is not None:
+        raise _bad(mount, "field VolumeOptions must not be specified")
+    if not mount.source:
+        raise _bad(mount, "field Source must not be empty")
+    subpath = mount.image_options.subpath if mount.image_options is not None else ""
+    _check_subpath(mount, subpath)
+    return Wish(
+        type="image",
+        destination=destination,
+        source=mount.source,
+        rw=False,
+        propagation="rprivate",
+        subpath=subpath,
+    )
 
 
 def _tmpfs(mount: Mount, destination: str) -> Wish:

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 
-from corten.engine.containers import modes, restarts
+from corten.engine.containers import imagemounts, modes, restarts
 from corten.engine.containers.announce import Announcer
 from corten.engine.containers.catalog import Entry
 from corten.engine.containers.release import Releaser
@@ -43,7 +43,7 @@ class Recovery:
         self._supervisor, self._releaser = supervisor, releaser
         self._announce = Announcer(deps.events)
         self._tasks = TaskOwner("recovery")
-        self._staging = Staging(settings.exec_root / "mounts")
+        self._staging = Staging(settings.exec_root / "mounts", deps.snapshotter)
 
     def load(self) -> LiveNetwork:
         """Read the records. Nothing is started or stopped yet."""
@@ -181,14 +181,14 @@ class Recovery:
 
     def _drop_orphans(self, snapshots: Sequence[SnapshotInfo]) -> None:
         """What a crash amid a create or a remove has left without a record."""
-        for key in (info.key for info in snapshots if info.kind == "active"):
-            if not self._orphan(key):
+        for key in (info.key for info in snapshots if info.kind != "committed"):
+            if not self._orphan(imagemounts.owner_of(key)):
                 continue
-            log.warning("the writable layer %s has no container and is removed", key)
+            log.warning("the snapshot %s has no container and is removed", key)
             try:
                 self._deps.snapshotter.remove(key)
             except CortenError as error:
-                log.warning("the writable layer %s stays: %s", key, error)
+                log.warning("the snapshot %s stays: %s", key, error)
         for parent in {self._settings.state_dir("x").parent, self._settings.run_dir("x").parent}:
             for directory in parent.iterdir() if parent.is_dir() else ():
                 if self._orphan(directory.name):

@@ -8,7 +8,7 @@ import logging
 import shutil
 from collections.abc import Sequence
 
-from corten.engine.containers import transfers
+from corten.engine.containers import imagemounts, transfers
 from corten.engine.containers.announce import Announcer
 from corten.engine.containers.catalog import Entry
 from corten.engine.deps import EngineDeps, EngineSettings
@@ -62,7 +62,7 @@ class Releaser:
             await self._deps.volumes.outlive(anonymous)
         outcomes = await asyncio.gather(
             self._catalog.drop(entry, durable=durable),
-            asyncio.to_thread(self._remove_files, container.id),
+            asyncio.to_thread(self._remove_files, container),
             return_exceptions=True,
         )
         _log_failures(container, outcomes)
@@ -76,12 +76,13 @@ class Releaser:
         state = container.state
         entry.settle(("not-running", "next-exit", "removed"), WaitResult(state.exit_code))
 
-    def _remove_files(self, container_id: str) -> None:
+    def _remove_files(self, container: Container) -> None:
         with contextlib.suppress(NotFound):  # a removal that a crash cut off goes on here
-            self._deps.snapshotter.remove(container_id)
-        shutil.rmtree(self._settings.run_dir(container_id), ignore_errors=True)
+            self._deps.snapshotter.remove(container.id)
+        imagemounts.remove(self._deps.snapshotter, container.id, container.mounts)
+        shutil.rmtree(self._settings.run_dir(container.id), ignore_errors=True)
         with contextlib.suppress(OSError):  # a shared /dev/shm is in it: as deep as the container has made it
-            delete_tree(self._settings.state_dir(container_id))
+            delete_tree(self._settings.state_dir(container.id))
 
     async def _remove_volumes(self, container: Container, names: Sequence[str]) -> None:
         for name in names:

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import ipaddress
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 
 from corten.engine.containers import missing_limits, modes, ports, signals
 from corten.engine.containers.imagemerge import ON_FAILURE_LABEL, is_checked
 from corten.engine.hostfacts import HostFacts
 from corten.engine.spec import capabilities, devices, resources, security
-from corten.errors import InvalidArgument, NotImplementedYet, clip
+from corten.errors import InvalidArgument, clip
 from corten.specs.container import ContainerConfig, HealthConfig, HostConfig, Resources, RestartPolicy
 
 MIN_MEMORY = 6 << 20
@@ -21,7 +21,7 @@ HOST_GATEWAY = "host-gateway"
 
 
 def check(config: ContainerConfig, host_config: HostConfig, facts: HostFacts) -> list[str]:
-    """Raises InvalidArgument or NotImplementedYet; returns warnings."""
+    """Raises InvalidArgument; returns warnings."""
     check_config(config)
     check_host_config(host_config, facts)
     modes.check(config, host_config)
@@ -88,8 +88,6 @@ def check_on_failure(config: ContainerConfig, *, auto_remove: bool) -> list[str]
 
 
 def check_host_config(host_config: HostConfig, facts: HostFacts) -> None:
-    for flag in _not_supported(host_config):
-        raise NotImplementedYet(f"{flag} is not supported yet")
     _check_platform(host_config)
     check_restart_policy(host_config.restart_policy, auto_remove=host_config.auto_remove)
     capabilities.normalise(host_config.cap_add, "CapAdd")
@@ -109,14 +107,6 @@ def check_host_config(host_config: HostConfig, facts: HostFacts) -> None:
     for name in host_config.sysctls or {}:
         if not re.fullmatch(r"[a-zA-Z0-9_./-]+", name) or ".." in name.split("/"):
             raise InvalidArgument(f"invalid sysctl name: {clip(name, 80)}")
-
-
-def _not_supported(host_config: HostConfig) -> Iterator[str]:
-    """Flags that this version does not serve: refused by name, as a flag without effect would deceive."""
-    if host_config.storage_opt:
-        yield "--storage-opt"
-    if host_config.cgroup:
-        yield "Cgroup"
 
 
 def _check_platform(host_config: HostConfig) -> None:

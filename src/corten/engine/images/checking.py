@@ -314,7 +314,7 @@ class Checker:
         """The containers that stand on a layer, itself or one above it."""
         snapshotter = self._layers.snapshotter
         parents = {info.key: info.parent for info in snapshotter.walk() if info.kind == "committed"}
-        return [user for user in self._parts.containers() if place.chain_id in _up(user.container.chain_id, parents)]
+        return [user for user in self._parts.containers() if _stands_on(user.container, place.chain_id, parents)]
 
     def _busy(self, place: _Place) -> Callable[[], str]:
         def refusal() -> str:
@@ -362,6 +362,11 @@ class CheckService:
 
 def _name(user: User) -> str:
     return user.container.name
+
+
+def _stands_on(container: Container, chain_id: str, parents: dict[str, str]) -> bool:
+    tops = {container.chain_id, *(point.chain_id for point in container.mounts)}
+    return any(chain_id in _up(top, parents) for top in tops)
 
 
 def _up(chain_id: str, parents: dict[str, str]) -> list[str]:

@@ -79,9 +79,10 @@ def enter(view: dict[str, Any], *, writable: bool) -> int:
 
     `view` is `{"pid", "id", "remapped"}` for a running container, else `{"layers", "upper", "work", "options"}` with
     `layers` topmost first, or `{"bind": path}`; and `mounts`, each `{"source", "subpath", "destination", "readonly",
-    "owners"}`, and `readonly`, of the root. `inside` are the uid and gid mappings of its user namespace, if it will
-    have one: as that will show them, files of mounts with `owners` are shown here, where their file system can do it.
-    With `bare` what is mounted in the root is left out. Raises OSError, and Gone.
+    "owners"}` with the `layers` and `options` of an image; and `readonly`, of the root. `inside` are the uid and gid
+    mappings of its user namespace, if it will have one: as that will show them, files of mounts with `owners` are shown
+    here, where their file system can do it. With `bare` what is mounted in the root is left out. Raises OSError, and
+    Gone.
     """
     own = _own_namespace()
     user = -1
@@ -227,7 +228,9 @@ def _shift(fd: int, users: int) -> None:
 
 
 def _copy_mount(place: dict[str, Any]) -> tuple[int, str]:
-    if place["subpath"]:
+    if "layers" in place:
+        fd = _image(place)
+    elif place["subpath"]:
         whole = os.open(place["source"], os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
         part = open_in_root(whole, place["subpath"])
         fd = open_tree(part, "", AT_EMPTY_PATH | OPEN_TREE_CLONE)
@@ -239,6 +242,26 @@ def _copy_mount(place: dict[str, Any]) -> tuple[int, str]:
     if place["readonly"]:
         mount_setattr(fd, "", attr_set=MOUNT_ATTR_RDONLY)
     return fd, place["destination"]
+
+
+def _image(place: dict[str, Any]) -> int:
+    """Mounted on its own directory for a moment: in a detached mount the kernel resolves no `..` after a link."""
+    layers, at = place["layers"], place["source"]
+    if len(layers) == 1:
+        tree = open_tree(AT_FDCWD, layers[0], OPEN_TREE_CLONE)
+    else:
+        tree = mount_overlay(layers, at, "", "", place["options"])
+    if not place["subpath"]:
+        return tree
+    move_mount(tree, AT_FDCWD, at)
+    whole = os.open(at, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+    part = open_in_root(whole, place["subpath"])
+    fd = open_tree(part, "", AT_EMPTY_PATH | OPEN_TREE_CLONE)
+    umount2(at, MNT_DETACH)
+    os.close(tree)
+    os.close(whole)
+    os.close(part)
+    return fd
 
 
 def _attach(root: int, fd: int, destination: str) -> None:
