@@ -46,3 +46,33 @@ def test_commit(copying: Daemon) -> None:
     assert copying.inspect("four")["State"]["Status"] == "running"
     assert copying.ok("run", "--rm", "made:4", "cat", "/d/run") == "run"
     copying.ok("rm", "-f", "one", "two", "three", "four")
+
+
+def test_diff(copying: Daemon) -> None:
+    """The same as with overlayfs, and nothing for what only ran."""
+    script = (
+        "rm /etc/notexec; echo x > /newfile; mkdir -p /opt/a; rm -r /home; mkdir /home; touch /home/b; chmod 700 /root"
+    )
+    copying.ok("run", "--name", "box", "-v", "/vol", "busybox", "sh", "-c", script)
+    told = ["C /etc", "D /etc/notexec", "C /home", "D /home/app", "A /home/b", "A /newfile", "A /opt", "A /opt/a"]
+    assert copying.ok("diff", "box").splitlines() == [*told, "C /root", "A /vol"]
+    assert copying.corten("diff", "box").lines == [*told, "C /root", "A /vol"]
+    copying.ok("run", "--name", "idle", "busybox", "true")
+    assert copying.ok("diff", "idle") == ""
+    copying.ok("rm", "-v", "box", "idle")
+
+
+@pytest.mark.parametrize("name", ["copying", "daemon"])
+def test_far_down(name: str, request: pytest.FixtureRequest) -> None:
+    """Compared and committed: directories in directories in directories."""
+    daemon: Daemon = request.getfixturevalue(name)
+    depth = 600
+    down = f"mkdir /t; cd /t; for i in $(seq {depth}); do mkdir d; cd d; done; echo deep > f"
+    daemon.ok("run", "--name", "deep", "busybox", "sh", "-c", down)
+    told = daemon.ok("diff", "deep").splitlines()
+    assert told == ["A /t" + "/d" * level for level in range(depth + 1)] + ["A /t" + "/d" * depth + "/f"]
+    daemon.ok("commit", "deep", "deep")
+    up = "cd /t; i=0; while cd d 2> /dev/null; do i=$((i + 1)); done; echo $i; cat f"
+    assert daemon.ok("run", "--rm", "deep", "sh", "-c", up).split() == [str(depth), "deep"]
+    daemon.ok("rm", "deep")
+    daemon.ok("rmi", "deep")

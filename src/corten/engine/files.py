@@ -17,7 +17,7 @@ from corten.engine.containers.transfers import Transfer
 from corten.engine.deps import EngineDeps, EngineSettings
 from corten.engine.images.committing import STUBS
 from corten.engine.models import Conduit, Container, ExtractOptions, PathStat, Status, volume_names
-from corten.errors import Conflict, InvalidArgument, NotImplementedYet, clip
+from corten.errors import Conflict, InvalidArgument, clip
 from corten.storage.archiving.forks import ArchiveServer, ContainerGone, Job
 from corten.storage.types import MountPlan
 
@@ -60,8 +60,6 @@ class FileService:
 
     async def changes(self, ref: str) -> Sequence[tuple[int, str]]:
         container = self._deps.catalog.find(ref).container
-        if self._deps.snapshotter.name == "copy":
-            raise NotImplementedYet("diff is not implemented for the storage driver copy")
         request = {"do": "changes", "stubs": STUBS, **await asyncio.to_thread(self._layers, container)}
         found: list[tuple[int, str]] = []
         async with self._workers.job(request) as job:
@@ -124,11 +122,15 @@ class FileService:
         return {"layers": [upper, *lower], "upper": upper, "work": work, "options": others}
 
     def _layers(self, container: Container) -> dict[str, Any]:
-        (plan,) = self._deps.snapshotter.mounts(container.id)
-        if plan.type == "bind":
-            return {"layers": [], "upper": plan.source, "place": plan.source}
-        lower, upper, *_ = _parts(plan)
-        return {"layers": lower, "upper": upper, "place": os.path.dirname(upper)}
+        """What is to be compared; `whole` where the container's layer holds the image's files too."""
+        snapshotter = self._deps.snapshotter
+        (plan,) = snapshotter.mounts(container.id)
+        if plan.type != "bind":
+            lower, upper, *_ = _parts(plan)
+            return {"layers": lower, "upper": upper, "place": os.path.dirname(upper), "whole": False}
+        whole = not snapshotter.rebases and bool(container.chain_id)
+        lower = [str(snapshotter.layer_dir(container.chain_id))] if whole else []
+        return {"layers": lower, "upper": plan.source, "place": plan.source, "whole": whole}
 
     def _mounts(self, container: Container) -> list[dict[str, Any]]:
         """Volumes, folders of the host and images, parents first; what lives in memory only is not there."""

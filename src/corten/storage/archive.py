@@ -11,11 +11,13 @@ import os
 import stat
 import tarfile
 
+from corten.storage.descent import READ_DIR, Descent
+
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from collections.abc import Iterator
     from typing import IO
 
-READ_DIR = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 _OPAQUE = "trusted.overlay.opaque"
 _RESERVED = "trusted.overlay."
 _TYPES = {
@@ -64,30 +66,48 @@ class TreeWriter:
 
     def directory(self, fd: int, path: str) -> None:
         """The open directory `fd`, called `path`, and what is in it."""
+        way = Descent(fd)
+        try:
+            levels = [(path, self._begin(fd, path))]
+            while levels:
+                above, names = levels[-1]
+                if (name := next(names, None)) is None:
+                    levels.pop()
+                    way.leave()
+                    continue
+                below = f"{above}/{name}" if above else name
+                inner = self._entry(way.fd, name, below)
+                if inner >= 0:
+                    way.enter(inner)
+                    levels.append((below, self._begin(inner, below)))
+        finally:
+            way.close()
+
+    def _begin(self, fd: int, path: str) -> Iterator[str]:
+        """Write a directory itself; the names in it, in the order of their bytes."""
         info = header(path + "/" if path else "./", os.fstat(fd))
         opaque = add_xattrs(info, fd)
         self.add(info)
         if opaque and self._whiteouts:
             self.marker(f"{path}/.wh..wh..opq" if path else ".wh..wh..opq")
-        with os.scandir(fd) as entries:
-            names = sorted(os.fsencode(entry.name) for entry in entries)
-        for raw in names:
-            name = os.fsdecode(raw)
-            status = os.lstat(name, dir_fd=fd)
-            below = f"{path}/{name}" if path else name
-            if below in self.stubs and stat.S_ISREG(status.st_mode) and status.st_size == 0:
-                continue
-            if stat.S_ISDIR(status.st_mode):
-                inner = os.open(name, READ_DIR, dir_fd=fd)
-                try:
-                    if below not in self.stubs or os.listdir(inner):
-                        self.directory(inner, below)
-                finally:
-                    os.close(inner)
-            elif self._whiteouts and stat.S_ISCHR(status.st_mode) and status.st_rdev == 0:
-                self.marker(f"{path}/.wh.{name}" if path else f".wh.{name}")
-            elif not stat.S_ISSOCK(status.st_mode):  # which tar cannot hold, and nobody could use
-                self.file(fd, name, below, status)
+        return map(os.fsdecode, sorted(map(os.fsencode, os.listdir(fd))))
+
+    def _entry(self, fd: int, name: str, path: str) -> int:
+        """One name of the directory `fd`: written, unless it is a directory that is to be: that, opened, else -1."""
+        status = os.lstat(name, dir_fd=fd)
+        if path in self.stubs and stat.S_ISREG(status.st_mode) and status.st_size == 0:
+            return -1
+        if stat.S_ISDIR(status.st_mode):
+            inner = os.open(name, READ_DIR, dir_fd=fd)
+            if path not in self.stubs or os.listdir(inner):
+                return inner
+            os.close(inner)
+        elif self._whiteouts and stat.S_ISCHR(status.st_mode) and status.st_rdev == 0:
+            above, _, base = path.rpartition("/")
+            self.marker(f"{above}/.wh.{base}" if above else f".wh.{base}")
+        elif not stat.S_ISSOCK(status.st_mode):  # which tar cannot hold, and nobody could use
+            self.file(fd, name, path, status)
+        return -1
 
     def marker(self, path: str) -> None:
         """An empty file that stands for something else by its name."""

@@ -13,10 +13,14 @@ import stat
 from contextlib import suppress
 
 from corten.linux.openat2 import RESOLVE_NO_SYMLINKS, openat2
+from corten.storage.descent import READ_DIR, Descent
 from corten.storage.syscalls import FICLONE
 
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
 _CHUNK = 1 << 30
-_READ_DIR = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 _RESERVED_XATTR = "trusted.overlay."
 
 
@@ -32,36 +36,30 @@ class TreeCopier:
         self._links: dict[tuple[int, int], str] = {}
 
     def run(self) -> None:
-        self._directory(self._source, self._target, "")
-
-    def _directory(self, source: int, target: int, path: str) -> None:
-        with os.scandir(source) as entries:
-            names = sorted(entry.name for entry in entries)
-        for name in names:
-            status = os.lstat(name, dir_fd=source)
-            below = f"{path}/{name}" if path else name
-            if stat.S_ISDIR(status.st_mode):
-                self._subdirectory(source, target, name, below)
-            else:
-                self._file(source, target, name, below, status)
-        status = os.fstat(source)
-        os.fchown(target, status.st_uid, status.st_gid)
-        os.fchmod(target, stat.S_IMODE(status.st_mode))
-        _copy_xattrs(source, target)
-        os.utime(target, ns=(status.st_atime_ns, status.st_mtime_ns))
-
-    def _subdirectory(self, source: int, target: int, name: str, path: str) -> None:
-        with suppress(FileExistsError):
-            os.mkdir(name, 0o700, dir_fd=target)
-        inner = os.open(name, _READ_DIR, dir_fd=source)
+        sources, targets = Descent(self._source), Descent(self._target)
         try:
-            outer = os.open(name, _READ_DIR, dir_fd=target)
-            try:
-                self._directory(inner, outer, path)
-            finally:
-                os.close(outer)
+            levels = [("", _names(self._source))]
+            while levels:
+                above, names = levels[-1]
+                if (name := next(names, None)) is None:
+                    _copy_attributes(sources.fd, targets.fd)
+                    levels.pop()
+                    sources.leave()
+                    targets.leave()
+                    continue
+                status = os.lstat(name, dir_fd=sources.fd)
+                path = f"{above}/{name}" if above else name
+                if not stat.S_ISDIR(status.st_mode):
+                    self._file(sources.fd, targets.fd, name, path, status)
+                    continue
+                with suppress(FileExistsError):
+                    os.mkdir(name, 0o700, dir_fd=targets.fd)
+                sources.enter(os.open(name, READ_DIR, dir_fd=sources.fd))
+                targets.enter(os.open(name, READ_DIR, dir_fd=targets.fd))
+                levels.append((path, _names(sources.fd)))
         finally:
-            os.close(inner)
+            sources.close()
+            targets.close()
 
     def _file(self, source: int, target: int, name: str, path: str, status: os.stat_result) -> None:
         if status.st_nlink > 1:
@@ -91,6 +89,19 @@ class TreeCopier:
             os.link(base, name, src_dir_fd=directory, dst_dir_fd=target, follow_symlinks=False)
         finally:
             os.close(directory)
+
+
+def _names(directory: int) -> Iterator[str]:
+    return iter(sorted(os.listdir(directory)))
+
+
+def _copy_attributes(source: int, target: int) -> None:
+    """Of a directory, when all in it has been made."""
+    status = os.fstat(source)
+    os.fchown(target, status.st_uid, status.st_gid)
+    os.fchmod(target, stat.S_IMODE(status.st_mode))
+    _copy_xattrs(source, target)
+    os.utime(target, ns=(status.st_atime_ns, status.st_mtime_ns))
 
 
 def _set_mode(name: str, status: os.stat_result, target: int) -> None:

@@ -13,11 +13,12 @@ import stat
 import tarfile
 from contextlib import suppress
 
-from corten.storage.archive import READ_DIR, TreeWriter, add_xattrs, header
+from corten.storage.archive import TreeWriter, add_xattrs, header
+from corten.storage.descent import READ_DIR, Descent
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Iterator
     from typing import IO
 
     _Xattrs = dict[str, bytes]
@@ -33,7 +34,7 @@ def write_difference(base: str, tree: str, out: IO[bytes], stubs: frozenset[str]
         try:
             with tarfile.open(fileobj=out, mode="w|", format=tarfile.PAX_FORMAT, bufsize=1 << 18) as tar:
                 difference = _Difference(TreeWriter(tar, True, stubs))
-                difference.directory(old, new, "", lambda: None)
+                difference.run(old, new)
             return difference.entries
         finally:
             os.close(new)
@@ -41,63 +42,102 @@ def write_difference(base: str, tree: str, out: IO[bytes], stubs: frozenset[str]
         os.close(old)
 
 
+class _Level:
+    """A directory that is in both trees, called `path`, on the way down.
+
+    `info` is its header, which is `written` when the first thing in it is; `retimed`: its time alone says that
+    something has changed.
+    """
+
+    __slots__ = ("before", "info", "names", "path", "retimed", "written")
+
+    def __init__(self, info: tarfile.TarInfo, path: str, before: dict[str, None]) -> None:
+        self.info, self.path, self.before = info, path, before
+        self.names: Iterator[str] = iter(())
+        self.written = self.retimed = False
+
+
 class _Difference:
     """A directory is written when the first thing in it is, so that nothing stands without the ones above it."""
 
     def __init__(self, writer: TreeWriter) -> None:
         self._writer = writer
+        self._levels: list[_Level] = []
 
     @property
     def entries(self) -> int:
         return max(self._writer.entries - 1, 0)
 
-    def directory(self, old: int, new: int, path: str, above: Callable[[], None]) -> None:
-        """Compare two open directories called `path`; `above` writes the ones that this one is in, once."""
-        written = False
+    def run(self, old: int, new: int) -> None:
+        """Compare two open directories."""
+        olds, news, levels = Descent(old), Descent(new), self._levels
+        try:
+            self._begin(old, new, "")
+            while levels:
+                level = levels[-1]
+                if (name := next(level.names, None)) is None:
+                    if level.retimed:
+                        self._here()
+                    levels.pop()
+                    olds.leave()
+                    news.leave()
+                    continue
+                path = _join(level.path, name)
+                if self._entry(olds.fd if name in level.before else -1, news.fd, name, path):
+                    olds.enter(os.open(name, READ_DIR, dir_fd=olds.fd))
+                    news.enter(os.open(name, READ_DIR, dir_fd=news.fd))
+                    self._begin(olds.fd, news.fd, path)
+        finally:
+            olds.close()
+            news.close()
 
-        def here() -> None:
-            nonlocal written
-            if not written:
-                written = True
-                above()
-                info = header(f"{path}/" if path else "./", os.fstat(new))
-                add_xattrs(info, new)
-                self._writer.add(info)
-
+    def _begin(self, old: int, new: int, path: str) -> None:
+        info = header(f"{path}/" if path else "./", os.fstat(new))
+        add_xattrs(info, new)
         before, names = _names(old), _names(new)
+        level = _Level(info, path, before)
+        self._levels.append(level)
         stubs = [name for name in names if name not in before and self._is_stub(new, name, _join(path, name))]
         if _attributes(os.fstat(old)) != _attributes(os.fstat(new)) or _xattrs(old) != _xattrs(new):
-            here()
+            self._here()
         for name in before:
             if name not in names:
-                here()
+                self._here()
                 self._writer.marker(_join(path, f".wh.{name}"))
-        for name in names:
-            if name not in stubs:
-                self._entry(old if name in before else -1, new, name, _join(path, name), here)
+        level.names = iter([name for name in names if name not in stubs])
         # The time of one that things were mounted in says no more than that.
-        if not stubs and os.fstat(old).st_mtime_ns != os.fstat(new).st_mtime_ns:
-            here()
+        level.retimed = not stubs and os.fstat(old).st_mtime_ns != os.fstat(new).st_mtime_ns
 
-    def _entry(self, old: int, new: int, name: str, path: str, above: Callable[[], None]) -> None:
-        """One name of the directory `new`, which `old` has too unless it is -1."""
+    def _here(self) -> None:
+        """Something is written in the directory at hand: it first, and those above it, once."""
+        missing = []
+        for level in reversed(self._levels):
+            if level.written:
+                break
+            missing.append(level)
+        for level in reversed(missing):
+            level.written = True
+            self._writer.add(level.info)
+
+    def _entry(self, old: int, new: int, name: str, path: str) -> bool:
+        """One name of the directory `new`, which `old` has too unless it is -1. Whether both have a directory there."""
         status = os.lstat(name, dir_fd=new)
         before = os.lstat(name, dir_fd=old) if old >= 0 else None
         if stat.S_ISSOCK(status.st_mode):
             if before is not None and not stat.S_ISSOCK(before.st_mode):
-                above()
+                self._here()
                 self._writer.marker(f"{path.rpartition('/')[0]}/.wh.{name}".lstrip("/"))
         elif not stat.S_ISDIR(status.st_mode):
             if before is None or not _same(old, before, new, status, name):
-                above()
+                self._here()
                 self._writer.file(new, name, path, status)
         elif before is not None and stat.S_ISDIR(before.st_mode):
-            with _Opened(old, name) as below, _Opened(new, name) as inner:
-                self.directory(below.fd, inner.fd, path, above)
+            return True
         else:
-            above()
+            self._here()
             with _Opened(new, name) as inner:
                 self._writer.directory(inner.fd, path)
+        return False
 
     def _is_stub(self, directory: int, name: str, path: str) -> bool:
         """Whether it was made by the runtime to mount something on it, and nothing is in it."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import os
+import shutil
 import socket
 import stat
 import tarfile
@@ -19,6 +20,7 @@ from corten.storage.archiving.conduit import Inlet, Outlet
 from corten.storage.archiving.places import clean, owner, real_path
 from corten.storage.archiving.tarwriter import TreeWriter, entry
 from corten.storage.tarstream import DIRECTORY, REGULAR, TarReader
+from corten.storage.walking import delete_tree
 
 
 def through(framing: str, write: Callable[[socket.socket], None], prefix: bytes = b"") -> bytes:
@@ -190,3 +192,67 @@ def test_changes_without_whiteouts(tmp_path: Path) -> None:
     for fd in fds:
         os.close(fd)
     assert found == [(1, "/etc"), (0, "/file"), (0, "/same"), (0, "/same/deep"), (1, "/same/deep/new")]
+
+
+def compare(upper: Path, lower: Path, stubs: frozenset[str] = frozenset(), *, whole: bool) -> list[tuple[int, str]]:
+    found: list[tuple[int, str]] = []
+    fds = [os.open(place, os.O_RDONLY) for place in (upper, lower)]
+    try:
+        Comparison(lambda kind, path: found.append((kind, path)), stubs, whole=whole).run(*fds)
+    finally:
+        for fd in fds:
+            os.close(fd)
+    return found
+
+
+def test_changes_between_whole_trees(tmp_path: Path) -> None:
+    lower, upper = tmp_path / "lower", tmp_path / "upper"
+    for name in ("a/b/same", "a/gone/in", "etc/conf", "kept/deep/file", "turns"):
+        (lower / name).parent.mkdir(parents=True, exist_ok=True)
+        (lower / name).write_text(name)
+    for path in lower.rglob("*"):
+        os.utime(path, (1, 1))
+    shutil.copytree(lower, upper)
+    (upper / "a/b/new").touch()
+    shutil.rmtree(upper / "a/gone")
+    (upper / "etc/hosts").touch()  # to mount on
+    (upper / "kept/deep/file").write_text("changed, in place")
+    (upper / "turns").unlink()
+    (upper / "turns").mkdir()
+    told = [(0, "/a"), (0, "/a/b"), (1, "/a/b/new"), (2, "/a/gone"), (0, "/kept"), (0, "/kept/deep")]
+    told += [(0, "/kept/deep/file"), (0, "/turns")]
+    assert compare(upper, lower, frozenset({"etc/hosts"}), whole=True) == told
+    assert (0, "/etc") in compare(upper, lower, whole=True)
+    assert compare(lower, lower, whole=True) == []
+
+
+def deep(tree: Path, depth: int, files: dict[int, str]) -> None:
+    """Directories in each other, all called d; `files` are names in those of some levels."""
+    tree.mkdir()
+    fd = os.open(tree, os.O_RDONLY)
+    for level in range(1, depth + 1):
+        os.mkdir("d", dir_fd=fd)
+        inner = os.open("d", os.O_RDONLY, dir_fd=fd)
+        os.close(fd)
+        fd = inner
+        if level in files:
+            os.close(os.open(files[level], os.O_CREAT | os.O_WRONLY, 0o600, dir_fd=fd))
+    os.close(fd)
+
+
+@pytest.mark.parametrize("whole", [False, True])
+def test_changes_far_down(tmp_path: Path, whole: bool) -> None:
+    """Deeper than Python's stack or a process's descriptors would do."""
+    depth = 1500
+    upper, lower = tmp_path / "upper", tmp_path / "lower"
+    deep(upper, depth, {depth: "new"})
+    deep(lower, depth, {700: "gone"})
+    try:
+        before = os.listdir("/proc/self/fd")
+        found = compare(upper, lower, whole=whole)
+        assert len(os.listdir("/proc/self/fd")) == len(before)
+    finally:
+        delete_tree(upper)
+        delete_tree(lower)
+    told = {(0, "/d" * level) for level in range(1, depth + 1)} | {(1, "/d" * depth + "/new")}
+    assert set(found) == (told | {(2, "/d" * 700 + "/gone")} if whole else told)

@@ -161,7 +161,7 @@ class _Worker:
             part.clear()
             size = 0
 
-        changes.Comparison(found, frozenset(request["stubs"])).run(upper, lower)
+        changes.Comparison(found, frozenset(request["stubs"]), whole=request["whole"]).run(upper, lower)
         flush()
 
 
