@@ -8,6 +8,7 @@ import io
 import json
 import os
 import socket
+import subprocess
 import tarfile
 from pathlib import Path
 from typing import Any
@@ -222,6 +223,40 @@ def test_what_put_answers(daemon: Daemon, box: str) -> None:
     assert daemon.ok("exec", box, "cat", "/dd/sub") == "now a file"
     assert raw(daemon, f"{base}?path=/tmp", packed(x=bytes(5 << 20)))[0] == 200
     assert daemon.ok("exec", box, "stat", "-c", "%s %u:%g %a", "/tmp/x") == f"{5 << 20} 7:8 640"
+
+
+@pytest.mark.parametrize("program", ["gzip", "bzip2", "xz", "zstd"])
+def test_archives_may_be_compressed(daemon: Daemon, box: str, program: str) -> None:
+    if program == "zstd":
+        import zstandard
+
+        body = zstandard.ZstdCompressor().compress(packed(x=b"small\n"))
+    else:
+        body = subprocess.run([program], input=packed(x=b"small\n"), capture_output=True, check=True).stdout
+    assert raw(daemon, f"PUT /containers/{box}/archive?path=/tmp", body)[0] == 200
+    assert daemon.ok("exec", box, "cat", "/tmp/x") == "small"
+    status, _, told = raw(daemon, f"PUT /containers/{box}/archive?path=/tmp", body[:-6])
+    assert (status, b"unexpected EOF" in told) == (400, True)
+
+
+@pytest.mark.parametrize(
+    ("source", "target", "words"),
+    [
+        ("box:/dd/f/.", "-", "lstat /dd/f/.: not a directory"),
+        ("box:/dd/f/x", "-", "lstat /dd/f/x: not a directory"),
+        ("box:/loop/x", "-", "too many links in /loop/x"),
+        ("FILE", "box:/etc/", "unpack /etc/hosts: device or resource busy"),
+        ("FILE", "box:/taken", 'cannot overwrite directory "/taken/hosts" with non-directory "/taken"'),
+    ],
+)
+def test_what_goes_wrong_is_told_with_its_path(
+    daemon: Daemon, box: str, tmp_path: Path, source: str, target: str, words: str
+) -> None:
+    (tmp_path / "hosts").write_text("x")
+    daemon.ok("exec", box, "sh", "-c", "ln -s loop /loop; mkdir -p /taken/hosts")
+    done = daemon.docker("cp", source.replace("FILE", str(tmp_path / "hosts")), target)
+    assert done.code == 1
+    assert words in done.err
 
 
 def test_copies_for_the_container_user(daemon: Daemon, tmp_path: Path) -> None:

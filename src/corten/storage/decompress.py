@@ -16,6 +16,7 @@ if TYPE_CHECKING:
 
 CHUNK = 256 << 10
 _EOF = "unexpected EOF"
+_MAGIC = 6  # bytes that tell how it is compressed
 _MAX_HEADER = 1 << 20  # of one gzip member
 _XZ_MEMORY = 256 << 20  # what its header may ask for; xz -9 needs 65 MiB
 
@@ -32,6 +33,8 @@ def chunks(source: Callable[[], bytes], consumed: Callable[[int], None]) -> Iter
         return data
 
     first = read()
+    while 0 < len(first) < _MAGIC and (more := read()):
+        first += more
     if first.startswith(b"\x1f\x8b"):
         return _stream(read, first, _gzip)
     if first.startswith(b"\x28\xb5\x2f\xfd") or (first[1:4] == b"\x2a\x4d\x18" and first[0] & 0xF0 == 0x50):
@@ -41,6 +44,17 @@ def chunks(source: Callable[[], bytes], consumed: Callable[[int], None]) -> Iter
     if first.startswith(b"BZh"):
         return _stream(read, first, _bzip2)
     return _plain(read, first)
+
+
+def load_all() -> None:
+    """Import all decompressors, for a process that cannot when it needs them."""
+    import bz2
+    import lzma
+
+    import zstandard
+    from isal import igzip_lib
+
+    _ = bz2, lzma, zstandard, igzip_lib
 
 
 def _plain(read: Callable[[], bytes], data: bytes) -> Iterator[bytes]:

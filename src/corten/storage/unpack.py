@@ -61,6 +61,8 @@ class Unpacker:
 
     whiteouts = True
     """Whether names that begin with `.wh.` take something away."""
+    above = ""
+    """What is put before names in messages, with a slash at its end."""
     reach = staticmethod(open_in_root)
     """Opens a path of the archive, below the descriptor of the root."""
 
@@ -97,7 +99,7 @@ class Unpacker:
             entry = None
             self._set_times()
         except OSError as error:
-            raise _translate(entry, error) from error
+            raise _translate(entry, error, self.above) from error
         except (ValueError, OverflowError) as error:  # a NUL inside a name, a number beyond what the call takes
             raise InvalidArgument(f"invalid entry {_show(entry.name if entry else b'')}: {error}") from None
         finally:
@@ -467,9 +469,9 @@ def _show(name: bytes) -> str:
     return clip(name.decode("utf-8", "replace"), 300)
 
 
-def _translate(entry: Entry | None, error: OSError) -> InvalidArgument | SystemFault:
+def _translate(entry: Entry | None, error: OSError, above: str) -> InvalidArgument | SystemFault:
     number = error.errno or 0
-    what = f"/{_show(entry.name).lstrip('/')}" if entry else "directory times"
+    what = f"/{above}{_show(entry.name).lstrip('/')}" if entry else "directory times"
     message = f"unpack {what}: {words(number)}"
     if number in _HOST_ERRORS:
         return SystemFault(message, step="unpack", errno=number)

@@ -27,9 +27,11 @@ class Extractor(Unpacker):
     whiteouts = False
     reach = staticmethod(_reach)
 
-    def __init__(self, directory: int, *, keep_kinds: bool, owner: tuple[int, int] | None = None) -> None:
+    def __init__(self, directory: int, name: str, *, keep_kinds: bool, owner: tuple[int, int] | None = None) -> None:
+        """`name` is the directory's, for what is told of failures."""
         super().__init__(directory)
-        self._keep_kinds, self._owner = keep_kinds, owner
+        self.above = name.strip("/") + "/" if name != "/" else ""
+        self._name, self._keep_kinds, self._owner = name, keep_kinds, owner
 
     def path_of(self, directory: int, base: bytes) -> bytes:
         os.fchdir(directory)  # there is no /proc
@@ -46,7 +48,7 @@ class Extractor(Unpacker):
                     ("directory", "non-directory") if entry.kind != DIRECTORY else ("non-directory", "directory")
                 )
                 name = (clean(entry.name) or b"").decode("utf-8", "replace")
-                raise InvalidArgument(f'cannot overwrite {there} "{name}" with {new}')
+                raise InvalidArgument(f'cannot overwrite {there} "/{self.above}{name}" with {new} "{self._name}"')
         return super()._clear(entry, directory, base)
 
     def _node(self, entry: Entry, directory: int, base: bytes, path: bytes) -> None:

@@ -15,6 +15,7 @@ Sockets are SOCK_SEQPACKET, messages JSON. The server ends with its socket, the 
 
 from __future__ import annotations
 
+import errno
 import gc
 import json
 import os
@@ -22,7 +23,7 @@ import signal
 import socket
 import sys
 
-from corten.errors import CortenError, Forbidden, InvalidArgument, NotFound
+from corten.errors import CortenError, Forbidden, InvalidArgument, NotFound, SystemFault
 from corten.linux.process import PR_SET_PDEATHSIG, prctl
 from corten.linux.scm import recv_fds
 from corten.storage import walking
@@ -32,6 +33,7 @@ from corten.storage.archiving.extract import Extractor
 from corten.storage.archiving.places import Place, clean, owner
 from corten.storage.archiving.protocol import MAX_MESSAGE, METER
 from corten.storage.archiving.tarwriter import TreeWriter
+from corten.storage.decompress import chunks, load_all
 from corten.storage.faults import words
 from corten.storage.syscalls import open_in_root
 from corten.storage.tarstream import TarReader
@@ -95,8 +97,8 @@ class _Worker:
         tree = root.enter(request["view"], writable=writable)
         try:
             return Place(tree, request["path"])
-        except FileNotFoundError:
-            raise NotFound("file", request["path"], request["missing"]) from None
+        except OSError as error:
+            raise _unreached(request, error) from None
 
     def _stat(self, request: Message) -> None:
         self._say({"stat": self._place(request).describe()})
@@ -125,8 +127,8 @@ class _Worker:
         tree = root.enter(request["view"], writable=True)
         try:
             place = open_in_root(tree, os.fsencode(clean(request["path"])), os.O_PATH)
-        except FileNotFoundError:
-            raise NotFound("file", request["path"], request["missing"]) from None
+        except OSError as error:
+            raise _unreached(request, error) from None
         if os.fstat(place).st_mode & 0o170000 != 0o040000:
             raise InvalidArgument("extraction point is not a directory")
         _check_writable(tree, place)
@@ -137,8 +139,9 @@ class _Worker:
                 raise InvalidArgument(f"unable to find user {request['owner']}: no matching entries in passwd file")
         self._say({"stat": None})
         fd, framing, prefix, meter = self._conduit()
-        reader = TarReader(Inlet(fd, framing, prefix, meter=meter, ahead=True).chunks())
-        Extractor(place, keep_kinds=request["keep_kinds"], owner=ids).run(reader)
+        body = Inlet(fd, framing, prefix, meter=meter, ahead=True).chunks()
+        reader = TarReader(chunks(lambda: next(body, b""), lambda _: None))
+        Extractor(place, clean(request["path"]), keep_kinds=request["keep_kinds"], owner=ids).run(reader)
         reader.drain()
 
     def _changes(self, request: Message) -> None:
@@ -176,6 +179,16 @@ def _check_writable(tree: int, place: int) -> None:
         raise Forbidden(what)
 
 
+def _unreached(request: Message, error: OSError) -> CortenError:
+    """In Docker's words, which name the path that was asked for."""
+    if error.errno == errno.ENOENT:
+        return NotFound("file", request["path"], request["missing"])
+    text = "lstat {}: {}"
+    if error.errno == errno.ELOOP:
+        text = "too many links in {}"
+    return SystemFault(text.format(request["path"], words(error.errno or 0)), step="archive", errno=error.errno or 0)
+
+
 def _described(error: CortenError | OSError) -> Message:
     if isinstance(error, OSError):
         number = error.errno or 0
@@ -190,6 +203,7 @@ def main(fd: int) -> None:
     """The server's process; `fd` is its end of the daemon's socket."""
     prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
     sock = socket.socket(fileno=fd)
+    load_all()
     gc.freeze()
     while True:
         message, fds = recv_fds(sock, 64)
