@@ -113,3 +113,27 @@ def test_nothing_is_asked_of_a_paused_container(daemon: Daemon) -> None:
         lambda: daemon.inspect("frozen")["State"]["Health"]["Log"][-1]["Start"] > before["Log"][-1]["End"],
         what="another probe",
     )
+
+
+@pytest.mark.parametrize(
+    ("command", "flags", "code", "output"),
+    [
+        ("sleep 9", ("--health-timeout", "200ms"), -1, "Health check exceeded timeout (200ms)"),
+        ("echo so far; sleep 9", ("--health-timeout", "1500ms"), -1, "Health check exceeded timeout (1.5s): so far\n"),
+        ("head -c 9000 /dev/zero | tr '\\0' x", (), 0, "x" * 4096 + "..."),
+        ("head -c 4096 /dev/zero | tr '\\0' x; exit 2", (), 2, "x" * 4096),
+    ],
+)
+def test_what_is_kept_of_a_check(daemon: Daemon, command: str, flags: tuple[str, ...], code: int, output: str) -> None:
+    daemon.ok("run", "-d", "--name", "box", "--health-cmd", command, *OFTEN, *flags, "busybox", "sleep", "99")
+    until(lambda: daemon.inspect("box")["State"]["Health"]["Log"], what="a result")
+    result = daemon.inspect("box")["State"]["Health"]["Log"][0]
+    assert (result["ExitCode"], result["Output"]) == (code, output)
+
+
+def test_no_policy_for_what_goes_by_itself(daemon: Daemon) -> None:
+    daemon.ok("run", "-d", "--rm", "--name", "box", "busybox", "sleep", "99")
+    refused = daemon.docker("update", "--restart", "always", "box")
+    words = f"{daemon.inspect('box')['Id']}: Restart policy cannot be updated because AutoRemove is enabled"
+    assert f"Cannot update container {words} for the container" in refused.err
+    daemon.ok("update", "--restart", "no", "box")

@@ -120,7 +120,7 @@ def test_a_container_goes_on_while_its_syslog_is_away(daemon: Daemon, tmp_path: 
 @pytest.mark.parametrize(
     ("driver", "chosen", "words"),
     [
-        ("gelf", {}, "logger: no log driver named 'gelf' is registered"),
+        ("gelf", {}, 'error looking up logging plugin gelf: plugin "gelf" not found'),
         ("local", {"labels": "a"}, "unknown log opt 'labels' for log driver local"),
         ("json-file", {"mode": "bogus"}, "logger: logging mode not supported: bogus"),
         ("syslog", {"syslog_address": "tcp://127.0.0.1:1"},

@@ -17,6 +17,7 @@ DEFAULT_BUFFER = 1_000_000  # bytes of a non-blocking log, as in Docker
 
 _POWERS = {"": 0, "b": 0} | {f"{unit}{end}": power for power, unit in enumerate("kmg", 1) for end in ("", "b", "ib")}
 ATTRIBUTES = ("labels", "labels-regex", "env", "env-regex", "tag")
+_FAILED = "failed to initialize logging driver: "
 _FILES = ("max-size", "max-file", "compress")
 _SYSLOG = tuple(
     f"syslog-{name}"
@@ -67,7 +68,8 @@ def parse(driver: str, options: Mapping[str, str]) -> LogSettings:
     if driver == "none":
         return LogSettings("none", None)  # whatever is said about it
     if driver not in _OPTIONS:
-        raise InvalidArgument(f"logger: no log driver named '{clip(driver)}' is registered")
+        name = clip(driver)
+        raise InvalidArgument(f'error looking up logging plugin {name}: plugin "{name}" not found')
     buffer = _buffer(options)
     cache = {key.removeprefix(_CACHE): value for key, value in options.items() if key.startswith(_CACHE)}
     cached = not _boolean("cache-disabled", cache.pop("disabled", ""), "invalid value for option {}: {}")
@@ -126,19 +128,20 @@ def _files(options: Mapping[str, str], *, compress: bool) -> Files:
     size, files = DEFAULT_MAX_SIZE, DEFAULT_MAX_FILES
     if "max-size" in options:
         text = options["max-size"]
-        size = 0 if text.strip() == "-1" else _bytes(text, 1000) or -1
+        size = 0 if text.strip() == "-1" else _bytes(text, 1000)
         if size < 0:
-            raise InvalidArgument(f"invalid log opt max-size: '{clip(text)}'; use a number with k, m or g, or -1")
+            raise InvalidArgument(f"{_FAILED}invalid size: '{clip(text)}'")
+        if size == 0 and text.strip() != "-1":
+            raise InvalidArgument(f"{_FAILED}max-size must be a positive number")
     if "max-file" in options:
         files = _count(options["max-file"])
     if options.get("compress"):
         compress = _boolean(
-            "compress", options["compress"], "failed to initialize logging driver: {} is no boolean: {}"
+            "compress", options["compress"], _FAILED + 'strconv.ParseBool: parsing "{1}": invalid syntax'
         )
         if compress and (files < 2 or size == 0):
             raise InvalidArgument(
-                "failed to initialize logging driver: compress cannot be true when max-file is less than 2 or "
-                "max-size is not set"
+                _FAILED + "compress cannot be true when max-file is less than 2 or max-size is not set"
             )
     if size == 0:
         files = 1  # without a limit nothing is ever rotated
@@ -168,7 +171,7 @@ def _count(text: str) -> int:
     try:
         count = int(text)
     except ValueError:
-        count = 0
+        raise InvalidArgument(f'{_FAILED}strconv.Atoi: parsing "{clip(text)}": invalid syntax') from None
     if count < 1:
-        raise InvalidArgument("max-file cannot be less than 1")
+        raise InvalidArgument(f"{_FAILED}max-file cannot be less than 1")
     return count

@@ -39,6 +39,28 @@ def parse_duration(text: str) -> int:
     return -total if text.startswith("-") else total
 
 
+def format_duration(ns: int) -> str:
+    """As Go writes it: "500ms", "1m30s", "1.5s", "2h0m0s"."""
+    sign, left = "-" if ns < 0 else "", abs(ns)
+    for unit, size in (("ns", 1), ("µs", 1_000), ("ms", 1_000_000)):
+        if 0 < left < size * 1000:
+            return f"{sign}{_decimal(left, size)}{unit}"
+    minutes, rest = divmod(left, 60 * SECOND)
+    text = _decimal(rest, SECOND) + "s"
+    if minutes:
+        text = f"{minutes % 60}m{text}"
+    if minutes >= 60:
+        text = f"{minutes // 60}h{text}"
+    return sign + text
+
+
+def _decimal(value: int, size: int) -> str:
+    whole, part = divmod(value, size)
+    digits = len(str(size)) - 1
+    fraction = f"{part:0{digits}}".rstrip("0") if part else ""
+    return f"{whole}.{fraction}" if fraction else str(whole)
+
+
 def parse_moment(text: str, now_ns: int) -> int:
     """A point in time as filters and `since` have it: Unix seconds with a fraction, RFC 3339 (its zone or less may be
     missing; UTC then), or a duration before now. Raises ValueError.

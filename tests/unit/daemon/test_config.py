@@ -149,7 +149,7 @@ def test_a_storage_limit_that_is_none_is_refused(tmp_path: Path, text: object) -
 @pytest.mark.parametrize(
     ("driver", "options", "words"),
     [
-        ("bogus", {}, "failed to set log opts: logger: no log driver named 'bogus' is registered"),
+        ("bogus", {}, 'failed to set log opts: error looking up logging plugin bogus: plugin "bogus" not found'),
         ("local", {"tag": "x"}, "failed to set log opts: unknown log opt 'tag' for log driver local"),
     ],
 )

@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from corten.specs.filters import label_test
-from corten.specs.times import SECOND, format_time, parse_duration, parse_moment, parse_time
+from corten.specs.times import SECOND, format_duration, format_time, parse_duration, parse_moment, parse_time
 
 NOW = 1_700_000_000 * SECOND
 
@@ -84,3 +84,11 @@ def test_labels() -> None:
         ([], ["a=2", "c"], True),
     ]:
         assert label_test(values, without)(labels) is passes
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["0s", "1ns", "999ns", "1.5µs", "500ms", "1.000001ms", "1s", "1.5s", "30s", "1m0s", "1m30.25s", "2h0m0s", "-1m0s"],
+)
+def test_durations_are_written_as_go_does(text: str) -> None:
+    assert format_duration(parse_duration(text)) == text

@@ -77,7 +77,10 @@ class Configuration:
 
     def _apply(self, container: Container, resources: Resources, policy: RestartPolicy | None) -> list[str]:
         if policy is not None and policy.name:
-            validate.check_restart_policy(policy, auto_remove=container.host_config.auto_remove)
+            validate.check_restart_policy(policy, auto_remove=False)
+            if container.host_config.auto_remove and policy.name != "no":
+                reason = "Restart policy cannot be updated because AutoRemove is enabled for the container"
+                raise Conflict(f"Cannot update container {container.id}: {reason}")
             container.host_config.restart_policy = policy
         updates.merge(container.host_config, resources)
         return validate.check_limits(container.host_config, self._facts)

@@ -17,6 +17,7 @@ from corten.engine.models import Container, Exec, Health, HealthResult, Status
 from corten.errors import CortenError, StartFailed
 from corten.runtime.types import Stream
 from corten.specs.container import ExecRequest, HealthConfig
+from corten.specs.times import format_duration
 from corten.tasks import TaskOwner
 
 log = logging.getLogger(__name__)
@@ -174,14 +175,16 @@ class HealthMonitor:
     async def _follow(
         self, name: str, session: Exec, output: socket.socket, start_ns: int, timeout_ns: int
     ) -> HealthResult:
-        reading = self._tasks.start(f"probe of {name}", _read(output))
+        said = _Output()
+        reading = self._tasks.start(f"probe of {name}", said.read(output))
         ended = self._execs.ended(session)
         done = self._tasks.start(f"end of probe of {name}", _both(reading, ended))
         try:
             if not await within(self._tasks, self._deps.clock, done, timeout_ns / 1e9):
                 await self._execs.kill(session, signal.SIGKILL)
-                return self._result(start_ns, -1, f"Health check exceeded timeout ({timeout_ns / 1e9:g}s)")
-            return self._result(start_ns, ended.result(), reading.result())
+                text = f"Health check exceeded timeout ({format_duration(timeout_ns)})"
+                return self._result(start_ns, -1, f"{text}: {said}" if str(said) else text)
+            return self._result(start_ns, ended.result(), str(said))
         finally:
             done.cancel()
             reading.cancel()  # its socket is about to be closed
@@ -193,13 +196,22 @@ class HealthMonitor:
         await self._tasks.close("the daemon stops")
 
 
-async def _read(connection: socket.socket) -> str:
-    loop = asyncio.get_running_loop()
-    output = bytearray()
-    while data := await loop.sock_recv(connection, 65536):
-        output += data[: max(0, MAX_OUTPUT - len(output))]
-    return output.decode(errors="replace")
+class _Output:
+    """What a check has said so far, as Docker keeps it: its start, and dots where that is not all."""
+
+    def __init__(self) -> None:
+        self._start, self._cut = bytearray(), False
+
+    async def read(self, connection: socket.socket) -> None:
+        loop = asyncio.get_running_loop()
+        while data := await loop.sock_recv(connection, 65536):
+            room = MAX_OUTPUT - len(self._start)
+            self._start += data[:room]
+            self._cut = self._cut or len(data) > room
+
+    def __str__(self) -> str:
+        return self._start.decode(errors="replace") + ("..." if self._cut else "")
 
 
-async def _both(reading: asyncio.Task[str], ended: asyncio.Future[int]) -> None:
+async def _both(reading: asyncio.Task[None], ended: asyncio.Future[int]) -> None:
     await asyncio.gather(reading, ended)
