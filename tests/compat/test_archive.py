@@ -428,3 +428,22 @@ def test_use_api_socket_with_credentials(daemon: Daemon) -> None:
         assert "r.example" in daemon.ok("exec", "box", "sh", "-c", "cat $DOCKER_CONFIG/config.json")
     finally:
         config.unlink()
+
+
+def test_the_mark_of_a_container(daemon: Daemon, tmp_path: Path) -> None:
+    """Programs look for it; it is nobody's change, and in an export as everything else."""
+    daemon.ok("run", "-d", "--name", "box", "--network", "none", "busybox", "sleep", "1000")
+    assert daemon.ok("exec", "box", "stat", "-c", "%F %s %a %u", "/.dockerenv") == "regular empty file 0 755 0"
+    assert daemon.ok("diff", "box") == ""
+    daemon.ok("export", "-o", str(tmp_path / "a.tar"), "box")
+    with tarfile.open(tmp_path / "a.tar") as tar:
+        assert ".dockerenv" in tar.getnames()
+    daemon.ok("commit", "box", "committed:latest")
+    daemon.ok("save", "-o", str(tmp_path / "b.tar"), "committed")
+    with tarfile.open(tmp_path / "b.tar") as tar:
+        manifest = json.load(tar.extractfile("manifest.json") or io.BytesIO())
+        with tarfile.open(fileobj=tar.extractfile(manifest[0]["Layers"][-1])) as layer:
+            assert not any(name.endswith(".dockerenv") for name in layer.getnames())
+    daemon.ok("rm", "-f", "box")
+    assert daemon.ok("run", "--rm", "--network", "none", "committed", "ls", "/.dockerenv") == "/.dockerenv"
+    daemon.ok("rmi", "committed")

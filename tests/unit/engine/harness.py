@@ -79,6 +79,7 @@ class MemorySnapshots:
 
     def __init__(self) -> None:
         self.active: set[str] = set()
+        self.root = Path("/nowhere")
         self.fail = False
 
     def prepare(self, key: str, parent: str = "") -> Sequence[MountPlan]:
@@ -104,7 +105,9 @@ class MemorySnapshots:
         raise NotImplementedError
 
     def layer_dir(self, key: str) -> Path:
-        return Path("/layers", key)
+        place = self.root / key
+        place.mkdir(parents=True, exist_ok=True)
+        return place
 
     def info(self, key: str) -> SnapshotInfo:
         return SnapshotInfo(key, "", "active" if key in self.active else "committed", Usage(7, 1))
@@ -144,6 +147,7 @@ class Engine:
     facts: HostFacts = field(default_factory=lambda: HostFacts(cpu_count=2, cpus="0-1", memory=8 << 30, hostname="box"))
 
     def __post_init__(self) -> None:
+        self.snapshots.root = self.root / "layers"
         self.runtime = FakeRuntime(self.clock)
         self.controller = FakeNetworkController(self.root / "exec")
         self.past: list[Event] = []

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import os
 import secrets
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -39,6 +40,9 @@ from corten.specs.container import (
 from corten.storage.types import MountPlan
 
 _CONFIG_FIELDS = ContainerConfig.__struct_fields__
+
+_MARK = ".dockerenv"
+_NEW_FILE = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
 
 
 @dataclass(frozen=True, slots=True)
@@ -177,7 +181,11 @@ class Creation:
 
     def _prepare(self, id: str, chain_id: str) -> Sequence[MountPlan]:
         self._settings.state_dir(id).mkdir(mode=0o710, parents=True, exist_ok=True)
-        return self._deps.snapshotter.prepare(id, chain_id)
+        plans = self._deps.snapshotter.prepare(id, chain_id)
+        # By it programs see that they are in a container of Docker's.
+        with contextlib.suppress(FileExistsError):  # of the image, where the snapshot is a copy of it
+            os.close(os.open(self._deps.snapshotter.layer_dir(id) / _MARK, _NEW_FILE, 0o755))
+        return plans
 
     async def _drop(self, entry: Entry) -> None:
         await self._catalog.drop(entry)

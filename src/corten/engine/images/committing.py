@@ -31,8 +31,8 @@ from corten.specs.oci_image import Descriptor, History, ImageConfig, RunConfig
 from corten.specs.reference import Reference
 from corten.specs.times import format_time
 
-STUBS = ("dev", "proc", "sys", "etc/hosts", "etc/hostname", "etc/resolv.conf")
-"""What the runtime makes in a container's layer to mount on; empty, it is nobody's change."""
+STUBS = ("dev", "proc", "sys", "etc/hosts", "etc/hostname", "etc/resolv.conf", ".dockerenv")
+"""What is made in a container's layer to mount on, and as its mark; empty, it is nobody's change."""
 
 _OCI_TYPES = {
     oci.DOCKER_LAYER: oci.OCI_LAYER,
