@@ -6,6 +6,7 @@ import contextlib
 import socket
 import time
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 
@@ -101,3 +102,24 @@ def test_who_does_not_read(daemon: Daemon, form: str, what: str, action: str) ->
             daemon.ok("inspect", "box")
             daemon.ok("rm", "-fv", "box")
         until(lambda: not sock.recv(1 << 20), what="the end of the connection")
+
+
+def test_many_who_do_not_read_are_in_the_way_of_no_other_container(daemon: Daemon, tmp_path: Path) -> None:
+    for name in ("box", "other"):
+        daemon.ok("create", "--name", name, "--network", "none", "busybox", "sleep", "1000")
+    (tmp_path / "file").write_text("x\n")
+    with contextlib.ExitStack() as stack:
+        socks = [stack.enter_context(stalled(daemon, "GET /containers/box/archive?path=/")) for _ in range(40)]
+        until(lambda: begun(daemon, "box", "archive-path"), what="the first worker")
+        with quick(8):
+            daemon.ok("cp", str(tmp_path / "file"), "other:/tmp/")
+            daemon.ok("cp", "other:/tmp/file", str(tmp_path / "back"))
+            daemon.ok("rm", "-f", "box")
+        for sock in socks:
+            until(lambda sock=sock: is_told(sock), what="the end of the connection")  # type: ignore[misc]
+
+
+def is_told(sock: socket.socket) -> bool:
+    """By the end of what it had been sent a part of, or, where it was waiting for its turn, by an answer."""
+    data = sock.recv(1 << 20)
+    return not data or b"is being removed" in data

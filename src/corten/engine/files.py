@@ -62,7 +62,7 @@ class FileService:
         container = self._deps.catalog.find(ref).container
         request = {"do": "changes", "stubs": STUBS, **await asyncio.to_thread(self._layers, container)}
         found: list[tuple[int, str]] = []
-        async with self._workers.job(request) as job:
+        async with self._workers.job(container.id, request) as job:
             while "done" not in (answer := await job.answer()):
                 found += [(kind, path) for kind, path in answer["changes"]]
         return found
@@ -77,7 +77,7 @@ class FileService:
                 self._view(entry.container, bare=do == "export") as view,
                 # The next user of a layer that was written to must be the only one.
                 self._workers.job(
-                    {"do": do, "view": view, **request}, settled=do == "write" and "upper" in view
+                    entry.container.id, {"do": do, "view": view, **request}, settled=do == "write" and "upper" in view
                 ) as job,
             ):
                 try:

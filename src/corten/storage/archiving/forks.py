@@ -13,6 +13,7 @@ import sys
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
 from typing import Any
+from weakref import WeakValueDictionary
 
 from corten.errors import CortenError, Forbidden, InvalidArgument, NotFound, SystemFault, Unavailable
 from corten.linux.process import pidfd_open, pidfd_send_signal
@@ -34,10 +35,13 @@ class ContainerGone(Exception):
 
 
 class ArchiveServer:
-    """Starts workers. At most `limit` at a time, further ones wait; idle for `idle_seconds` the server is ended."""
+    """Starts workers. At most `limit` at a time for one container, further ones wait; the clients of one do not hold up
+    those of another. Idle for `idle_seconds` the server is ended.
+    """
 
-    def __init__(self, *, limit: int = 64, idle_seconds: float = 10.0) -> None:
-        self._slots, self._idle_seconds = asyncio.Semaphore(limit), idle_seconds
+    def __init__(self, *, limit: int = 32, idle_seconds: float = 10.0) -> None:
+        self._limit, self._idle_seconds = limit, idle_seconds
+        self._slots: WeakValueDictionary[str, asyncio.Semaphore] = WeakValueDictionary()
         self._sock: socket.socket | None = None
         self._process: subprocess.Popen[bytes] | None = None
         self._timer: asyncio.TimerHandle | None = None
@@ -46,12 +50,13 @@ class ArchiveServer:
         self._closed = False
 
     @asynccontextmanager
-    async def job(self, request: Message, *, settled: bool = False) -> AsyncIterator[Job]:
+    async def job(self, container_id: str, request: Message, *, settled: bool = False) -> AsyncIterator[Job]:
         """A worker that has been told `request`; on leaving, whatever it still does ends.
 
         With `settled`, and when it had to be killed, all that it held, such as mounts, has been given back then.
         """
-        async with self._slots:
+        slots = self._slots.setdefault(container_id, asyncio.Semaphore(self._limit))
+        async with slots:
             self._busy += 1
             if self._timer is not None:
                 self._timer.cancel()
