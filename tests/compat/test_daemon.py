@@ -16,7 +16,7 @@ from typing import Any
 import pytest
 
 from tests import foreign
-from tests.compat.harness import Daemon, Host, Outcome, daemon_on_host
+from tests.compat.harness import Daemon, Host, Outcome, busybox_tar, daemon_on_host
 from tests.waiting import until
 
 REMOTE = "tcp://127.0.0.1:2376"
@@ -305,3 +305,27 @@ def test_a_pid_file_and_a_second_daemon(host: Host) -> None:
         daemon.args = []
         daemon.close()
     assert not pidfile.exists()
+
+
+class Narrow(Daemon):
+    """One that is started with few descriptors, and may have more."""
+
+    def command(self) -> list[str]:
+        return ["prlimit", "--nofile=80:5000", *super().command()]
+
+
+def test_a_low_limit_of_descriptors_is_raised_for_the_daemon_and_not_for_containers(host: Host) -> None:
+    daemon = Narrow(host)
+    try:
+        daemon.start()
+        daemon.ok("import", str(busybox_tar(host.place / "busybox.tar")), "busybox:latest")
+        for number in range(20):
+            daemon.ok("run", "-d", "--name", f"many{number}", "busybox", "sleep", "1000")
+        assert daemon.process is not None
+        assert len(list(Path(f"/proc/{daemon.process.pid}/fd").iterdir())) > 80
+        assert daemon.ok("run", "--rm", "busybox", "sh", "-c", "ulimit -Sn; ulimit -Hn").split() == ["80", "5000"]
+        [spawner] = [pid for pid, name in host.processes().items() if name == "corten-spawner"]
+        os.kill(spawner, signal.SIGKILL)
+        assert daemon.ok("run", "--rm", "busybox", "sh", "-c", "ulimit -Sn") == "80"
+    finally:
+        daemon.close()

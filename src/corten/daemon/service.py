@@ -10,6 +10,7 @@ import asyncio
 import gc
 import logging
 import os
+import resource
 import signal
 from collections.abc import AsyncIterator, Callable
 from contextlib import AsyncExitStack, asynccontextmanager, suppress
@@ -68,11 +69,19 @@ def set_aside() -> None:
     gc.enable()
 
 
+def take_descriptors() -> None:
+    """As many open files as there may be: each running container takes three of ours, and the usual limit is 1,024."""
+    _, ceiling = resource.getrlimit(resource.RLIMIT_NOFILE)
+    with suppress(OSError, ValueError):  # the kernel's own bound, fs.nr_open, may have been lowered since
+        resource.setrlimit(resource.RLIMIT_NOFILE, (ceiling, ceiling))
+
+
 @asynccontextmanager
 async def running(config: DaemonConfig) -> AsyncIterator[Parts]:
     """All services, recovered and running; let go of at the end."""
     async with AsyncExitStack() as stack:
         parts = await build(config, stack)
+        take_descriptors()
         live = parts.containers.recovery.load()
         await parts.controller.start(await parts.networks.load(), live.endpoints, live.sandboxes)
         stack.push_async_callback(parts.controller.close, keep=True)

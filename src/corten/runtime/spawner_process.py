@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import os
+import resource
 import socket
 import subprocess
 import sys
@@ -31,10 +32,14 @@ PATIENCE = 10.0  # seconds that a launch waits for a spawner
 
 
 class SpawnerProcess:
-    """Keeps a spawner running. `fork` may be called at any time; it waits while there is none."""
+    """Keeps a spawner running. `fork` may be called at any time; it waits while there is none.
+
+    Containers get the limit of descriptors that holds for us when this is made, whatever we take for ourselves later.
+    """
 
     def __init__(self, log_file: Path) -> None:
         self._log_file = log_file
+        self._limit = resource.getrlimit(resource.RLIMIT_NOFILE)
         self._tasks = TaskOwner("spawner")
         self._sock: socket.socket | None = None
         self._ready = asyncio.Event()
@@ -101,13 +106,13 @@ class SpawnerProcess:
             await self._spawn()
 
     async def _spawn(self) -> None:
-        process, self._sock = await asyncio.to_thread(start_process, self._log_file)
+        process, self._sock = await asyncio.to_thread(start_process, self._log_file, self._limit)
         self._process, self.pid = process, process.pid
         self._ready.set()
 
 
-def start_process(log_file: Path) -> tuple[subprocess.Popen[bytes], socket.socket]:
-    """Start a spawner; its process and our end of its socket.
+def start_process(log_file: Path, limit: tuple[int, int]) -> tuple[subprocess.Popen[bytes], socket.socket]:
+    """Start a spawner, with this limit of descriptors; its process and our end of its socket.
 
     The program is a sealed copy of the interpreter, so that a container that gets hold of /proc/PID/exe of one of our
     processes cannot overwrite the host's (CVE-2019-5736). argv[0] is the true path: from it the interpreter finds its
@@ -136,6 +141,7 @@ def start_process(log_file: Path) -> tuple[subprocess.Popen[bytes], socket.socke
         raise
     finally:
         os.close(copy)
+    resource.prlimit(process.pid, resource.RLIMIT_NOFILE, limit)  # it has forked nothing yet, as it was not asked to
     ours.send(rehearsal().to_wire())
     ours.setblocking(False)
     return process, ours

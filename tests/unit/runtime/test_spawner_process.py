@@ -16,7 +16,7 @@ def test_a_spawner_that_does_not_end_is_killed(tmp_path: Path, monkeypatch: pyte
     """It was left running, with nobody to reap it, when the machine was too slow for its two seconds."""
     processes = []
 
-    def start(log_file: Path) -> tuple[subprocess.Popen[bytes], socket.socket]:
+    def start(log_file: Path, limit: tuple[int, int]) -> tuple[subprocess.Popen[bytes], socket.socket]:
         ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         with theirs:
             processes.append(subprocess.Popen(["sleep", "1000"], pass_fds=(theirs.fileno(),)))
