@@ -39,6 +39,8 @@ def test_kernel_memory_and_weights_of_disks_are_discarded(daemon: Daemon) -> Non
     # The docker command of today does not send it any more.
     body = {"Image": "busybox", "HostConfig": {"KernelMemory": 50 << 20}}
     assert "Your kernel does not support kernel memory limit" in daemon.curl("/containers/create", "POST", body).out
+    ours = daemon.corten("create", "--kernel-memory", "50m", "busybox")
+    assert (ours.code, "Your kernel does not support kernel memory limit" in ours.err) == (0, True)
     disks = [path for path in Path("/dev").iterdir() if path.is_block_device()]
     schedulers = {path: Path(f"/sys/class/block/{path.name}/queue/scheduler") for path in disks}
     plain = next((path for path, file in schedulers.items() if file.exists() and "[bfq]" not in file.read_text()), None)

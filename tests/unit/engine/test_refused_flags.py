@@ -8,14 +8,17 @@ from typing import Any
 
 import pytest
 
-from corten.engine.containers import defaults, storageopts, updates, validate
+from corten.engine.containers import defaults, mountspec, storageopts, updates, validate
+from corten.engine.containers.refusals import RESOLVE_USER, start_refusal
 from corten.engine.deps import EngineSettings, RuntimeChoice
 from corten.engine.hostfacts import HostFacts
-from corten.errors import InvalidArgument, NotImplementedYet
+from corten.engine.spec import resources
+from corten.errors import InvalidArgument, NotImplementedYet, StartFailed, SystemFault
 from corten.specs.container import (
     ContainerConfig,
     DeviceRequest,
     HostConfig,
+    PortBinding,
     Resources,
     ThrottleDevice,
     Ulimit,
@@ -143,3 +146,50 @@ def test_storage_options() -> None:
 
 def test_cgroup_means_nothing_as_with_docker() -> None:
     assert check(cgroup="container:x") == []
+
+
+@pytest.mark.parametrize(
+    ("host", "message"),
+    [
+        ({"cpuset_cpus": "x"}, "Invalid value x for cpuset cpus: invalid format: x"),
+        ({"cpuset_mems": "0-"}, "Invalid value 0- for cpuset mems: invalid format: 0-"),
+    ],
+)
+def test_sets_that_cannot_be_read(host: dict[str, Any], message: str) -> None:
+    with pytest.raises(InvalidArgument) as caught:
+        check(**host)
+    assert caught.value.message == message
+
+
+def test_host_names_are_what_the_kernel_takes() -> None:
+    for name in ("-bad", "under_score", "a" * 64):
+        assert validate.check(ContainerConfig(hostname=name), HostConfig(network_mode="bridge"), FACTS) == []
+    for name in ("a b", "a\nb", "a/b", "a" * 65):
+        with pytest.raises(InvalidArgument, match="invalid hostname format"):
+            validate.check(ContainerConfig(hostname=name), HostConfig(network_mode="bridge"), FACTS)
+
+
+def test_ports_on_the_hosts_network_are_said_to_be_discarded() -> None:
+    published = {"80/tcp": [PortBinding(host_port="80")]}
+    host = HostConfig(network_mode="host", port_bindings=published)
+    said = ["Published ports are discarded when using host network mode"]
+    assert validate.check(ContainerConfig(), host, FACTS) == said
+    assert check(port_bindings=published) == []
+
+
+def test_a_tmpfs_that_is_nowhere() -> None:
+    with pytest.raises(InvalidArgument) as caught:
+        mountspec.wishes(ContainerConfig(), HostConfig(tmpfs={"rel": ""}))
+    assert caught.value.message == "invalid mount path: 'rel' mount path must be absolute"
+
+
+def test_a_disk_that_is_not_there() -> None:
+    with pytest.raises(SystemFault, match=r"^stat /dev/nosuch: no such file or directory$"):
+        resources.build(Resources(blkio_device_read_bps=[ThrottleDevice(path="/dev/nosuch", rate=1)]))
+
+
+@pytest.mark.parametrize(("step", "whole"), [(RESOLVE_USER, True), ("execve", False)])
+def test_users_are_looked_up_before_the_runtime_is_asked(step: str, whole: bool) -> None:
+    said = start_refusal(StartFailed("unable to find user x", step=step), "sh")
+    prefix = "" if whole else "failed to create task for container: failed to start container process: "
+    assert said == f"{prefix}unable to find user x"

@@ -8,6 +8,7 @@ import sys
 from corten.cli.context import Context, say, say_error
 from corten.cli.errors import CliError
 from corten.cli.flags import Command, Options
+from corten.cli.foreign import refuse_trust, refuse_windows
 from corten.cli.spec.body import build
 from corten.cli.spec.flags import CREATE_FLAGS
 from corten.client.errors import NotFound
@@ -19,6 +20,8 @@ if TYPE_CHECKING:
 
 def create_container(context: Context, options: Options, body: dict[str, Any]) -> str:
     """The id of a new container; its image pulled first where --pull says so or it is not here."""
+    refuse_windows(options)
+    refuse_trust(options, 125)
     cidfile = options["cidfile"]
     if cidfile and os.path.exists(cidfile):
         raise CliError(f"container ID file found, make sure the other container isn't running or delete {cidfile}", 125)

@@ -9,6 +9,7 @@ from corten.cli.context import Context, say
 from corten.cli.credentials import auth_for
 from corten.cli.errors import CliError
 from corten.cli.flags import Command, Flag, Options
+from corten.cli.foreign import refuse_trust
 from corten.cli.terminal import is_terminal
 from corten.client.images import split_tag
 
@@ -60,6 +61,7 @@ def _follow(messages: Iterable[dict[str, Any]], out: TextIO, *, quiet: bool) -> 
 
 
 def _pull(context: Context, options: Options) -> None:
+    refuse_trust(options)
     reference = options.args[0]
     check_reference(reference)
     name, tag = split_tag(reference)
@@ -79,6 +81,7 @@ def _pull(context: Context, options: Options) -> None:
 
 
 def _push(context: Context, options: Options) -> None:
+    refuse_trust(options)
     reference = options.args[0]
     check_reference(reference)
     name, tag = split_tag(reference)

@@ -230,10 +230,10 @@ def _check_endpoint(network: str, endpoint: EndpointSettings) -> None:
         raise NotImplementedYet("links on networks that users have made are not supported yet")
     if endpoint.driver_opts or endpoint.gw_priority:
         raise NotImplementedYet("driver options and gateway priorities of endpoints are not supported yet")
-    if ipam and (ipam.ipv6_address or ipam.link_local_ips):
-        raise NotImplementedYet("IPv6 and link-local addresses of endpoints are not supported yet")
     if network in (DEFAULT_NETWORK, "host", "none"):
-        if ipam and ipam.ipv4_address:
+        if ipam and (ipam.ipv4_address or ipam.ipv6_address):
             raise InvalidArgument("user specified IP address is supported on user defined networks only")
         if endpoint.aliases:
             raise InvalidArgument("network-scoped alias is supported only for containers in user defined networks")
+    if ipam and (ipam.ipv6_address or ipam.link_local_ips):
+        raise NotImplementedYet("IPv6 and link-local addresses of endpoints are not supported yet")

@@ -14,7 +14,7 @@ from collections.abc import Sequence
 from corten.engine.containers import detach, imagemerge, signals
 from corten.engine.containers.announce import Announcer
 from corten.engine.containers.links import Links
-from corten.engine.containers.refusals import refusal
+from corten.engine.containers.refusals import RESOLVE_USER, refusal
 from corten.engine.deps import EngineDeps, EngineSettings
 from corten.engine.models import Container, Exec, Status, Upgrade
 from corten.engine.spec import apparmor, builder, resources
@@ -28,8 +28,6 @@ KEPT_S = 300.0
 """How long a session that ended can still be inspected."""
 
 KILLED = 137
-RESOLVE_USER = "resolve user"
-"""The step of the runtime in which a user is not found: in Docker the daemon does it, and says so in its own words."""
 
 
 class ExecService:

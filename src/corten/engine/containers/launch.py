@@ -16,7 +16,7 @@ from corten.engine.containers import etcfiles, logplan, modes, ports, propagatio
 from corten.engine.containers.announce import Announcer
 from corten.engine.containers.catalog import Entry
 from corten.engine.containers.links import Links
-from corten.engine.containers.refusals import refusal
+from corten.engine.containers.refusals import start_refusal
 from corten.engine.containers.sharing import Sharing
 from corten.engine.containers.staging import Staging, staged
 from corten.engine.deps import EngineDeps, EngineSettings
@@ -176,8 +176,7 @@ class Launcher:
             return await self._deps.runtime.launch(request, streams, [held.fileno() for held in attempt.held])
         except StartFailed as error:
             raise StartFailed(
-                f"failed to create task for container: failed to start container process: "
-                f"{refusal(error, entry.container.path)}",
+                start_refusal(error, entry.container.path),
                 step=error.step,
                 errno=error.errno,
                 exit_code=error.exit_code,

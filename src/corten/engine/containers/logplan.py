@@ -6,7 +6,8 @@ from pathlib import Path
 
 from corten.engine.deps import EngineSettings
 from corten.engine.models import Container
-from corten.logs.options import merged, parse
+from corten.errors import InvalidArgument, clip
+from corten.logs.options import DRIVERS, merged, parse
 from corten.logs.types import LogFacts
 from corten.runtime.types import LogSpec
 from corten.specs.container import LogConfig
@@ -18,6 +19,8 @@ JSON_FILE = "json-file"
 def complete(asked: LogConfig, settings: EngineSettings) -> LogConfig:
     """The daemon's defaults filled in. Raises InvalidArgument for what does not fit."""
     driver = asked.type or settings.log_driver
+    if driver not in (*DRIVERS, "none"):  # a plugin's, then
+        raise InvalidArgument(f'error looking up logging plugin {clip(driver)}: plugin "{clip(driver)}" not found')
     options = merged(driver, asked.config or {}, (settings.log_driver, settings.log_options))
     parse(driver, options)
     return LogConfig(type=driver, config=options)

@@ -46,7 +46,7 @@ def wishes(config: ContainerConfig, host_config: HostConfig) -> list[Wish]:
     """
     asked = [parse_bind(text, host_config.volume_driver) for text in host_config.binds or []]
     asked += [parse_mount(mount) for mount in host_config.mounts or []]
-    tmpfs = [clean(target, f"{target}") for target in host_config.tmpfs or {}]
+    tmpfs = [_clean_tmpfs(target) for target in host_config.tmpfs or {}]
     _refuse_duplicates([*(wish.destination for wish in asked), *tmpfs])
     taken = {wish.destination for wish in asked} | set(tmpfs)
     for target in config.volumes or {}:
@@ -71,6 +71,12 @@ def clean(destination: str, spec: str) -> str:
     return normal
 
 
+def _clean_tmpfs(destination: str) -> str:
+    if not destination.startswith("/"):
+        raise InvalidArgument(f"invalid mount path: '{clip(destination, 200)}' mount path must be absolute")
+    return clean(destination, destination)
+
+
 def parse_bind(spec: str, driver: str = "") -> Wish:
     """One `-v`: [source:]destination[:mode]."""
     parts = spec.split(":")
@@ -80,7 +86,7 @@ def parse_bind(spec: str, driver: str = "") -> Wish:
         parts = ["", parts[0], parts[1]]
     source, destination, mode = (["", *parts, ""] if len(parts) == 1 else [*parts, ""])[:3]
     is_bind = source.startswith("/")
-    rw, propagation, copy = _mode(mode, spec, is_bind)
+    rw, propagation, copy = _mode(mode, is_bind)
     return Wish(
         type="bind" if is_bind else "volume",
         destination=clean(destination, spec),
@@ -99,7 +105,7 @@ def _is_mode(text: str) -> bool:
     return all(word in known for word in text.split(","))
 
 
-def _mode(mode: str, spec: str, is_bind: bool) -> tuple[bool, str, bool]:
+def _mode(mode: str, is_bind: bool) -> tuple[bool, str, bool]:
     """(writable, propagation, copy-up); each kind of word may appear once."""
     rw, propagation, copy = True, "", True
     seen: set[str] = set()
@@ -115,15 +121,15 @@ def _mode(mode: str, spec: str, is_bind: bool) -> tuple[bool, str, bool]:
         elif word in _IGNORED_ON_LINUX and is_bind:
             kind = "consistency"
         else:
-            raise _bad_mode(mode, spec)
+            raise _bad_mode(mode)
         if kind in seen:
-            raise _bad_mode(mode, spec)
+            raise _bad_mode(mode)
         seen.add(kind)
     return rw, propagation, copy
 
 
-def _bad_mode(mode: str, spec: str) -> InvalidArgument:
-    return InvalidArgument(f"invalid volume specification: '{clip(spec, 200)}': invalid mode: {clip(mode, 80)}")
+def _bad_mode(mode: str) -> InvalidArgument:
+    return InvalidArgument(f"invalid mode: {clip(mode, 80)}")
 
 
 def parse_mount(mount: Mount) -> Wish:

@@ -4,6 +4,17 @@ from __future__ import annotations
 
 from corten.errors import StartFailed, clip
 
+RESOLVE_USER = "resolve user"
+"""The step of the runtime in which the names of users and groups are looked up."""
+
+
+def start_refusal(error: StartFailed, program: str) -> str:
+    """Of a whole container. Docker looks users and groups up itself, before its runtime is asked for anything."""
+    said = refusal(error, program)
+    if error.step == RESOLVE_USER:
+        return said
+    return f"failed to create task for container: failed to start container process: {said}"
+
 
 def refusal(error: StartFailed, program: str) -> str:
     said = error.message

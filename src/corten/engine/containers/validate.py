@@ -28,6 +28,7 @@ def check(config: ContainerConfig, host_config: HostConfig, facts: HostFacts) ->
     return [
         *check_on_failure(config, auto_remove=host_config.auto_remove),
         *_check_ulimits(host_config, facts),
+        *_check_ports(host_config),
         *check_limits(host_config, facts),
     ]
 
@@ -44,7 +45,7 @@ def check_config(config: ContainerConfig) -> None:
             raise InvalidArgument(f"invalid environment variable: {clip(entry, 80)}: contains nul byte (\\x00)")
     if config.stop_signal:
         signals.parse(config.stop_signal)
-    if config.hostname and not re.fullmatch(r"[A-Za-z0-9]([A-Za-z0-9_.-]{0,62})", config.hostname):
+    if config.hostname and not re.fullmatch(r"[!-.0-~]{1,64}", config.hostname):  # Docker takes what the kernel takes
         raise InvalidArgument(f"invalid hostname format: {clip(config.hostname, 80)}")
     for port in config.exposed_ports or {}:
         ports.expand_exposed(port)
@@ -140,6 +141,12 @@ def _check_ulimits(host_config: HostConfig, facts: HostFacts) -> list[str]:
                 f"The daemon may not raise the hard limit of {name} above its own: containers get {own} of it."
             )
     return warnings
+
+
+def _check_ports(host_config: HostConfig) -> list[str]:
+    if host_config.network_mode == "host" and host_config.port_bindings:
+        return ["Published ports are discarded when using host network mode"]
+    return []
 
 
 def check_restart_policy(policy: RestartPolicy, *, auto_remove: bool) -> None:
@@ -238,8 +245,8 @@ def _check_sets(limits: Resources, facts: HostFacts) -> None:
     ):
         try:
             wanted = resources.parse_cpu_list(asked)
-        except InvalidArgument:
-            raise InvalidArgument(f"Invalid value {clip(asked, 80)} for cpuset {what}") from None
+        except InvalidArgument as error:
+            raise InvalidArgument(f"Invalid value {clip(asked, 80)} for cpuset {what}: {error.message}") from None
         if not wanted <= resources.parse_cpu_list(available):
             raise InvalidArgument(
                 f"Requested {plural} are not available - requested {clip(asked, 80)}, available: {available}"

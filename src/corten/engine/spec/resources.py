@@ -113,7 +113,8 @@ def _numbers(path: str) -> tuple[int, int]:
     try:
         status = os.stat(path)
     except OSError as error:
-        raise SystemFault(f"{clip(path, 200)}: {error.strerror}", step="devices", errno=error.errno or 0) from None
+        said = f"stat {clip(path, 200)}: {(error.strerror or '').lower()}"
+        raise SystemFault(said, step="devices", errno=error.errno or 0) from None
     if not stat.S_ISBLK(status.st_mode):
         raise InvalidArgument(f"{clip(path, 200)} is not a block device")
     return os.major(status.st_rdev), os.minor(status.st_rdev)
