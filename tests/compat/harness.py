@@ -35,6 +35,10 @@ class Outcome:
     def lines(self) -> list[str]:
         return self.out.splitlines()
 
+    @property
+    def both(self) -> str:
+        return self.out + self.err
+
 
 class Host:
     """A network namespace, and a place for a daemon in it. Everything goes with `close`."""

@@ -45,7 +45,7 @@ COMMANDS = [
     "system df",
     "tag",
 ]
-_FLAG = re.compile(r" {2,6}(?:-(\w), |    )--([a-z0-9-]+)(?: (\w+))?(?: {2,}.*)?")
+_FLAG = re.compile(r" {2,6}(?:-(\w), |    )--([a-z0-9-]+)(?: ([\w-]+))?(?: {2,}.*)?")
 
 
 def told(command: str) -> str:
